@@ -1,0 +1,402 @@
+//! Commands: everything that can be written in the log. Imperatives; one file each for what
+//! `apply` does with them.
+//!
+//! Variant numbers are wire and disk format: they are never reused, and a new one is proposed only
+//! once `State::cluster_version` says that every member knows it.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode};
+
+use crate::{
+    decision::Proposal,
+    ids::{
+        BootId, Digest, Epoch, Fence, IncidentId, NodeId, PlanId, RequestId, Revision, ShardId,
+        Timestamp, TraceId,
+    },
+    manifest::{Manifest, ManifestKey},
+    plan::Direction,
+    rbac::Principal,
+    saga::{Outcome, Verdict},
+    state::FreezeScope,
+    symptom::{Fingerprint, Symptom},
+};
+
+/// One log entry: who wants what, when, and under which request id.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Entry {
+    /// Stamped by the proposer; the law makes it monotone.
+    #[n(0)]
+    pub at: Timestamp,
+    /// From a verified certificate.
+    #[n(1)]
+    pub principal: Principal,
+    /// Makes a retry safe.
+    #[n(2)]
+    pub request: Option<RequestId>,
+    /// Follows the incident.
+    #[n(3)]
+    pub trace: TraceId,
+    /// What is wanted.
+    #[n(4)]
+    pub command: Command,
+}
+
+/// What is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    // ---- the cluster itself ----
+    /// A new leader takes office: its log index becomes the fence.
+    #[n(0)]
+    Fence(#[n(0)] FenceCommand),
+    /// Time passes: expire approvals, freezes, breakers; close incidents that cleared.
+    #[n(1)]
+    Tick,
+    /// A node says who it is (at start and when it changes).
+    #[n(2)]
+    RegisterNode(#[n(0)] RegisterNode),
+    /// The leader sees a node come or go.
+    #[n(3)]
+    MarkNode(#[n(0)] MarkNode),
+    /// An agent's connection came or went.
+    #[n(4)]
+    MarkAgent(#[n(0)] MarkAgent),
+    /// Shards get new owners, each under its next epoch.
+    #[n(5)]
+    AssignShards(#[n(0)] AssignShards),
+    /// All members understand this command set.
+    #[n(6)]
+    SetClusterVersion(#[n(0)] u32),
+    // ---- the loop ----
+    /// A shard owner saw something.
+    #[n(10)]
+    ReportSymptom(#[n(0)] ReportSymptom),
+    /// A shard owner sees it no longer.
+    #[n(11)]
+    ClearSymptom(#[n(0)] ClearSymptom),
+    /// Judgement has concluded.
+    #[n(12)]
+    AdoptDecision(#[n(0)] Box<AdoptDecision>),
+    /// Something inside Medic failed while it handled this incident: a human gets it, with the error.
+    #[n(13)]
+    EscalateIncident(#[n(0)] EscalateIncident),
+    /// The driver is about to act.
+    #[n(14)]
+    StartStep(#[n(0)] StartStep),
+    /// The act has an outcome.
+    #[n(15)]
+    FinishStep(#[n(0)] FinishStep),
+    /// Verification has an answer.
+    #[n(16)]
+    RecordVerdict(#[n(0)] RecordVerdict),
+    // ---- operators ----
+    /// Agree to a plan.
+    #[n(30)]
+    Approve(#[n(0)] Approve),
+    /// Refuse a plan: it is dropped and the incident escalated.
+    #[n(31)]
+    Reject(#[n(0)] Reject),
+    /// "I am on it."
+    #[n(32)]
+    Acknowledge(#[n(0)] IncidentNote),
+    /// Hold back all remediation in a scope. Running acts finish; nothing new starts.
+    #[n(33)]
+    Freeze(#[n(0)] Freeze),
+    /// Lift a freeze.
+    #[n(34)]
+    Unfreeze(#[n(0)] FreezeScope),
+    /// Stop a plan: unwind what was started.
+    #[n(35)]
+    CancelRemediation(#[n(0)] IncidentNote),
+    /// Close by hand.
+    #[n(36)]
+    ResolveIncident(#[n(0)] IncidentNote),
+    /// Open again by hand; attempts start anew.
+    #[n(37)]
+    ReopenIncident(#[n(0)] IncidentNote),
+    /// Write on the timeline.
+    #[n(38)]
+    AddNote(#[n(0)] IncidentNote),
+    /// Declare or change.
+    #[n(39)]
+    ApplyManifest(#[n(0)] Box<ApplyManifest>),
+    /// Take back.
+    #[n(40)]
+    DeleteManifest(#[n(0)] ManifestKey),
+    /// A membership or leadership change that an operator asked for, for the audit log.
+    #[n(41)]
+    NoteClusterChange(#[n(0)] String),
+}
+
+/// See [`Command::Fence`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FenceCommand {
+    /// The leader.
+    #[n(0)]
+    pub node: NodeId,
+    /// This incarnation of it.
+    #[n(1)]
+    pub boot: BootId,
+}
+
+/// See [`Command::RegisterNode`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RegisterNode {
+    /// The node.
+    #[n(0)]
+    pub node: NodeId,
+    /// Its region.
+    #[n(1)]
+    pub region: String,
+    /// `host:port` of its control API.
+    #[n(2)]
+    pub api_addr: String,
+    /// This incarnation.
+    #[n(3)]
+    pub boot: BootId,
+    /// Its build.
+    #[n(4)]
+    pub version: String,
+}
+
+/// See [`Command::MarkNode`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MarkNode {
+    /// The node.
+    #[n(0)]
+    pub node: NodeId,
+    /// Whether the leader hears it.
+    #[n(1)]
+    pub live: bool,
+}
+
+/// See [`Command::MarkAgent`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MarkAgent {
+    /// The agent.
+    #[n(0)]
+    pub agent: String,
+    /// Connected to this node; `None`: to none.
+    #[n(1)]
+    pub node: Option<NodeId>,
+    /// Its region.
+    #[n(2)]
+    pub region: String,
+    /// Its build.
+    #[n(3)]
+    pub version: String,
+}
+
+/// See [`Command::AssignShards`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AssignShards {
+    /// New owner by shard; shards not named stay where they are.
+    #[n(0)]
+    pub moves: BTreeMap<ShardId, NodeId>,
+}
+
+/// See [`Command::ReportSymptom`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ReportSymptom {
+    /// The shard of the target (`State::shard_of`).
+    #[n(0)]
+    pub shard: ShardId,
+    /// The epoch under which the reporter owns it.
+    #[n(1)]
+    pub epoch: Epoch,
+    /// What was seen.
+    #[n(2)]
+    pub symptom: Symptom,
+}
+
+/// See [`Command::ClearSymptom`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ClearSymptom {
+    /// The shard of the target.
+    #[n(0)]
+    pub shard: ShardId,
+    /// The epoch under which the reporter owns it.
+    #[n(1)]
+    pub epoch: Epoch,
+    /// Which symptom.
+    #[n(2)]
+    pub fingerprint: Fingerprint,
+}
+
+/// See [`Command::AdoptDecision`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AdoptDecision {
+    /// The incident.
+    #[n(0)]
+    pub incident: IncidentId,
+    /// The revision that judgement looked at.
+    #[n(1)]
+    pub based_on: Revision,
+    /// The fence of the deciding leader.
+    #[n(2)]
+    pub fence: Fence,
+    /// What was concluded.
+    #[n(3)]
+    pub proposal: Proposal,
+}
+
+/// See [`Command::EscalateIncident`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct EscalateIncident {
+    /// The incident.
+    #[n(0)]
+    pub incident: IncidentId,
+    /// What failed, where.
+    #[n(1)]
+    pub reason: String,
+}
+
+/// See [`Command::StartStep`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StartStep {
+    /// The plan.
+    #[n(0)]
+    pub plan: PlanId,
+    /// The step.
+    #[n(1)]
+    pub step: u32,
+    /// Which way.
+    #[n(2)]
+    pub direction: Direction,
+    /// The fence of the acting leader; must be the current one.
+    #[n(3)]
+    pub fence: Fence,
+    /// Takes over an intent without outcome from an earlier fence (allowed by its safety class).
+    #[n(4)]
+    pub resume: bool,
+}
+
+/// See [`Command::FinishStep`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FinishStep {
+    /// The plan.
+    #[n(0)]
+    pub plan: PlanId,
+    /// The step.
+    #[n(1)]
+    pub step: u32,
+    /// Which way.
+    #[n(2)]
+    pub direction: Direction,
+    /// The fence of its intent; under an old one it is kept as evidence and moves nothing.
+    #[n(3)]
+    pub fence: Fence,
+    /// What came of it.
+    #[n(4)]
+    pub outcome: Outcome,
+}
+
+/// See [`Command::RecordVerdict`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RecordVerdict {
+    /// The plan.
+    #[n(0)]
+    pub plan: PlanId,
+    /// The fence of the verifying leader.
+    #[n(1)]
+    pub fence: Fence,
+    /// What was found.
+    #[n(2)]
+    pub verdict: Verdict,
+}
+
+/// See [`Command::Approve`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Approve {
+    /// The incident.
+    #[n(0)]
+    pub incident: IncidentId,
+    /// Digest of the plan that the approver saw.
+    #[n(1)]
+    pub plan_digest: Digest,
+}
+
+/// See [`Command::Reject`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Reject {
+    /// The incident.
+    #[n(0)]
+    pub incident: IncidentId,
+    /// Digest of the plan that was seen.
+    #[n(1)]
+    pub plan_digest: Digest,
+    /// Why.
+    #[n(2)]
+    pub reason: String,
+}
+
+/// An operator's word about an incident.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct IncidentNote {
+    /// The incident.
+    #[n(0)]
+    pub incident: IncidentId,
+    /// What they say; may be empty.
+    #[n(1)]
+    pub note: String,
+}
+
+/// See [`Command::Freeze`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Freeze {
+    /// What is frozen.
+    #[n(0)]
+    pub scope: FreezeScope,
+    /// Why.
+    #[n(1)]
+    pub reason: String,
+    /// Until when; `None`: until lifted.
+    #[n(2)]
+    pub until: Option<Timestamp>,
+}
+
+/// See [`Command::ApplyManifest`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ApplyManifest {
+    /// The manifest, already validated at the door.
+    #[n(0)]
+    pub manifest: Manifest,
+    /// Refuse unless the stored one has this digest (all zero: unless there is none).
+    #[n(1)]
+    pub expected: Option<Digest>,
+}
+
+impl Command {
+    /// Its name, as in the audit log.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Fence(_) => "Fence",
+            Self::Tick => "Tick",
+            Self::RegisterNode(_) => "RegisterNode",
+            Self::MarkNode(_) => "MarkNode",
+            Self::MarkAgent(_) => "MarkAgent",
+            Self::AssignShards(_) => "AssignShards",
+            Self::SetClusterVersion(_) => "SetClusterVersion",
+            Self::ReportSymptom(_) => "ReportSymptom",
+            Self::ClearSymptom(_) => "ClearSymptom",
+            Self::AdoptDecision(_) => "AdoptDecision",
+            Self::EscalateIncident(_) => "EscalateIncident",
+            Self::StartStep(_) => "StartStep",
+            Self::FinishStep(_) => "FinishStep",
+            Self::RecordVerdict(_) => "RecordVerdict",
+            Self::Approve(_) => "Approve",
+            Self::Reject(_) => "Reject",
+            Self::Acknowledge(_) => "Acknowledge",
+            Self::Freeze(_) => "Freeze",
+            Self::Unfreeze(_) => "Unfreeze",
+            Self::CancelRemediation(_) => "CancelRemediation",
+            Self::ResolveIncident(_) => "ResolveIncident",
+            Self::ReopenIncident(_) => "ReopenIncident",
+            Self::AddNote(_) => "AddNote",
+            Self::ApplyManifest(_) => "ApplyManifest",
+            Self::DeleteManifest(_) => "DeleteManifest",
+            Self::NoteClusterChange(_) => "NoteClusterChange",
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! `ReportSymptom`: a shard owner saw something.
+//!
+//! ```text
+//!  owner under this epoch (an alert: any node)? ─► silenced? ─► known fingerprint ─► extend it
+//!                                             │ no
+//!                    same instance ill already, or same service and undecided ─► join
+//!                                             │ no
+//!              an effect of a dependency that is ill right now ─► join there, `grouped`
+//!                                             │ no
+//!                              quota ─► open; take in its dependents' undecided incidents
+//! ```
+//!
+//! A mere repeat bumps no revision: a decision under way stays valid.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    applied::{Answer, Refusal, Reply},
+    command::ReportSymptom,
+    ids::{IncidentId, Revision},
+    incident::{Incident, IncidentStatus, MAX_SYMPTOMS, Resolution, SymptomState},
+    law::{
+        context::{Context, MAX_NAME_BYTES, clip, clip_to},
+        holds,
+        incidents::{bump, tell},
+    },
+    state::State,
+    symptom::{Fingerprint, MAX_SIGNALS, Symptom, Target},
+};
+
+/// Labels kept per symptom: those of a generous alert.
+const MAX_LABELS: usize = 64;
+/// Kinds that something on the instance itself must explain, whatever it depends on.
+const LOCAL_KINDS: [&str; 4] = ["down", "agent-lost", "saturation", "saturation-predicted"];
+/// Values of the label `process` that say the same.
+const LOCAL_PROCESS: [&str; 3] = ["dead", "paused", "stopped"];
+
+pub(super) fn apply(
+    state: &mut State,
+    context: &mut Context<'_>,
+    command: &ReportSymptom,
+) -> Answer {
+    if command.symptom.relayed() {
+        state.check_relay(context, command.shard, command.epoch)?;
+    } else {
+        state.check_owner(context, command.shard, command.epoch)?;
+    }
+    let symptom = bounded(&command.symptom)?;
+    let target = &symptom.target;
+    if State::shard_of(target) != command.shard {
+        let text =
+            format!("{target} belongs to {}, not {}", State::shard_of(target), command.shard);
+        return Err(Refusal::Invalid(text));
+    }
+    if let Some(silence) = state.silenced(&symptom) {
+        return Ok(Reply::Noted(silence));
+    }
+    let fingerprint = symptom.fingerprint();
+    if let Some(id) = state.fingerprints.get(&fingerprint).copied() {
+        return repeat(state, context, id, fingerprint, symptom);
+    }
+    if let Some(id) = own_home(state, target) {
+        return join(state, context, id, fingerprint, symptom, false);
+    }
+    if let Some(id) = cause_of(state, &symptom) {
+        return join(state, context, id, fingerprint, symptom, true);
+    }
+    open(state, context, fingerprint, symptom)
+}
+
+/// The symptom with every part bounded.
+fn bounded(symptom: &Symptom) -> Result<Symptom, Refusal> {
+    let Target { tenant, service, instance } = &symptom.target;
+    let names = [tenant, service, instance, &symptom.kind];
+    if names.iter().any(|name| name.len() > MAX_NAME_BYTES) {
+        return Err(Refusal::Invalid(format!("a name has more than {MAX_NAME_BYTES} bytes")));
+    }
+    if tenant.is_empty() || service.is_empty() || symptom.kind.is_empty() {
+        return Err(Refusal::Invalid("tenant, service or kind is empty".to_owned()));
+    }
+    let mut symptom = symptom.clone();
+    symptom.summary = clip(&symptom.summary);
+    symptom.source = clip_to(&symptom.source, MAX_NAME_BYTES);
+    symptom.signals.truncate(MAX_SIGNALS);
+    for signal in &mut symptom.signals {
+        for text in
+            [&mut signal.name, &mut signal.value, &mut signal.expected, &mut signal.detector]
+        {
+            *text = clip_to(text, MAX_NAME_BYTES);
+        }
+    }
+    symptom.labels = std::mem::take(&mut symptom.labels)
+        .into_iter()
+        .take(MAX_LABELS)
+        .map(|(name, value)| (clip_to(&name, MAX_NAME_BYTES), clip(&value)))
+        .collect();
+    Ok(symptom)
+}
+
+/// Seen before, and its incident is open.
+fn repeat(
+    state: &mut State,
+    context: &mut Context<'_>,
+    id: IncidentId,
+    fingerprint: Fingerprint,
+    symptom: Symptom,
+) -> Answer {
+    let incident = state.incident_mut(id)?;
+    let Some(known) = incident.symptoms.get_mut(&fingerprint) else {
+        return Err(Refusal::NotFound(format!("symptom {fingerprint} in {id}")));
+    };
+    let worse = symptom.severity > known.symptom.severity;
+    let back = known.cleared_at.take().is_some();
+    known.symptom = symptom;
+    known.last_at = context.now;
+    known.count = known.count.saturating_add(1);
+    let severity = known.symptom.severity;
+    let text = format!("{} of {}", known.symptom.kind, known.symptom.target);
+    incident.updated_at = context.now;
+    incident.severity = incident.severity.max(severity);
+    if worse || back {
+        bump(incident);
+        let what = if back { "is back" } else { "grew worse" };
+        tell(incident, context, format!("{text} {what}"));
+        context.touched.insert(id);
+    }
+    Ok(Reply::Incident(id))
+}
+
+/// The open incident about the same instance; or about the same service, as long as the decision is
+/// still owed and can cover this instance too. One that a human has, or whose plan is fixed, does
+/// not take in further instances: they would wait there untreated.
+fn own_home(state: &State, target: &Target) -> Option<IncidentId> {
+    let about = |incident: &&Incident| {
+        !incident.closed()
+            && incident.tenant == target.tenant
+            && incident.target.service == target.service
+    };
+    let same_instance = |incident: &&Incident| {
+        incident.target == *target
+            || incident.own_symptoms().any(|known| known.symptom.target == *target)
+    };
+    let undecided = |incident: &&Incident| incident.status == IncidentStatus::Open;
+    let of_service = || state.incidents.values().filter(about);
+    of_service()
+        .find(same_instance)
+        .or_else(|| of_service().find(undecided))
+        .map(|incident| incident.id)
+}
+
+/// Whether a failing dependency could explain it.
+fn could_be_effect(symptom: &Symptom) -> bool {
+    let process = symptom.labels.get("process").map(String::as_str);
+    !LOCAL_KINDS.contains(&symptom.kind.as_str())
+        && !process.is_some_and(|process| LOCAL_PROCESS.contains(&process))
+}
+
+/// The incident of the nearest dependency that is ill right now.
+fn cause_of(state: &State, symptom: &Symptom) -> Option<IncidentId> {
+    if !could_be_effect(symptom) {
+        return None;
+    }
+    let target = &symptom.target;
+    state.dependencies(&target.tenant, &target.service).iter().find_map(|service| {
+        state
+            .incidents
+            .values()
+            .find(|incident| {
+                incident.tenant == target.tenant
+                    && incident.target.service == *service
+                    && is_ill(incident)
+            })
+            .map(|incident| incident.id)
+    })
+}
+
+/// Has an active symptom of its own that is more than a prediction, or is being treated. An
+/// incident that merely waits for somebody to close it explains nothing.
+fn is_ill(incident: &Incident) -> bool {
+    match incident.status {
+        IncidentStatus::Remediating | IncidentStatus::Verifying | IncidentStatus::RollingBack => {
+            true
+        }
+        IncidentStatus::Open | IncidentStatus::AwaitingApproval | IncidentStatus::Escalated => {
+            incident
+                .own_symptoms()
+                .any(|known| known.cleared_at.is_none() && !known.symptom.predicted())
+        }
+        IncidentStatus::Resolved => false,
+    }
+}
+
+/// Adds a symptom to an open incident.
+fn join(
+    state: &mut State,
+    context: &mut Context<'_>,
+    id: IncidentId,
+    fingerprint: Fingerprint,
+    symptom: Symptom,
+    grouped: bool,
+) -> Answer {
+    let incident = state.incident_mut(id)?;
+    if incident.symptoms.len() >= MAX_SYMPTOMS {
+        return Ok(Reply::Noted(format!("{id} holds {MAX_SYMPTOMS} symptoms already")));
+    }
+    let how = if grouped { "grouped here, being an effect" } else { "joined" };
+    tell(incident, context, format!("{how}: {}: {}", symptom.target, symptom.summary));
+    incident.severity = incident.severity.max(symptom.severity);
+    incident.predicted &= symptom.predicted() || grouped;
+    bump(incident);
+    incident.symptoms.insert(fingerprint, fresh(context, symptom, grouped));
+    state.fingerprints.insert(fingerprint, id);
+    holds::refresh_one(state, context, id);
+    context.touched.insert(id);
+    Ok(Reply::Incident(id))
+}
+
+fn fresh(context: &Context<'_>, symptom: Symptom, grouped: bool) -> SymptomState {
+    SymptomState {
+        symptom,
+        first_at: context.now,
+        last_at: context.now,
+        count: 1,
+        cleared_at: None,
+        grouped,
+    }
+}
+
+/// Opens an incident.
+fn open(
+    state: &mut State,
+    context: &mut Context<'_>,
+    fingerprint: Fingerprint,
+    symptom: Symptom,
+) -> Answer {
+    let tenant = symptom.target.tenant.clone();
+    let quota = state.quotas(&tenant).max_open_incidents;
+    if state.open_incidents(&tenant) >= u64::from(quota) {
+        state.totals.refused_symptoms = state.totals.refused_symptoms.saturating_add(1);
+        return Err(Refusal::Limit(format!("tenant {tenant} has {quota} open incidents")));
+    }
+    let id = IncidentId(context.index);
+    let summary = format!("opened: {}: {}", symptom.target, symptom.summary);
+    let mut incident = Incident {
+        id,
+        tenant,
+        target: symptom.target.clone(),
+        status: IncidentStatus::Open,
+        revision: Revision(1),
+        severity: symptom.severity,
+        predicted: symptom.predicted(),
+        symptoms: BTreeMap::new(),
+        decision: None,
+        plan: None,
+        attempts: Vec::new(),
+        acknowledged_by: None,
+        escalation: None,
+        manual: false,
+        opened_at: context.now,
+        updated_at: context.now,
+        decided_at: None,
+        remediated_at: None,
+        resolved_at: None,
+        resolution: None,
+        timeline: Vec::new(),
+        trace: context.trace,
+        held_by: None,
+        merged_into: None,
+    };
+    tell(&mut incident, context, summary);
+    let takes_in = !symptom.predicted();
+    incident.symptoms.insert(fingerprint, fresh(context, symptom, false));
+    state.incidents.insert(id, incident);
+    state.fingerprints.insert(fingerprint, id);
+    state.totals.incidents = state.totals.incidents.saturating_add(1);
+    state.totals.detected = state.totals.detected.saturating_add(1);
+    if takes_in {
+        merge_effects(state, context, id);
+    }
+    holds::refresh_one(state, context, id);
+    context.touched.insert(id);
+    Ok(Reply::Incident(id))
+}
+
+/// Takes in the undecided incidents of services that depend on the new one's, where a failing
+/// dependency explains every active symptom.
+fn merge_effects(state: &mut State, context: &mut Context<'_>, cause: IncidentId) {
+    let Some(target) = state.incidents.get(&cause).map(|incident| incident.target.clone()) else {
+        return;
+    };
+    let effects: Vec<IncidentId> = state
+        .incidents
+        .values()
+        .filter(|other| {
+            other.id != cause
+                && other.status == IncidentStatus::Open
+                && other.tenant == target.tenant
+                && other
+                    .symptoms
+                    .values()
+                    .filter(|known| known.cleared_at.is_none())
+                    .all(|known| could_be_effect(&known.symptom))
+                && state
+                    .dependencies(&other.tenant, &other.target.service)
+                    .contains(&target.service)
+        })
+        .map(|other| other.id)
+        .collect();
+    for id in effects {
+        merge(state, context, id, cause);
+    }
+}
+
+fn merge(state: &mut State, context: &mut Context<'_>, id: IncidentId, cause: IncidentId) {
+    let Some(effect) = state.incidents.get_mut(&id) else { return };
+    effect.merged_into = Some(cause);
+    let symptoms = effect.symptoms.clone();
+    let (severity, target) = (effect.severity, effect.target.clone());
+    state.close(context, id, Resolution::Merged);
+    let Some(incident) = state.incidents.get_mut(&cause) else { return };
+    for (fingerprint, known) in symptoms {
+        if incident.symptoms.len() < MAX_SYMPTOMS {
+            incident.symptoms.insert(fingerprint, SymptomState { grouped: true, ..known });
+            state.fingerprints.insert(fingerprint, cause);
+        }
+    }
+    incident.severity = incident.severity.max(severity);
+    bump(incident);
+    tell(incident, context, format!("took in {id} ({target}), being an effect"));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        command::Command,
+        ids::{Millis, Timestamp},
+        law::tests::lab::*,
+        manifest::*,
+        symptom::Severity,
+    };
+
+    #[test]
+    fn a_repeat_extends_and_bumps_no_revision() {
+        let mut lab = Lab::new();
+        let id = lab.report("api", "a", "errors");
+        let before = lab.incident(id).revision;
+        assert_eq!(lab.report("api", "a", "errors"), id);
+        assert_eq!(lab.incident(id).revision, before);
+        let known = lab.incident(id).symptoms.values().next().unwrap();
+        assert_eq!(known.count, 2);
+        let worse = Symptom { severity: Severity::Critical, ..symptom("api", "a", "errors") };
+        lab.report_symptom(worse).unwrap();
+        assert!(lab.incident(id).revision > before);
+        assert_eq!(lab.incident(id).severity, Severity::Critical);
+        assert_eq!(lab.state.totals.incidents, 1);
+    }
+
+    #[test]
+    fn symptoms_of_one_service_share_an_incident_until_it_is_decided() {
+        let mut lab = Lab::new();
+        let id = lab.report("api", "a", "errors");
+        assert_eq!(lab.report("api", "b", "errors"), id);
+        let plan = lab.adopt(id, vec![step(&target("api", "a"))]);
+        assert_eq!(lab.report("api", "a", "latency"), id, "the same instance");
+        assert_ne!(lab.report("api", "c", "errors"), id, "an instance the plan does not cover");
+        assert_eq!(lab.saga(plan).incident, id);
+    }
+
+    #[test]
+    fn an_escalated_incident_keeps_no_other_instance_from_treatment() {
+        let mut lab = Lab::new();
+        let id = lab.report("api", "a", "down");
+        lab.propose(id, lab.proposal(None)).unwrap();
+        assert_eq!(lab.report("api", "a", "errors"), id);
+        assert_ne!(lab.report("api", "b", "down"), id);
+    }
+
+    #[test]
+    fn an_alert_is_taken_from_any_registered_node() {
+        let mut lab = Lab::new();
+        let mut symptom = symptom("api", "a", crate::symptom::ALERT_KIND);
+        symptom.source = crate::symptom::ALERT_SOURCE.into();
+        let shard = State::shard_of(&symptom.target);
+        let epoch = lab.state.shards[&shard].epoch;
+        let report = ReportSymptom { shard, epoch, symptom };
+        let answer = lab.node(9, Command::ReportSymptom(report.clone()));
+        assert!(matches!(answer, Err(Refusal::NotFound(_))));
+        lab.node(1, Command::ReportSymptom(report)).unwrap();
+    }
+
+    #[test]
+    fn effects_of_an_ill_dependency_are_grouped_even_through_others() {
+        let mut lab = Lab::new();
+        let cause = lab.report("db", "d", "down");
+        assert_eq!(lab.report("web", "w", "errors"), cause);
+        assert!(lab.incident(cause).symptoms.values().any(|known| known.grouped));
+        assert_eq!(lab.incident(cause).target, target("db", "d"));
+    }
+
+    #[test]
+    fn a_crash_is_nobodys_effect() {
+        let mut lab = Lab::new();
+        let cause = lab.report("db", "d", "down");
+        assert_ne!(lab.report("api", "a", "down"), cause);
+        let mut paused = symptom("web", "w", "unresponsive");
+        paused.labels.insert("process".into(), "paused".into());
+        assert_ne!(lab.report_symptom(paused), Ok(Reply::Incident(cause)));
+    }
+
+    #[test]
+    fn a_cause_seen_late_takes_in_undecided_effects() {
+        let mut lab = Lab::new();
+        let web = lab.report("web", "w", "errors");
+        let api = lab.report("api", "a", "latency");
+        assert_eq!(lab.incident(web).merged_into, Some(api));
+        let cause = lab.report("db", "d", "down");
+        for effect in [web, api] {
+            assert_eq!(lab.status(effect), IncidentStatus::Resolved);
+            assert_eq!(lab.incident(effect).resolution, Some(Resolution::Merged));
+        }
+        assert_eq!(lab.incident(cause).symptoms.len(), 3);
+        assert_eq!(lab.report("web", "w", "errors"), cause, "its fingerprint moved along");
+    }
+
+    #[test]
+    fn a_cause_that_is_well_again_explains_nothing() {
+        let mut lab = Lab::new();
+        let cause = lab.report("db", "d", "down");
+        lab.clear("db", "d", "down").unwrap();
+        assert_ne!(lab.report("api", "a", "errors"), cause);
+    }
+
+    #[test]
+    fn cycles_do_no_harm() {
+        let mut lab = Lab::new();
+        lab.apply("db", Spec::Service(service(&["d"], &["web", "nowhere"])));
+        let id = lab.report("db", "d", "errors");
+        assert_eq!(lab.report("web", "w", "errors"), id);
+        assert_eq!(lab.state.dependencies(TENANT, "web"), ["api", "db", "nowhere"]);
+    }
+
+    #[test]
+    fn a_silence_keeps_quiet_and_a_window_holds_back() {
+        let mut lab = Lab::new();
+        let silence = SilenceSpec {
+            matchers: vec![r#"service="api""#.into(), r#"kind=~"err.*""#.into()],
+            starts_at: Timestamp(0),
+            ends_at: Timestamp(lab.now + 1000),
+            comment: "known".into(),
+        };
+        lab.apply("hush", Spec::Silence(silence));
+        let answer = lab.report_symptom(symptom("api", "a", "errors"));
+        assert_eq!(answer, Ok(Reply::Noted("silenced by hush: known".into())));
+        lab.now += 1000;
+        lab.report("api", "a", "errors");
+
+        let window = MaintenanceWindowSpec {
+            matchers: vec![r#"service="db""#.into()],
+            starts_at: Timestamp(lab.now),
+            duration: Millis(60_000),
+            every: None,
+            comment: "upgrade".into(),
+        };
+        lab.apply("upgrade", Spec::MaintenanceWindow(window));
+        let id = lab.report("db", "d", "down");
+        let held = lab.incident(id).held_by.clone().unwrap();
+        assert_eq!(held, "maintenance window upgrade: upgrade");
+        assert!(!lab.owed().contains(&crate::Effect::Decide(id)));
+        assert_eq!(lab.state.next_due(), Some(Timestamp(lab.now + 60_000)));
+        lab.wait(60);
+        assert!(lab.owed().contains(&crate::Effect::Decide(id)));
+        assert_eq!(lab.incident(id).held_by, None);
+    }
+
+    #[test]
+    fn a_tenant_has_a_quota() {
+        let mut lab = Lab::new();
+        let quota = TenantSpec { max_open_incidents: 1, max_manifests: 100 };
+        lab.apply(TENANT, Spec::Tenant(quota));
+        lab.report("api", "a", "down");
+        let answer = lab.report_symptom(symptom("db", "d", "down"));
+        assert!(matches!(answer, Err(Refusal::Limit(_))));
+        assert_eq!(lab.state.totals.refused_symptoms, 1);
+    }
+
+    #[test]
+    fn after_the_end_a_symptom_opens_a_new_incident() {
+        let mut lab = Lab::new();
+        let id = lab.report("api", "a", "down");
+        lab.root(Command::ResolveIncident(Lab::note(id))).unwrap();
+        assert_ne!(lab.report("api", "a", "down"), id);
+    }
+}

@@ -1,0 +1,187 @@
+//! Golden bytes: one entry of every command, as this version writes it. A difference means that an
+//! old log no longer reads the same: add a number, never change one.
+//!
+//! To add a new command's file: `MEDIC_WRITE_GOLDEN=1 cargo test -p medic-state golden`. Files that
+//! are there are never rewritten.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use super::lab::{self, Lab, TENANT, done, manifest, playbook, service, step, symptom, target};
+use crate::{
+    codec,
+    command::*,
+    ids::*,
+    manifest::{Kind, ManifestKey, Spec},
+    plan::Direction,
+    rbac::Principal,
+    saga::{Check, Verdict, VerdictValue},
+    state::FreezeScope,
+    symptom::Signal,
+};
+
+fn full_symptom() -> crate::symptom::Symptom {
+    let mut symptom = symptom("api", "a", "errors");
+    symptom.signals.push(Signal {
+        name: "metric.error_rate".into(),
+        value: "0.25".into(),
+        expected: "<= 0.02".into(),
+        detector: "robust".into(),
+        p_value: Ppm(3),
+    });
+    symptom.labels.insert("process".into(), "running".into());
+    symptom.time_to_event = Some(Millis(90_000));
+    symptom
+}
+
+/// One of every command, in order of the variants' numbers.
+fn samples() -> Vec<Command> {
+    let lab = Lab::new();
+    let incident = IncidentId(42);
+    let note = || IncidentNote { incident, note: "look".into() };
+    let digest = Digest([9; 32]);
+    let (plan, fence) = (PlanId(57), Fence(31));
+    // The plan's pin changes with the playbook's form; here it is fixed.
+    let mut full = lab.plan(vec![step(&target("api", "a"))]);
+    full.playbook_digest = digest;
+    let outcome = crate::saga::Outcome::Failed { reason: "refused".into(), retryable: true };
+    let check = Check {
+        kind: "functional".into(),
+        value: VerdictValue::Passed,
+        score: Ppm(900_000),
+        detail: "3 of 3 probes".into(),
+    };
+    let verdict = Verdict {
+        value: VerdictValue::Passed,
+        score: Ppm(900_000),
+        checks: vec![check],
+        at: Timestamp(5),
+    };
+    let key = ManifestKey { kind: Kind::Service, tenant: TENANT.into(), name: "api".into() };
+    let direction = Direction::Undo;
+    let (shard, epoch) = (ShardId(12), Epoch(3));
+    let (node, boot) = (NodeId(2), BootId(77));
+    vec![
+        Command::Fence(FenceCommand { node, boot }),
+        Command::Tick,
+        Command::RegisterNode(RegisterNode {
+            node,
+            region: "eu".into(),
+            api_addr: "10.0.0.2:7000".into(),
+            boot,
+            version: "0.1.0".into(),
+        }),
+        Command::MarkNode(MarkNode { node, live: false }),
+        Command::MarkAgent(MarkAgent {
+            agent: "host-1".into(),
+            node: Some(node),
+            region: "eu".into(),
+            version: "0.1.0".into(),
+        }),
+        Command::AssignShards(AssignShards { moves: [(shard, node)].into() }),
+        Command::SetClusterVersion(1),
+        Command::ReportSymptom(ReportSymptom { shard, epoch, symptom: full_symptom() }),
+        Command::ClearSymptom(ClearSymptom {
+            shard,
+            epoch,
+            fingerprint: full_symptom().fingerprint(),
+        }),
+        Command::AdoptDecision(Box::new(AdoptDecision {
+            incident,
+            based_on: Revision(3),
+            fence,
+            proposal: lab.proposal(Some(full)),
+        })),
+        Command::EscalateIncident(EscalateIncident { incident, reason: "a panic".into() }),
+        Command::StartStep(StartStep { plan, step: 1, direction, fence, resume: true }),
+        Command::FinishStep(FinishStep { plan, step: 1, direction, fence, outcome }),
+        Command::RecordVerdict(RecordVerdict { plan, fence, verdict }),
+        Command::Approve(Approve { incident, plan_digest: digest }),
+        Command::Reject(Reject { incident, plan_digest: digest, reason: "no".into() }),
+        Command::Acknowledge(note()),
+        Command::Freeze(Freeze {
+            scope: FreezeScope::Service { tenant: TENANT.into(), service: "api".into() },
+            reason: "release".into(),
+            until: Some(Timestamp(9)),
+        }),
+        Command::Unfreeze(FreezeScope::Target(target("api", "a"))),
+        Command::CancelRemediation(note()),
+        Command::ResolveIncident(note()),
+        Command::ReopenIncident(note()),
+        Command::AddNote(note()),
+        Command::ApplyManifest(Box::new(ApplyManifest {
+            manifest: manifest("api", TENANT, Spec::Service(service(&["a"], &["db"]))),
+            expected: Some(digest),
+        })),
+        Command::DeleteManifest(key),
+        Command::NoteClusterChange("add node-4".into()),
+    ]
+}
+
+fn file(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1");
+    folder.join(format!("{name}.hex"))
+}
+
+/// Hexadecimal, 32 bytes a line.
+fn to_hex(bytes: &[u8]) -> String {
+    let line = |line: &[u8]| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    bytes.chunks(32).map(|chunk| line(chunk) + "\n").collect()
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let pair = |pair: &[u8]| std::str::from_utf8(pair).unwrap().to_owned();
+    digits.chunks(2).map(|digits| u8::from_str_radix(&pair(digits), 16).unwrap()).collect()
+}
+
+fn compare(name: &str, bytes: &[u8]) {
+    let path = file(name);
+    if !path.exists() && std::env::var_os("MEDIC_WRITE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, to_hex(bytes)).unwrap();
+    }
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}; see the header of this file", path.display()));
+    assert_eq!(
+        to_hex(bytes),
+        text,
+        "the encoding of {name} has changed: logs written before would read differently"
+    );
+}
+
+#[test]
+fn golden_bytes_of_every_command() {
+    let samples = samples();
+    let names: BTreeSet<&str> = samples.iter().map(Command::name).collect();
+    assert_eq!(names.len(), 26, "one sample for each command");
+    for command in samples {
+        let entry = Entry {
+            at: Timestamp(1_764_000_000_000),
+            principal: Principal::user("alice"),
+            request: Some(RequestId("req-1".into())),
+            trace: TraceId([5; 16]),
+            command,
+        };
+        let name = entry.command.name();
+        compare(name, &codec::encode(&entry));
+        let text = std::fs::read_to_string(file(name)).unwrap();
+        assert_eq!(codec::decode::<Entry>(&from_hex(&text)).unwrap(), entry, "{name}");
+    }
+}
+
+/// A playbook, and outcomes that the samples above leave out.
+#[test]
+fn golden_bytes_of_a_playbook_and_of_outcomes() {
+    let playbook = manifest("restart", TENANT, Spec::Playbook(playbook()));
+    compare("playbook", &codec::encode(&playbook));
+    compare("outcomes", &codec::encode(&vec![done(), lab::failed(false), lab::unknown()]));
+}
+
+/// An unknown command stops the reader: it is never skipped.
+#[test]
+fn an_unknown_command_is_an_error() {
+    let known = codec::encode(&Command::SetClusterVersion(1));
+    assert!(codec::decode::<Command>(&known).is_ok());
+    // [99, [1]]
+    assert!(codec::decode::<Command>(&[0x82, 0x18, 99, 0x81, 0x01]).is_err());
+}

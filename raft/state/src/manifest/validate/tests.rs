@@ -1,0 +1,114 @@
+//! Tests of the checks: a sound manifest has no problem, and each spoilt one exactly the expected.
+#![allow(clippy::unwrap_used)]
+
+use super::{Problem, validate};
+use crate::{
+    ids::{Millis, Ppm, Timestamp},
+    law::tests::lab::{TENANT, binding, manifest, playbook, service},
+    manifest::{
+        MaintenanceWindowSpec, PlaybookSpec, PolicySpec, Rate, ServiceSpec, SilenceSpec, Spec,
+        TenantSpec, UndoSpec,
+    },
+};
+
+/// How a manifest is spoilt, and where that is told.
+type Spoilt<T> = (fn(&mut T), &'static str);
+
+fn paths(problems: &[Problem]) -> Vec<&str> {
+    problems.iter().map(|problem| problem.path.as_str()).collect()
+}
+
+fn check(spec: Spec) -> Vec<Problem> {
+    validate(&manifest("thing", TENANT, spec))
+}
+
+#[test]
+fn sound_manifests_have_no_problems() {
+    for spec in [
+        Spec::Service(service(&["a", "b"], &["c"])),
+        Spec::Playbook(playbook()),
+        Spec::Policy(PolicySpec::default()),
+        binding("viewer", &["ann"]),
+        Spec::Tenant(TenantSpec::default()),
+    ] {
+        assert_eq!(check(spec), []);
+    }
+    assert_eq!(validate(&manifest("all", "*", binding("viewer", &["ann"]))), []);
+}
+
+#[test]
+fn names_are_names() {
+    for name in ["", "Big", "a b", "-a", "a-", "a/b", "ä", &"x".repeat(64)] {
+        let problems = validate(&manifest(name, TENANT, Spec::Playbook(playbook())));
+        assert_eq!(paths(&problems), ["metadata.name"], "{name}");
+    }
+    let problems = validate(&manifest("a", "*", Spec::Playbook(playbook())));
+    assert_eq!(paths(&problems), ["metadata.tenant"]);
+}
+
+#[test]
+fn each_spoilt_playbook_is_told_where() {
+    let spoilt: [Spoilt<PlaybookSpec>; 10] = [
+        (|p| p.steps.clear(), "spec.steps"),
+        (|p| p.steps.push(p.steps[0].clone()), "spec.steps[1].name"),
+        (|p| p.steps[0].action = "rm.rf".into(), "spec.steps[0].action"),
+        (|p| p.steps[0].retry.max = 11, "spec.steps[0].retry.max"),
+        (|p| p.matchers = vec!["class=crash".into()], "spec.match[0]"),
+        (
+            |p| {
+                let undo = UndoSpec { action: "config.replace".into(), params: [].into() };
+                p.steps[0].undo = Some(undo);
+            },
+            "spec.steps[0].undo.params",
+        ),
+        (
+            |p| {
+                p.steps[0].params.insert("force".into(), "yes".into());
+            },
+            "spec.steps[0].params.force",
+        ),
+        (|p| p.scope.max_attempts = 0, "spec.scope.maxAttempts"),
+        (|p| p.scope.per_target = Rate { count: 0, per: Millis(1) }, "spec.scope.perTarget"),
+        (|p| p.approval.min_approvers = 0, "spec.approval.minApprovers"),
+    ];
+    for (spoil, path) in spoilt {
+        let mut playbook = playbook();
+        spoil(&mut playbook);
+        assert_eq!(paths(&check(Spec::Playbook(playbook))), [path]);
+    }
+}
+
+#[test]
+fn each_spoilt_service_is_told_where() {
+    let spoilt: [Spoilt<ServiceSpec>; 3] = [
+        (|s| s.instances.push(s.instances[0].clone()), "spec.instances[2].name"),
+        (|s| s.depends_on.push("thing".into()), "spec.dependsOn[0]"),
+        (|s| s.instances[0].name = "A".into(), "spec.instances[0].name"),
+    ];
+    for (spoil, path) in spoilt {
+        let mut service = service(&["a", "b"], &[]);
+        spoil(&mut service);
+        assert_eq!(paths(&check(Spec::Service(service))), [path]);
+    }
+}
+
+#[test]
+fn times_and_bounds_make_sense() {
+    let silence = SilenceSpec {
+        matchers: Vec::new(),
+        starts_at: Timestamp(2),
+        ends_at: Timestamp(1),
+        comment: String::new(),
+    };
+    assert_eq!(paths(&check(Spec::Silence(silence))), ["spec.match", "spec.endsAt"]);
+    let window = MaintenanceWindowSpec {
+        matchers: vec![r#"a="b""#.into()],
+        starts_at: Timestamp(0),
+        duration: Millis(2),
+        every: Some(Millis(2)),
+        comment: String::new(),
+    };
+    assert_eq!(paths(&check(Spec::MaintenanceWindow(window))), ["spec.every"]);
+    let policy = PolicySpec { max_blast_radius: Ppm(0), ..PolicySpec::default() };
+    assert_eq!(paths(&check(Spec::Policy(policy))), ["spec.maxBlastRadius"]);
+}
