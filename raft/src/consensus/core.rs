@@ -1,0 +1,327 @@
+//! What one node can do by itself: as leader, or for its peers. Nothing here calls another node.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use medic_proto::peer::v1::{self as pb, admin_request::Operation};
+use medic_state::{Answer, BootId, NodeId, Refusal};
+use openraft::{
+    ChangeMembers, Instant as _, ReadPolicy,
+    async_runtime::watch::WatchReceiver as _,
+    errors::{ClientWriteError, LinearizableReadError, RaftError},
+};
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::Status;
+
+use crate::{
+    config::{Config, MAX_ENTRY_BYTES},
+    env::Env,
+    ledger::{Committed, LedgerError},
+    metrics::Metric,
+    store::{FatalFlag, RecordStore, Shared},
+    types::{Outcome, PeerNode, Proposal, Raft, TypeConfig},
+};
+
+/// Waiting for a learner to catch up.
+const CATCH_UP: Duration = Duration::from_secs(60);
+
+/// One node's consensus, without its peers.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) boot: BootId,
+    pub(crate) env: Env,
+    pub(crate) raft: Raft,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) records: RecordStore,
+    pub(crate) fatal: FatalFlag,
+    pub(crate) stopping: AtomicBool,
+    /// Until then this node grants no vote: it may have promised a lease before it restarted.
+    pub(crate) quiet_until: Option<Instant>,
+    /// The term whose lease was given up for a transfer; zero: none.
+    pub(crate) lease_void: AtomicU64,
+    /// One change of membership or leadership at a time.
+    pub(crate) admin: tokio::sync::Mutex<()>,
+}
+
+impl Core {
+    pub(crate) const fn me(&self) -> NodeId {
+        self.config.node_id
+    }
+
+    /// Whether this node still serves.
+    pub(crate) fn alive(&self) -> Result<(), LedgerError> {
+        if let Some(reason) = self.fatal.get() {
+            return Err(LedgerError::Stopped(reason));
+        }
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(LedgerError::Stopped("it was asked to".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// A node that restarted may have acknowledged the leader just before: the leader counts on its
+    /// refusing votes for a whole lease.
+    pub(crate) fn may_vote(&self) -> Result<(), Status> {
+        if self.quiet_until.is_some_and(|until| Instant::now() < until) {
+            return Err(Status::unavailable("just restarted: a lease may still be running"));
+        }
+        Ok(())
+    }
+
+    /// Commits an entry if this node leads.
+    pub(crate) async fn propose_here(&self, proposal: Proposal) -> Result<Committed, LedgerError> {
+        self.alive()?;
+        let bytes = proposal.bytes().len();
+        if bytes > MAX_ENTRY_BYTES {
+            return Err(LedgerError::TooLarge(format!(
+                "{} encodes to {bytes} bytes, at most {MAX_ENTRY_BYTES} are allowed",
+                proposal.entry().command.name()
+            )));
+        }
+        let deadline = self.config.timing.propose_deadline;
+        let began = Instant::now();
+        let written = timeout(deadline, self.raft.client_write(proposal)).await.map_err(|_| {
+            LedgerError::Ambiguous(format!("not committed within {} s", deadline.as_secs_f32()))
+        })?;
+        let response = written.map_err(|error| self.write_error(error))?;
+        Metric::CommitSeconds.observe(began.elapsed().as_secs_f64());
+        let Outcome(answer) = response.data;
+        let nothing = || Err(Refusal::Invalid("the entry is not a command".to_owned()));
+        let answer: Answer = answer.unwrap_or_else(nothing);
+        Ok(Committed { index: response.log_id.index, answer })
+    }
+
+    fn write_error(
+        &self,
+        error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
+    ) -> LedgerError {
+        match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => LedgerError::NotLeader,
+            RaftError::APIError(error @ ClientWriteError::LogEntryDiscarded(_)) => {
+                LedgerError::Ambiguous(format!("the leader changed: {error}"))
+            }
+            RaftError::APIError(
+                error @ (ClientWriteError::ChangeMembershipError(_)
+                | ClientWriteError::PreconditionFailed(_)),
+            ) => LedgerError::Refused(error.to_string()),
+            RaftError::Fatal(fatal) => {
+                let reason = self.fatal.get().unwrap_or_else(|| fatal.to_string());
+                LedgerError::Ambiguous(format!("this node stopped meanwhile: {reason}"))
+            }
+        }
+    }
+
+    /// The read index, if this node leads and a quorum confirms it.
+    pub(crate) async fn read_index_here(&self) -> Result<u64, LedgerError> {
+        self.alive()?;
+        let deadline = self.config.timing.election_max * 2;
+        let read = timeout(deadline, self.raft.get_read_log_id(ReadPolicy::ReadIndex)).await;
+        match read.map_err(|_| LedgerError::Unavailable("no quorum answers".to_owned()))? {
+            Ok((read, _)) => Ok(read.index()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
+                Err(LedgerError::NotLeader)
+            }
+            Err(RaftError::APIError(error @ LinearizableReadError::QuorumNotEnough(_))) => {
+                Err(LedgerError::Unavailable(error.to_string()))
+            }
+            Err(RaftError::Fatal(fatal)) => Err(LedgerError::Stopped(fatal.to_string())),
+        }
+    }
+
+    /// Waits until this node has applied an index.
+    pub(crate) async fn wait_applied(
+        &self,
+        index: u64,
+        deadline: Instant,
+    ) -> Result<u64, LedgerError> {
+        let mut applied = self.shared.applied.subscribe();
+        let mut fatal = self.fatal.watch();
+        tokio::select! {
+            reached = timeout_at(deadline, applied.wait_for(|now| *now >= index)) => match reached {
+                Ok(Ok(now)) => Ok(*now),
+                Ok(Err(_)) => Err(LedgerError::Stopped("consensus has ended".to_owned())),
+                Err(_) => Err(LedgerError::Unavailable(format!(
+                    "this node has not caught up with index {index} in time"
+                ))),
+            },
+            _ = fatal.wait_for(Option::is_some) => {
+                Err(LedgerError::Stopped(self.fatal.get().unwrap_or_default()))
+            }
+        }
+    }
+
+    /// How long this node may act as leader without hearing a quorum again.
+    pub(crate) fn lease_remaining(&self) -> Duration {
+        if self.alive().is_err() {
+            return Duration::ZERO;
+        }
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let me = self.me().0;
+        let leads = metrics.current_leader == Some(me)
+            && metrics.state.is_leader()
+            && metrics.membership_config.voter_ids().any(|voter| voter == me);
+        if !leads || self.lease_void.load(Ordering::Acquire) == metrics.current_term {
+            return Duration::ZERO;
+        }
+        let timing = &self.config.timing;
+        let lease = timing.election_max.saturating_sub(timing.lease_margin);
+        metrics
+            .last_quorum_acked
+            .map_or(Duration::ZERO, |acked| lease.saturating_sub(acked.elapsed()))
+    }
+
+    /// Changes membership or leadership, if this node leads.
+    pub(crate) async fn administer(&self, operation: Operation) -> Result<(), LedgerError> {
+        self.alive()?;
+        let _one = self.admin.try_lock().map_err(|_| {
+            LedgerError::Unavailable("another change of the cluster is in progress".to_owned())
+        })?;
+        match operation {
+            Operation::AddLearner(member) => self.add_learner(member).await,
+            Operation::Promote(node) => self.promote(node).await,
+            Operation::Remove(node) => self.remove(node).await,
+            Operation::Transfer(to) => self.transfer(to).await,
+        }
+    }
+
+    async fn add_learner(&self, member: pb::Member) -> Result<(), LedgerError> {
+        let pb::Member { node, peer_addr } = member;
+        let known = self.member(node);
+        if let Some((known, _)) = &known {
+            if known.peer_addr != peer_addr {
+                return Err(LedgerError::Refused(format!(
+                    "{} is already a member at {}",
+                    NodeId(node),
+                    known.peer_addr
+                )));
+            }
+        } else if node == 0 || self.ever_registered(node) {
+            return Err(LedgerError::Refused(format!(
+                "{} cannot be used (again): give the new node an id that no node ever had",
+                NodeId(node)
+            )));
+        }
+        let add = self.raft.add_learner(node, PeerNode { peer_addr }, true);
+        match timeout(CATCH_UP, add).await {
+            Ok(added) => added.map(|_| ()).map_err(|error| self.write_error(error)),
+            Err(_) => Err(LedgerError::Ambiguous(format!(
+                "{} was proposed as a learner but has not caught up within {} s; see whether it runs and reaches its peers",
+                NodeId(node),
+                CATCH_UP.as_secs()
+            ))),
+        }
+    }
+
+    async fn promote(&self, node: u64) -> Result<(), LedgerError> {
+        match self.member(node) {
+            None => Err(not_a_member(node)),
+            Some((_, true)) => Ok(()),
+            Some((_, false)) => {
+                self.change(ChangeMembers::AddVoterIds(BTreeSet::from([node])), true).await
+            }
+        }
+    }
+
+    async fn remove(&self, node: u64) -> Result<(), LedgerError> {
+        match self.member(node) {
+            None => Err(not_a_member(node)),
+            Some((_, false)) => {
+                self.change(ChangeMembers::RemoveNodes(BTreeSet::from([node])), false).await
+            }
+            Some((_, true)) => {
+                self.change(ChangeMembers::RemoveVoters(BTreeSet::from([node])), false).await
+            }
+        }
+    }
+
+    async fn change(
+        &self,
+        change: ChangeMembers<u64, PeerNode>,
+        retain: bool,
+    ) -> Result<(), LedgerError> {
+        let changed = self.raft.change_membership(change, retain);
+        match timeout(self.config.timing.propose_deadline, changed).await {
+            Ok(changed) => changed.map(|_| ()).map_err(|error| self.write_error(error)),
+            Err(_) => Err(LedgerError::Ambiguous(
+                "the change of membership was proposed, but not committed in time".to_owned(),
+            )),
+        }
+    }
+
+    /// Acts that were admitted under the lease are let end before another may lead.
+    async fn transfer(&self, to: u64) -> Result<(), LedgerError> {
+        match self.member(to) {
+            None => return Err(not_a_member(to)),
+            Some((_, false)) => {
+                return Err(LedgerError::Refused(format!(
+                    "{} is a learner; promote it first",
+                    NodeId(to)
+                )));
+            }
+            Some((_, true)) => {}
+        }
+        let mut metrics = self.raft.server_metrics();
+        let term = {
+            let now = metrics.borrow_watched();
+            if now.current_leader != Some(self.me().0) {
+                return Err(LedgerError::NotLeader);
+            }
+            now.vote.leader_id.term
+        };
+        if to == self.me().0 {
+            return Ok(());
+        }
+        self.lease_void.store(term, Ordering::Release);
+        tokio::time::sleep(self.config.timing.election_max).await;
+        let triggered = self.raft.trigger().transfer_leader(to).await;
+        triggered.map_err(|error| LedgerError::Stopped(error.to_string()))?;
+        let moved = async {
+            loop {
+                {
+                    let now = metrics.borrow_watched();
+                    if now.current_leader.is_some_and(|leader| leader != self.me().0) {
+                        return now.current_leader;
+                    }
+                }
+                if metrics.changed().await.is_err() {
+                    return None;
+                }
+            }
+        };
+        let deadline = self.config.timing.election_max * 5;
+        let leader = timeout(deadline, moved).await.ok().flatten();
+        if leader == Some(to) {
+            return Ok(());
+        }
+        self.lease_void.store(0, Ordering::Release);
+        Err(LedgerError::Unavailable(match leader {
+            Some(other) => format!("{} has taken over instead", NodeId(other)),
+            None => format!("{} did not take over; is it healthy and caught up?", NodeId(to)),
+        }))
+    }
+
+    /// A member, and whether it votes.
+    fn member(&self, node: u64) -> Option<(PeerNode, bool)> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let found = membership.get_node(&node)?.clone();
+        Some((found, membership.voter_ids().any(|voter| voter == node)))
+    }
+
+    fn ever_registered(&self, node: u64) -> bool {
+        let state = self.shared.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.nodes.contains_key(&NodeId(node))
+    }
+}
+
+fn not_a_member(node: u64) -> LedgerError {
+    LedgerError::Refused(format!("{} is not a member of the cluster", NodeId(node)))
+}

@@ -1,0 +1,330 @@
+//! The replicated law: the [`Ledger`](crate::Ledger) of production.
+//!
+//! ```text
+//!   propose ─► leader here? ─ yes ─► Core ─► openraft ─► Store
+//!                  │ no                          ▲
+//!                  └─► forward to the leader ────┘ (the peer's Core)
+//! ```
+//!
+//! Invariants: an error says whether the entry may have been committed; a read waits for the read
+//! index; a node whose disk failed serves nothing. Absent on purpose: fences and everything else
+//! that a leader proposes in its own name.
+
+mod core;
+mod ledger;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use medic_proto::peer::v1::peer_server::PeerServer;
+use medic_state::BootId;
+use openraft::{
+    SnapshotPolicy, StepDownPolicy,
+    async_runtime::watch::WatchReceiver as _,
+    errors::{Fatal, InitializeError, RaftError},
+};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tonic::service::Routes;
+
+pub(crate) use self::core::Core;
+use crate::{
+    config::{Config, MAX_MESSAGE_BYTES, StartError},
+    env::Env,
+    ledger::Leadership,
+    metrics::Metric,
+    network::{Caller, IdentityCheck, Links, PeerConnector, PeerService, Pool},
+    store::{Disk, FatalFlag, RocksDisk, Store, StoreOptions, WriterMode},
+    types::{PeerNode, Raft},
+};
+
+/// How long the other founders wait for the first one to found the cluster.
+const FOUNDING_PATIENCE: Duration = Duration::from_secs(2);
+/// Ending openraft's tasks; a hung disk must not keep the process alive.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A running member of the cluster.
+pub struct Consensus {
+    pub(super) core: Arc<Core>,
+    pub(super) caller: Arc<Caller>,
+    pub(super) leadership: watch::Sender<Leadership>,
+    store: Store,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Consensus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consensus").field("node", &self.core.me()).finish_non_exhaustive()
+    }
+}
+
+impl Consensus {
+    /// Opens the data directory and takes part in consensus. Serve [`Self::peer_routes`] on the
+    /// peer address right after.
+    ///
+    /// # Errors
+    /// When the configuration or the data directory is not fit; each message says what to do.
+    pub async fn start(
+        config: Config,
+        env: Env,
+        connector: Arc<dyn PeerConnector>,
+    ) -> Result<Arc<Self>, StartError> {
+        config.check()?;
+        let disk = Arc::new(RocksDisk::open(&config.data_dir)?);
+        Self::start_on(config, env, connector, disk, WriterMode::Thread).await
+    }
+
+    /// Like [`Self::start`], on any disk.
+    ///
+    /// # Errors
+    /// When the configuration or what is on the disk is not fit.
+    pub async fn start_on(
+        config: Config,
+        env: Env,
+        connector: Arc<dyn PeerConnector>,
+        disk: Arc<dyn Disk>,
+        mode: WriterMode,
+    ) -> Result<Arc<Self>, StartError> {
+        config.check()?;
+        let options = StoreOptions {
+            node_id: config.node_id,
+            cluster_id: config.cluster_id.clone(),
+            fsync_deadline: config.timing.fsync_deadline,
+            mode,
+        };
+        let store = Store::open(disk, &options).await?;
+        let pristine = store.log.pristine();
+        let boot = BootId(env.entropy.next_u64());
+        let caller = Arc::new(Caller {
+            pool: Pool::new(connector),
+            cluster: config.cluster_id.clone(),
+            me: config.node_id,
+            boot,
+            timing: config.timing,
+        });
+        let links = Links { caller: caller.clone(), records: store.machine.records.clone() };
+        let settings = Arc::new(openraft_config(&config, pristine)?);
+        let (log, machine) = (store.log.clone(), store.machine.clone());
+        let raft = match Raft::new(config.node_id.0, settings, links, log, machine).await {
+            Ok(raft) => raft,
+            Err(error) => {
+                store.close().await;
+                return Err(StartError::Raft(error.to_string()));
+            }
+        };
+        let quiet_until = (!pristine).then(|| Instant::now() + config.timing.election_max);
+        let core = Arc::new(Core {
+            boot,
+            env,
+            raft,
+            shared: store.machine.shared.clone(),
+            records: store.machine.records.clone(),
+            fatal: store.fatal.clone(),
+            stopping: AtomicBool::new(false),
+            quiet_until,
+            lease_void: AtomicU64::new(0),
+            admin: tokio::sync::Mutex::new(()),
+            config,
+        });
+        let leadership = watch::Sender::new(Leadership::default());
+        let this =
+            Arc::new(Self { core, caller, leadership, store, tasks: Mutex::new(Vec::new()) });
+        this.spawn(watch_leadership(this.core.raft.clone(), this.leadership.clone()));
+        this.spawn(watch_raft(this.core.clone()));
+        this.spawn(watch_fatal(this.core.clone(), this.leadership.clone()));
+        if let Some(until) = quiet_until {
+            let core = this.core.clone();
+            this.spawn(async move {
+                tokio::time::sleep_until(until).await;
+                core.raft.runtime_config().elect(true);
+            });
+        }
+        if pristine && this.core.config.bootstrap {
+            this.spawn(found(this.core.clone()));
+        }
+        Ok(this)
+    }
+
+    /// What the peer port serves. `identity` says which node a connection belongs to, from what
+    /// the transport verified; `None` from it means that nothing was verified.
+    #[must_use]
+    pub fn peer_routes(&self, identity: Arc<IdentityCheck>) -> Routes {
+        let service = PeerServer::new(PeerService::new(self.core.clone(), identity))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Routes::new(service)
+    }
+
+    /// Set once this node can no longer serve: the process should say so and exit.
+    #[must_use]
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.core.fatal.watch()
+    }
+
+    /// Takes the node out by hand: used when something above consensus finds that it must not go on.
+    #[must_use]
+    pub fn fatal_flag(&self) -> FatalFlag {
+        self.core.fatal.clone()
+    }
+
+    /// Connects to the peers anew from now on: after the certificates have changed.
+    pub fn refresh_connections(&self) {
+        self.caller.pool.clear();
+    }
+
+    /// Takes a snapshot now, without waiting for it.
+    pub async fn trigger_snapshot(&self) {
+        if let Err(error) = self.core.raft.trigger().snapshot().await {
+            tracing::warn!(%error, "no snapshot");
+        }
+    }
+
+    /// Ends all tasks and lets go of the data directory.
+    pub async fn shutdown(&self) {
+        self.core.stopping.store(true, Ordering::Release);
+        self.leadership.send_modify(|now| now.me = false);
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+        if timeout(SHUTDOWN_DEADLINE, self.core.raft.shutdown()).await.is_err() {
+            tracing::warn!("consensus did not end in time");
+        }
+        self.caller.pool.clear();
+        if timeout(SHUTDOWN_DEADLINE, self.store.close()).await.is_err() {
+            tracing::warn!("the log writer did not end in time");
+        }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let task = tokio::spawn(task);
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    }
+}
+
+fn openraft_config(config: &Config, pristine: bool) -> Result<openraft::Config, StartError> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let t = &config.timing;
+    let settings = openraft::Config {
+        cluster_name: config.cluster_id.clone(),
+        heartbeat_interval: millis(t.heartbeat),
+        election_timeout_min: millis(t.election_min),
+        election_timeout_max: millis(t.election_max),
+        install_snapshot_timeout: millis(t.snapshot_deadline),
+        max_payload_entries: 512,
+        max_append_entries: Some(512),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
+        // As many entries stay behind a snapshot as lie between two: if the newest snapshot is
+        // damaged, the one before it and the log still give the state.
+        max_in_snapshot_log_to_keep: config.snapshot_every + config.snapshot_every / 4,
+        purge_batch_size: 64,
+        replication_lag_threshold: config.snapshot_every * 3,
+        // A restarted node waits out the lease it may have promised: see `Core::may_vote`.
+        enable_elect: pristine,
+        enable_pre_vote: Some(true),
+        // Term and node would not tell two incarnations of a process apart.
+        enable_leader_restore: Some(false),
+        // Acts admitted under the lease end before another may lead.
+        removed_leader_step_down: StepDownPolicy::After(millis(t.election_max)),
+        backoff: "50ms 100ms 200ms ...500ms".to_owned(),
+        ..openraft::Config::default()
+    };
+    settings.validate().map_err(|error| StartError::Config(error.to_string()))
+}
+
+/// Founds the cluster: the first of the founders at once, the others if it does not.
+async fn found(core: Arc<Core>) {
+    let config = &core.config;
+    let members: BTreeMap<u64, PeerNode> = config
+        .members
+        .iter()
+        .map(|(node, addr)| (node.0, PeerNode { peer_addr: addr.clone() }))
+        .collect();
+    let first = members.first_key_value().map(|(node, _)| *node) == Some(core.me().0);
+    if !first {
+        let mut metrics = core.raft.server_metrics();
+        let joined = async {
+            while metrics.borrow_watched().membership_config.nodes().next().is_none() {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if timeout(FOUNDING_PATIENCE, joined).await.is_ok() {
+            return;
+        }
+    }
+    match core.raft.initialize(members).await {
+        Ok(()) => tracing::info!("the cluster is founded"),
+        Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+        Err(error) => core.fatal.set(format!("the cluster cannot be founded: {error}")),
+    }
+}
+
+async fn watch_leadership(raft: Raft, leadership: watch::Sender<Leadership>) {
+    let mut metrics = raft.server_metrics();
+    loop {
+        let now = {
+            let now = metrics.borrow_watched();
+            Leadership {
+                leader: now.current_leader.map(medic_state::NodeId),
+                term: now.vote.leader_id.term,
+                me: now.current_leader == Some(now.id) && now.state.is_leader(),
+            }
+        };
+        Metric::Term.set(now.term);
+        Metric::Leader.set(now.me.into());
+        leadership.send_if_modified(|last| {
+            let changed = *last != now;
+            if now.leader.is_some() && now.leader != last.leader {
+                Metric::LeaderChanges.add();
+            }
+            *last = now;
+            changed
+        });
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes the node out when openraft has ended by itself.
+async fn watch_raft(core: Arc<Core>) {
+    let mut metrics = core.raft.metrics();
+    loop {
+        let state = metrics.borrow_watched().running_state.clone();
+        match state {
+            Ok(()) => {}
+            Err(Fatal::Stopped) if core.stopping.load(Ordering::Acquire) => return,
+            Err(error) => {
+                core.fatal.set(format!("consensus has stopped: {error}"));
+                return;
+            }
+        }
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A node that is out must not stay leader by its heartbeats.
+async fn watch_fatal(core: Arc<Core>, leadership: watch::Sender<Leadership>) {
+    let mut fatal = core.fatal.watch();
+    if fatal.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
+    leadership.send_modify(|now| now.me = false);
+    core.raft.runtime_config().heartbeat(false);
+    core.raft.runtime_config().elect(false);
+    if timeout(SHUTDOWN_DEADLINE, core.raft.shutdown()).await.is_err() {
+        tracing::warn!("consensus did not end in time");
+    }
+}

@@ -1,0 +1,22 @@
+//! Consensus: the law, replicated. openraft, a RocksDB store, peers over tonic, behind [`Ledger`].
+
+pub mod config;
+pub mod consensus;
+pub mod env;
+pub mod ledger;
+pub mod metrics;
+pub mod network;
+pub mod store;
+pub mod types;
+pub mod wire;
+
+pub use config::{Config, MAX_ENTRY_BYTES, StartError, Timing};
+pub use consensus::Consensus;
+pub use env::{Clock, Entropy, Env};
+pub use ledger::{
+    ClusterAdmin, ClusterStatus, Committed, Leadership, Ledger, LedgerError, LedgerExt,
+    LocalLedger, Member, RecordQuery, StoredRecord,
+};
+pub use network::{
+    ConnectError, IdentityCheck, PeerConnector, PlainConnector, TlsConnector, trust_metadata,
+};

@@ -1,0 +1,272 @@
+//! The law's state in memory, fed by the log.
+//!
+//! ```text
+//!   committed entries ─► State::apply ─┬─► records ─► writer
+//!                                      ├─► answer to the proposer
+//!                                      └─► `applied` moves
+//! ```
+//!
+//! On start the state comes from the newest good snapshot, and openraft applies the log after it
+//! again. Invariant: records of an entry are on their way to the disk before anybody is told that
+//! the entry is applied, and durable before a snapshot covers them.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use medic_state::State;
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder,
+    storage::{EntryResponder, RaftStateMachine},
+};
+use tokio::sync::watch;
+
+use super::{
+    disk::{Disk, invalid},
+    records::RecordStore,
+    snapshot,
+    writer::WriterMode,
+};
+use crate::{
+    config::StartError,
+    metrics::Metric,
+    types::{LogId, Outcome, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
+};
+
+/// Snapshot files kept.
+const KEEP: usize = 2;
+
+/// What readers share with the machine.
+pub(crate) struct Shared {
+    pub(crate) state: RwLock<State>,
+    pub(crate) applied: watch::Sender<u64>,
+    position: Mutex<Position>,
+}
+
+#[derive(Clone, Default)]
+struct Position {
+    last: Option<LogId>,
+    membership: StoredMembership,
+}
+
+/// openraft's state machine: the law.
+#[derive(Clone)]
+pub struct Machine {
+    disk: Arc<dyn Disk>,
+    mode: WriterMode,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) records: RecordStore,
+    /// File of the current snapshot.
+    current: Arc<Mutex<Option<(SnapshotMeta, String)>>>,
+}
+
+impl Machine {
+    /// Loads the newest snapshot that is good and from which the log goes on. A damaged one is set
+    /// aside.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        records: RecordStore,
+        mode: WriterMode,
+        log_begins: u64,
+    ) -> Result<Self, StartError> {
+        let mut damaged: Vec<(String, String)> = Vec::new();
+        let mut found = None;
+        let files = disk.list_files()?;
+        for name in files.into_iter().rev().filter(|name| snapshot::is_snapshot(name)) {
+            match disk
+                .read_file(&name)
+                .map_err(|e| e.to_string())
+                .and_then(|f| snapshot::decode(&f))
+            {
+                Ok((meta, state)) => {
+                    found = Some((meta, name, state));
+                    break;
+                }
+                Err(reason) => damaged.push((name, reason)),
+            }
+        }
+        let reaches =
+            found.as_ref().map_or(0, |(meta, ..)| meta.last_log_id.map_or(0, |id| id.index + 1));
+        if log_begins > reaches {
+            let (file, reason) = damaged
+                .into_iter()
+                .next()
+                .unwrap_or_else(|| ("(none)".to_owned(), "there is no snapshot".to_owned()));
+            return Err(StartError::CorruptSnapshot { file, reason, log_begins });
+        }
+        for (file, reason) in damaged {
+            tracing::error!(
+                file,
+                reason,
+                "damaged snapshot set aside; an older one and the log do"
+            );
+            disk.rename_file(&file, &format!("{file}{}", snapshot::DAMAGED))?;
+        }
+        let (state, position, current) = match found {
+            None => (State::new(), Position::default(), None),
+            Some((meta, name, state)) => {
+                let position =
+                    Position { last: meta.last_log_id, membership: meta.last_membership.clone() };
+                (state, position, Some((meta, name)))
+            }
+        };
+        let applied = watch::Sender::new(position.last.map_or(0, |id| id.index));
+        let shared = Shared { state: RwLock::new(state), applied, position: Mutex::new(position) };
+        let current = Arc::new(Mutex::new(current));
+        Ok(Self { disk, mode, shared: Arc::new(shared), records, current })
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<(SnapshotMeta, String)>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs blocking work where it does not hold up the runtime.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let this = self.clone();
+        match self.mode {
+            WriterMode::Thread => tokio::task::spawn_blocking(move || work(&this))
+                .await
+                .unwrap_or_else(|error| Err(io::Error::other(error))),
+            WriterMode::Task => work(&this),
+        }
+    }
+
+    /// Makes a snapshot the current one, durably, and drops the oldest.
+    async fn keep(&self, meta: SnapshotMeta, file: Bytes) -> io::Result<()> {
+        self.records.sync().await?;
+        self.blocking(move |this| {
+            Metric::Snapshots.add();
+            Metric::SnapshotBytes.set(file.len() as u64);
+            let name = snapshot::file_name(&meta);
+            this.disk.put_file(&name, &file)?;
+            *this.current() = Some((meta, name));
+            let files = this.disk.list_files()?;
+            let snapshots = files.into_iter().filter(|name| snapshot::is_snapshot(name));
+            for old in snapshots.rev().skip(KEEP) {
+                this.disk.remove_file(&old)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Shared {
+    fn position(&self) -> MutexGuard<'_, Position> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn moved(&self, to: LogId) {
+        Metric::AppliedIndex.set(to.index);
+        self.position().last = Some(to);
+        self.applied.send_replace(to.index);
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let position = self.shared.position();
+        Ok((position.last, position.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            let outcome = match entry.payload {
+                EntryPayload::Blank => Outcome(None),
+                EntryPayload::Membership(membership) => {
+                    self.shared.position().membership =
+                        StoredMembership::new(Some(entry.log_id), membership);
+                    Outcome(None)
+                }
+                EntryPayload::Normal(proposal) => {
+                    let applied = {
+                        let state = &self.shared.state;
+                        let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
+                        state.apply(entry.log_id.index, proposal.entry())
+                    };
+                    self.records.push(entry.log_id.index, &applied.records).await?;
+                    Outcome(Some(applied.answer))
+                }
+            };
+            self.shared.moved(entry.log_id);
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        let state = self.shared.state.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let position = self.shared.position().clone();
+        Builder { machine: self.clone(), state: Some(state), position }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, file: Bytes) -> io::Result<()> {
+        let (found, state) = snapshot::decode(&file)
+            .map_err(|reason| invalid(format!("the snapshot cannot be installed: {reason}")))?;
+        if found != *meta {
+            return Err(invalid("the snapshot covers something else than its header says"));
+        }
+        let kept = self.current().as_ref().is_some_and(|(current, _)| current == meta);
+        if !kept {
+            self.keep(meta.clone(), file).await?;
+        }
+        *self.shared.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        self.shared.position().membership = meta.last_membership.clone();
+        if let Some(last) = meta.last_log_id {
+            self.shared.moved(last);
+        }
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let Some((meta, name)) = self.current().clone() else { return Ok(None) };
+        let file = self.blocking({
+            let name = name.clone();
+            move |this| this.disk.read_file(&name)
+        });
+        let snapshot = Bytes::from(file.await?);
+        snapshot::decode(&snapshot)
+            .map_err(|reason| invalid(format!("the snapshot {name} is damaged: {reason}")))?;
+        Ok(Some(Snapshot { meta, snapshot }))
+    }
+}
+
+/// Takes one snapshot of the state as it was when the builder was made.
+pub struct Builder {
+    machine: Machine,
+    state: Option<State>,
+    position: Position,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let state = self.state.take().ok_or_else(|| invalid("this snapshot was built already"))?;
+        let meta = SnapshotMeta {
+            last_log_id: self.position.last,
+            last_membership: self.position.membership.clone(),
+        };
+        let file = {
+            let meta = meta.clone();
+            self.machine.blocking(move |_| Ok(snapshot::encode(&meta, &state))).await?
+        };
+        self.machine.keep(meta.clone(), file.clone()).await?;
+        Ok(Snapshot { meta, snapshot: file })
+    }
+}

@@ -1,0 +1,159 @@
+//! What survives the process: vote, log, records, snapshots.
+//!
+//! ```text
+//!             openraft
+//!      ┌─────────┴──────────┐
+//!   LogStore             Machine ── State in memory
+//!      │            ┌───────┴──────┐
+//!      │       RecordStore     snapshot files
+//!      └─────┬──────┘              │
+//!         Writer (one queue)       │
+//!            └───────── Disk ──────┘
+//! ```
+//!
+//! Invariants: nothing is acknowledged that is not durable; what is damaged is refused with its
+//! place and a way out, never skipped. Absent on purpose: any knowledge of leaders or peers.
+
+mod disk;
+mod log;
+mod machine;
+mod memory;
+mod offline;
+mod records;
+mod rocks;
+mod snapshot;
+mod writer;
+
+use std::{sync::Arc, time::Duration};
+
+use medic_proto::peer::v1 as pb;
+use medic_state::NodeId;
+
+pub use self::{
+    disk::{Disk, Op, Pair, Table, log_key, record_key},
+    log::LogStore,
+    machine::{Builder, Machine},
+    memory::{Fate, Fates, MemoryDisk},
+    offline::read_audit,
+    records::{MAX_RECORDS, RecordStore},
+    rocks::RocksDisk,
+    writer::{FatalFlag, WriterMode},
+};
+use self::{
+    disk::{seal, unseal},
+    log::{meta, put_meta},
+};
+pub(crate) use self::{
+    machine::Shared, records::RawRecord, snapshot::decode as decode_snapshot, writer::Writer,
+};
+use crate::config::StartError;
+
+/// Version of the whole data directory.
+pub const FORMAT: u32 = 1;
+const FORMAT_KEY: &[u8] = b"format";
+const IDENTITY_KEY: &[u8] = b"identity";
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Whose data this is.
+    pub node_id: NodeId,
+    /// Of which cluster.
+    pub cluster_id: String,
+    /// A write that takes longer takes the node out.
+    pub fsync_deadline: Duration,
+    /// How the writer runs.
+    pub mode: WriterMode,
+}
+
+/// An open store.
+pub struct Store {
+    /// The log and the vote.
+    pub log: LogStore,
+    /// The state.
+    pub machine: Machine,
+    /// Set when the disk fails.
+    pub fatal: FatalFlag,
+    pub(crate) writer: Writer,
+    pub(crate) disk: Arc<dyn Disk>,
+}
+
+impl Store {
+    /// Opens a store, and claims an empty one for this node.
+    ///
+    /// # Errors
+    /// When it belongs to another node or cluster, was written by a newer build, or is damaged.
+    pub async fn open(disk: Arc<dyn Disk>, options: &StoreOptions) -> Result<Self, StartError> {
+        check_format(&*disk)?;
+        let stored = meta::<pb::Identity>(&*disk, IDENTITY_KEY)?;
+        let fatal = FatalFlag::default();
+        if let Some(stored) = &stored {
+            check_identity(stored, options)?;
+        }
+        let writer =
+            Writer::start(disk.clone(), fatal.clone(), options.mode, options.fsync_deadline)?;
+        let opened = Self::open_parts(disk.clone(), writer.clone(), options, stored.is_none());
+        match opened.await {
+            Ok((log, machine)) => Ok(Self { log, machine, fatal, writer, disk }),
+            Err(error) => {
+                writer.stop().await;
+                disk.close();
+                Err(error)
+            }
+        }
+    }
+
+    async fn open_parts(
+        disk: Arc<dyn Disk>,
+        writer: Writer,
+        options: &StoreOptions,
+        claim: bool,
+    ) -> Result<(LogStore, Machine), StartError> {
+        let log = LogStore::open(disk.clone(), writer.clone())?;
+        let records = RecordStore::new(disk.clone(), writer.clone());
+        let machine = Machine::open(disk, records, options.mode, log.begins())?;
+        if claim {
+            let identity =
+                pb::Identity { cluster_id: options.cluster_id.clone(), node: options.node_id.0 };
+            let format = Op::Put {
+                table: Table::Meta,
+                key: FORMAT_KEY.to_vec(),
+                value: seal(FORMAT_KEY, &FORMAT.to_be_bytes()),
+            };
+            writer.sync(vec![format, put_meta(IDENTITY_KEY, &identity)]).await?;
+        }
+        Ok((log, machine))
+    }
+
+    /// Finishes the queue and lets go of the disk.
+    pub async fn close(&self) {
+        self.writer.stop().await;
+        self.disk.close();
+    }
+}
+
+fn check_format(disk: &dyn Disk) -> Result<(), StartError> {
+    let Some(sealed) = disk.get(Table::Meta, FORMAT_KEY)? else { return Ok(()) };
+    let bad = |reason| StartError::CorruptMeta { what: "format version".to_owned(), reason };
+    let value = unseal(FORMAT_KEY, &sealed).map_err(|damage| bad(damage.to_string()))?;
+    let stored = value.try_into().map_err(|_| bad(format!("{} bytes", value.len())))?;
+    let stored = u32::from_be_bytes(stored);
+    if stored > FORMAT {
+        return Err(StartError::NewerFormat { stored, known: FORMAT });
+    }
+    Ok(())
+}
+
+fn check_identity(stored: &pb::Identity, options: &StoreOptions) -> Result<(), StartError> {
+    if stored.cluster_id != options.cluster_id {
+        return Err(StartError::OtherCluster {
+            stored: stored.cluster_id.clone(),
+            configured: options.cluster_id.clone(),
+        });
+    }
+    if stored.node != options.node_id.0 {
+        let stored = NodeId(stored.node);
+        return Err(StartError::WrongNode { stored, configured: options.node_id });
+    }
+    Ok(())
+}

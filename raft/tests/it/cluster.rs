@@ -1,0 +1,150 @@
+//! Three nodes and their fates.
+
+use std::time::{Duration, Instant};
+
+use medic_raft::{ClusterAdmin, Config, Ledger, LedgerError, LedgerExt, RecordQuery, StoredRecord};
+use medic_state::NodeId;
+
+use crate::harness::{Cluster, Node, free_addr, registration};
+
+async fn records(node: &Node) -> Vec<StoredRecord> {
+    let mut all: Vec<StoredRecord> = Vec::new();
+    loop {
+        let after = all.last().map_or(0, |last| last.index);
+        let page = node.raft.records(RecordQuery { after, limit: 3 }).unwrap();
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn elects_commits_and_forwards() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    for (number, node) in (10..).zip(cluster.nodes.values()) {
+        let committed = node.register(number, "a:1").await.unwrap();
+        assert!(committed.answer.is_ok(), "{committed:?}");
+        cluster.all_applied(committed.index).await;
+    }
+    let follower = cluster.node(cluster.followers(leader)[0]);
+    let entry = registration(&follower.raft, 20, "a:1");
+    let refused = follower.raft.propose_as_leader(entry).await.unwrap_err();
+    assert!(matches!(refused, LedgerError::NotLeader), "{refused}");
+    assert_eq!(follower.raft.lease_remaining(), Duration::ZERO);
+    assert!(cluster.node(leader).raft.lease_remaining() > Duration::ZERO);
+    let read = follower.raft.linearize().await.unwrap();
+    assert!(read >= 3);
+    let status = cluster.node(leader).raft.status();
+    assert_eq!(status.members.len(), 3);
+    assert!(status.members.iter().all(|member| member.voter && member.matched.is_some()));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn survives_its_leader_and_takes_it_back() {
+    let mut cluster = Cluster::start(3).await;
+    let old = cluster.leader().await;
+    let before = cluster.node(old).register(10, "a:1").await.unwrap();
+    cluster.all_applied(before.index).await;
+    cluster.down(old).await;
+    let survivor = cluster.followers(old)[0];
+    let since = Instant::now();
+    let after = cluster.node(survivor).register(11, "a:1").await.unwrap();
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    let other = cluster.followers(survivor)[0];
+    cluster.node(other).raft.linearize().await.unwrap();
+    cluster.node(other).raft.read(|state| assert!(state.nodes.contains_key(&NodeId(11))));
+    cluster.up(old).await;
+    cluster.all_applied(after.index).await;
+    let chain = records(cluster.node(old)).await;
+    assert!(chain.len() >= 2);
+    for node in cluster.nodes.values() {
+        assert_eq!(records(node).await, chain);
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_nothing_is_promised() {
+    let mut cluster = Cluster::empty(3).await;
+    for node in 1..=3 {
+        let mut config = cluster.config(NodeId(node));
+        config.timing.propose_deadline = Duration::from_secs(2);
+        cluster.nodes.insert(NodeId(node), Node::start(config).await.unwrap());
+    }
+    let leader = cluster.leader().await;
+    let followers = cluster.followers(leader);
+    cluster.node(leader).register(10, "a:1").await.unwrap();
+    for follower in followers {
+        cluster.down(follower).await;
+    }
+    let alone = cluster.node(leader);
+    let error = alone.register(11, "a:1").await.unwrap_err();
+    let expected = matches!(error, LedgerError::Ambiguous(_) | LedgerError::Unavailable(_));
+    assert!(expected, "{error}");
+    assert_eq!(alone.raft.lease_remaining(), Duration::ZERO);
+    let error = alone.raft.linearize().await.unwrap_err();
+    assert!(matches!(error, LedgerError::Unavailable(_)), "{error}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_gets_snapshot_and_records() {
+    let mut cluster = Cluster::empty(3).await;
+    cluster.snapshot_every = 20;
+    for node in 1..=3 {
+        cluster.up(NodeId(node)).await;
+    }
+    let leader = cluster.leader().await;
+    for number in 100..200 {
+        cluster.node(leader).register(number, "a:1").await.unwrap();
+    }
+    let newcomer = NodeId(4);
+    let addr = free_addr().await;
+    let mut config = cluster.config(leader);
+    config = Config { node_id: newcomer, data_dir: cluster.dir(newcomer), ..config };
+    config.peer_addr.clone_from(&addr);
+    config.bootstrap = false;
+    cluster.nodes.insert(newcomer, Node::start(config).await.unwrap());
+    let follower = cluster.followers(leader)[0];
+    cluster.node(follower).raft.add_learner(newcomer, addr).await.unwrap();
+    let last = cluster.node(follower).register(300, "a:1").await.unwrap();
+    cluster.all_applied(last.index).await;
+    let snapshot = cluster.node(newcomer).raft.status().snapshot;
+    assert!(snapshot.is_some(), "the log no longer reaches back to the beginning");
+    let chain = records(cluster.node(leader)).await;
+    assert!(chain.len() >= 101, "{}", chain.len());
+    assert_eq!(records(cluster.node(newcomer)).await, chain);
+
+    cluster.node(newcomer).raft.promote(newcomer).await.unwrap();
+    let status = cluster.node(leader).raft.status();
+    assert!(status.members.iter().any(|member| member.node == newcomer && member.voter));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_moves_and_members_leave() {
+    let cluster = Cluster::start(3).await;
+    let old = cluster.leader().await;
+    let new = cluster.followers(old)[0];
+    cluster.node(new).raft.transfer(new).await.unwrap();
+    for node in cluster.nodes.values() {
+        assert_eq!(node.leader_other_than(old).await, new);
+    }
+    assert_eq!(cluster.node(old).raft.lease_remaining(), Duration::ZERO);
+    // The leader itself leaves: it hands over and the others go on.
+    cluster.node(old).raft.remove(new).await.unwrap();
+    let third = cluster.node(old).leader_other_than(new).await;
+    assert_ne!(third, new);
+    cluster.node(old).register(10, "a:1").await.unwrap();
+    let status = cluster.node(third).raft.status();
+    assert_eq!(status.members.len(), 2, "{status:?}");
+
+    let unknown = cluster.node(old).raft.promote(NodeId(9)).await.unwrap_err();
+    assert!(matches!(unknown, LedgerError::Refused(_)), "{unknown}");
+    let moved = cluster.node(old).raft.add_learner(third, "b:1".to_owned()).await.unwrap_err();
+    assert!(moved.to_string().contains("already a member"), "{moved}");
+    cluster.stop().await;
+}

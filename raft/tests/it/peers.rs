@@ -1,0 +1,95 @@
+//! Peers that are not what they seem.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use medic_proto::peer::v1::{self as pb, peer_client::PeerClient};
+use medic_raft::{Config, Consensus, Env, Ledger, LedgerError, MAX_ENTRY_BYTES};
+use medic_state::NodeId;
+use tonic::{Code, Request, Status, transport::Endpoint};
+
+use crate::harness::{Cluster, Node, connector, free_addr, registration};
+
+struct Call<'a> {
+    cluster: &'a str,
+    from: u64,
+    to: u64,
+    boot: u64,
+}
+
+impl Call<'_> {
+    async fn ask_vote(&self, addr: &str, term: u64) -> Result<pb::VoteResponse, Status> {
+        let channel = Endpoint::from_shared(format!("http://{addr}")).unwrap().connect_lazy();
+        let vote = pb::Vote { term, node: self.from, committed: false };
+        let mut request =
+            Request::new(pb::VoteRequest { vote: Some(vote), ..pb::VoteRequest::default() });
+        let metadata = request.metadata_mut();
+        metadata.insert("medic-cluster", self.cluster.parse().unwrap());
+        for (key, value) in
+            [("medic-from", self.from), ("medic-to", self.to), ("medic-boot", self.boot)]
+        {
+            metadata.insert(key, value.into());
+        }
+        PeerClient::new(channel).vote(request).await.map(tonic::Response::into_inner)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused_with_a_reason() {
+    let cluster = Cluster::start(1).await;
+    let leader = cluster.leader().await;
+    let addr = &cluster.members[&leader];
+    let good = || Call { cluster: "test", from: 2, to: 1, boot: 5 };
+    assert!(good().ask_vote(addr, 0).await.is_ok());
+
+    let status = Call { cluster: "prod", ..good() }.ask_vote(addr, 99).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("belongs to cluster `prod`"), "{status}");
+    let status = Call { to: 3, ..good() }.ask_vote(addr, 99).await.unwrap_err();
+    assert!(status.message().contains("wants to reach node-3, but this is node-1"), "{status}");
+    let status = Call { from: 1, ..good() }.ask_vote(addr, 99).await.unwrap_err();
+    assert!(status.message().contains("a second process runs as node-1"), "{status}");
+    // It restarts, and then the one before it speaks again: there are two of them.
+    assert!(Call { boot: 6, ..good() }.ask_vote(addr, 0).await.is_ok());
+    let status = good().ask_vote(addr, 99).await.unwrap_err();
+    assert!(status.message().contains("two processes run as node-2"), "{status}");
+    assert_eq!(cluster.node(leader).leader().await, leader);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_another_cluster_changes_nothing() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let committed = cluster.node(leader).register(10, "a:1").await.unwrap();
+    let addr = free_addr().await;
+    let mut members: BTreeMap<NodeId, String> = cluster.members.clone();
+    members.insert(NodeId(4), addr.clone());
+    let mut config = Config::new(NodeId(4), "another", cluster.dir(NodeId(4)), members);
+    config.timing.propose_deadline = Duration::from_secs(3);
+    let stranger = Node::start(config).await.unwrap();
+    let entry = registration(&stranger.raft, 11, "a:1");
+    let error = stranger.raft.propose(entry).await.unwrap_err();
+    assert!(matches!(error, LedgerError::Unavailable(_)), "{error}");
+    stranger.stop().await;
+    cluster.all_applied(committed.index).await;
+    assert_eq!(cluster.node(leader).leader().await, leader);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_have_a_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = BTreeMap::from([(NodeId(1), free_addr().await)]);
+    let config = Config::new(NodeId(1), "test", dir.path(), members);
+    let raft = Consensus::start(config, Env::system(), connector()).await.unwrap();
+    crate::start::leads(&raft).await;
+    let large = "a".repeat(MAX_ENTRY_BYTES);
+    let entry = registration(&raft, 10, &large);
+    let error = raft.propose(entry.clone()).await.unwrap_err();
+    assert!(error.to_string().contains("too large"), "{error}");
+    assert!(matches!(raft.propose_as_leader(entry).await, Err(LedgerError::TooLarge(_))));
+    // A single node is its own quorum, and keeps its lease.
+    raft.linearize().await.unwrap();
+    assert!(raft.lease_remaining() > Duration::ZERO);
+    raft.shutdown().await;
+}
