@@ -1,0 +1,60 @@
+//! Refusals and failures of the ledger as gRPC statuses, and the metadata that goes with calls.
+
+use medic_raft::LedgerError;
+use medic_state::Refusal;
+use tonic::{Code, Status, metadata::MetadataValue};
+
+/// Response metadata: the kind of a refusal, for programs.
+pub const REFUSAL: &str = "medic-refusal";
+/// Request metadata: `stale` reads what this node has, without asking the leader how far it is.
+pub const CONSISTENCY: &str = "medic-consistency";
+/// Response metadata: the log index a read was answered at.
+pub const INDEX: &str = "medic-index";
+
+/// What the law refused, as a status with the refusal's kind in its metadata.
+#[must_use]
+pub fn refusal_status(refusal: &Refusal) -> Status {
+    let (code, kind) = match refusal {
+        Refusal::StaleFence { .. } => (Code::Aborted, "stale-fence"),
+        Refusal::StaleEpoch { .. } => (Code::Aborted, "stale-epoch"),
+        Refusal::StaleRevision { .. } => (Code::Aborted, "stale-revision"),
+        Refusal::NotFound(_) => (Code::NotFound, "not-found"),
+        Refusal::IllegalState(_) => (Code::FailedPrecondition, "illegal-state"),
+        Refusal::HeldBack(_) => (Code::FailedPrecondition, "held-back"),
+        Refusal::Denied { .. } => (Code::PermissionDenied, "denied"),
+        Refusal::Invalid(_) => (Code::InvalidArgument, "invalid"),
+        Refusal::Limit(_) => (Code::ResourceExhausted, "limit"),
+        Refusal::Conflict(_) => (Code::Aborted, "conflict"),
+    };
+    let mut status = Status::new(code, refusal.to_string());
+    status.metadata_mut().insert(REFUSAL, MetadataValue::from_static(kind));
+    status
+}
+
+/// Why the ledger gave no answer.
+pub(super) fn ledger_status(error: &LedgerError) -> Status {
+    let code = match error {
+        LedgerError::Unavailable(_) | LedgerError::Stopped(_) | LedgerError::NotLeader => {
+            Code::Unavailable
+        }
+        LedgerError::Ambiguous(_) => Code::Aborted,
+        LedgerError::TooLarge(_) => Code::InvalidArgument,
+        LedgerError::Refused(_) => Code::FailedPrecondition,
+    };
+    let mut status = Status::new(code, error.to_string());
+    if matches!(error, LedgerError::Ambiguous(_)) {
+        status.metadata_mut().insert(REFUSAL, MetadataValue::from_static("outcome-unknown"));
+    }
+    status
+}
+
+/// The caller's mistake.
+pub(super) fn invalid(message: impl Into<String>) -> Status {
+    refusal_status(&Refusal::Invalid(message.into()))
+}
+
+/// There is no such thing, or none that the caller may see: the two are told alike, so that ids of
+/// other tenants cannot be probed.
+pub(super) fn not_found(what: impl std::fmt::Display) -> Status {
+    refusal_status(&Refusal::NotFound(what.to_string()))
+}

@@ -1,0 +1,91 @@
+//! Watches: they begin, resume and end where they should.
+
+use medic_proto::v1::{self as pb, events_response::Kind};
+use medic_raft::{Ledger as _, LedgerExt as _};
+use medic_state::{
+    Command,
+    manifest::{Kind as ManifestKind, ManifestKey},
+    rbac::Principal,
+};
+use tonic::{Code, Streaming};
+
+use crate::testing::Node;
+
+async fn event(stream: &mut Streaming<pb::EventsResponse>) -> pb::Event {
+    loop {
+        match stream.message().await.unwrap().unwrap().kind.unwrap() {
+            Kind::Event(event) => return event,
+            Kind::Bookmark(_) => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_sees_what_happens_and_resumes_without_a_gap() {
+    let node = Node::start().await;
+    let mut api = node.user("viewer").await.services().watch();
+    let ask = pb::EventsRequest {
+        commands: vec!["ReportSymptom".to_owned()],
+        with_incident: true,
+        ..Default::default()
+    };
+    let mut live = api.events(ask.clone()).await.unwrap().into_inner();
+    let first = node.incident("default", "one").await;
+    let seen = event(&mut live).await;
+    assert_eq!((seen.command.as_str(), seen.incident.as_str()), ("ReportSymptom", &*first));
+    assert!(seen.outcome.starts_with("ok"), "{}", seen.outcome);
+    assert_eq!(seen.incident_now.unwrap().id, first);
+    drop(live);
+    let second = node.incident("default", "two").await;
+    let third = node.incident("default", "three").await;
+    let resume = pb::EventsRequest { after_index: Some(seen.index), ..ask };
+    let mut live = api.events(resume).await.unwrap().into_inner();
+    let ids = [event(&mut live).await, event(&mut live).await].map(|one| one.subject);
+    assert!(ids[0].contains("two") && ids[1].contains("three"), "{ids:?}");
+    assert!(first < second && second < third);
+    let ahead = pb::EventsRequest { after_index: Some(1 << 40), ..Default::default() };
+    assert_eq!(api.events(ahead).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_watch_shows_its_own_tenants_alone() {
+    let node = Node::start().await;
+    let mut api = node.user("blue").await.services().watch();
+    let ask = pb::EventsRequest { after_index: Some(0), ..Default::default() };
+    let mut live = api.events(ask).await.unwrap().into_inner();
+    node.incident("default", "web").await;
+    node.incident("blue", "shop").await;
+    loop {
+        let seen = event(&mut live).await;
+        assert_eq!(seen.tenant, "blue");
+        if seen.command == "ReportSymptom" {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_the_role_is_taken_away() {
+    let node = Node::start().await;
+    let mut api = node.user("blue").await.services().watch();
+    let ask = pb::EventsRequest { tenant: "blue".to_owned(), ..Default::default() };
+    let mut live = api.events(ask).await.unwrap().into_inner();
+    node.incident("blue", "shop").await;
+    event(&mut live).await;
+    let key = ManifestKey {
+        kind: ManifestKind::RoleBinding,
+        tenant: "blue".to_owned(),
+        name: "blue".to_owned(),
+    };
+    let delete = Command::DeleteManifest(key);
+    let entry = node.ledger.entry_for(Principal::user("root"), None, delete);
+    node.ledger.propose(entry).await.unwrap().answer.unwrap();
+    let ended = loop {
+        match live.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended without a word"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(ended.code(), Code::PermissionDenied);
+}

@@ -1,0 +1,349 @@
+//! The node's side of the fleet: agents dial in, orders go down, reports and outcomes come up.
+//!
+//! ```text
+//!   agent ──hello──► Connect ──► Session ──► sessions[agent]      order(), query() ──► Session
+//!     ▲                │                                                                 │
+//!     └─ Declaration ◄─┴─ declarations (built when Service manifests change)             │
+//!        Order, Query ◄──────────────────────────────────────────────────────────────────┘
+//!        Report ────────► seen[target]       Outcome, Answer ───► whoever waits, else `late`
+//! ```
+//!
+//! Invariants: an agent is who its certificate says, and may speak only of instances that are
+//! declared to run on it; one session per agent, the newest; every queue and map is bounded.
+//! Deliberately absent: any decision about *what* to order or whether this node may. That is the
+//! caller's; the agent refuses an old fence.
+
+mod declaration;
+mod marks;
+mod serve;
+mod session;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use medic_proto::fleet::v1::{self as wire, query_answer};
+use medic_raft::{Ledger, LedgerExt as _};
+use medic_state::{NodeId, rbac::Principal, symptom::Target};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, timeout_at},
+};
+
+use declaration::Declarations;
+use session::{Session, lock};
+
+/// How often an agent reports.
+pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// An agent silent for so long is gone.
+pub const SILENCE: Duration = Duration::from_secs(3);
+/// Agents connected at a time.
+const AGENTS_MAX: usize = 1_024;
+/// Beyond an order's own timeout.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long an order waits for its agent to be connected at all.
+const CONNECT_GRACE: Duration = Duration::from_secs(1);
+/// How long a query may take, reconnection and an act in flight included.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Outcomes that nobody waited for, and how long they are kept. The agent's journal keeps them too.
+const LATE_MAX: usize = 1_024;
+const LATE_KEPT: Duration = Duration::from_secs(600);
+/// Manifests are looked at this often at most, however fast the log grows.
+const DECLARE_EVERY: Duration = Duration::from_millis(100);
+
+/// An order or query that got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FleetError {
+    /// The agent was not connected to this node: nothing was sent.
+    #[error("the agent is not connected to this node; nothing was sent to it")]
+    NotConnected,
+    /// Too much is in flight to this agent: nothing was sent.
+    #[error("too many orders are in flight to this agent; nothing was sent to it")]
+    Busy,
+    /// Sent, and the connection was lost for good: it may have been carried out or not.
+    #[error("the connection to the agent was lost before its answer; ask again under the same key")]
+    Lost,
+    /// Sent, and no answer came in time: it may have been carried out or not.
+    #[error("the agent did not answer in time; ask again under the same key")]
+    TimedOut,
+}
+
+/// Finds who speaks in what the door put into the request.
+type Identify = dyn Fn(&tonic::Extensions) -> Result<Principal, tonic::Status> + Send + Sync;
+
+/// All agents that are connected to this node.
+pub struct FleetHub {
+    node: NodeId,
+    cluster_id: String,
+    ledger: Arc<dyn Ledger>,
+    identify: Box<Identify>,
+    sessions: Mutex<BTreeMap<String, Arc<Session>>>,
+    /// Changes whenever a session comes or goes.
+    changed: watch::Sender<u64>,
+    seen: Mutex<BTreeMap<Target, (wire::InstanceStatus, Instant)>>,
+    declarations: Mutex<Arc<Declarations>>,
+    late: Mutex<VecDeque<(Instant, wire::OrderOutcome)>>,
+    serial: AtomicU64,
+}
+
+impl std::fmt::Debug for FleetHub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FleetHub").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl FleetHub {
+    /// A hub whose door puts a [`Principal`] into the request's extensions.
+    /// Must be called within a tokio runtime; its tasks end when the hub is dropped.
+    #[must_use]
+    pub fn new(node: NodeId, cluster_id: String, ledger: Arc<dyn Ledger>) -> Arc<Self> {
+        Self::with_identify(node, cluster_id, ledger, |extensions| {
+            extensions.get::<Principal>().cloned().ok_or_else(|| {
+                tonic::Status::unauthenticated("no client certificate: use mutual TLS")
+            })
+        })
+    }
+
+    /// A hub with its own way to tell who speaks.
+    #[must_use]
+    pub fn with_identify(
+        node: NodeId,
+        cluster_id: String,
+        ledger: Arc<dyn Ledger>,
+        identify: impl Fn(&tonic::Extensions) -> Result<Principal, tonic::Status>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Arc<Self> {
+        let hub = Arc::new(Self {
+            node,
+            cluster_id,
+            ledger,
+            identify: Box::new(identify),
+            sessions: Mutex::default(),
+            changed: watch::Sender::new(0),
+            seen: Mutex::default(),
+            declarations: Mutex::default(),
+            late: Mutex::default(),
+            serial: AtomicU64::new(0),
+        });
+        hub.refresh_declarations();
+        tokio::spawn(Self::keep_declared(Arc::downgrade(&hub), hub.ledger.applied()));
+        tokio::spawn(marks::keep_marked(Arc::downgrade(&hub)));
+        hub
+    }
+
+    /// Orders an act and waits for its outcome, for the order's timeout and a second.
+    ///
+    /// A connection that is lost meanwhile is waited for, and the same order sent again: its key
+    /// makes that safe.
+    ///
+    /// # Errors
+    /// When there is no outcome; the error says whether anything was sent.
+    pub async fn order(&self, agent: &str, order: wire::Order) -> Result<wire::Result, FleetError> {
+        let deadline = Instant::now() + Duration::from_millis(order.timeout_ms) + GRACE;
+        self.ask(agent, deadline, |session| session.order(&order)).await
+    }
+
+    /// Asks what became of a key. Also raises the agent's fence, so that no older leader's order
+    /// under any key can follow.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn query(
+        &self,
+        agent: &str,
+        key: &str,
+        fence: u64,
+    ) -> Result<query_answer::Kind, FleetError> {
+        let query = wire::Query { key: key.to_owned(), fence };
+        let deadline = Instant::now() + QUERY_TIMEOUT;
+        self.ask(agent, deadline, |session| session.query(&query)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        agent: &str,
+        deadline: Instant,
+        send: impl Fn(&Session) -> Result<oneshot::Receiver<T>, FleetError>,
+    ) -> Result<T, FleetError> {
+        let mut sent = false;
+        loop {
+            let patience =
+                if sent { deadline } else { deadline.min(Instant::now() + CONNECT_GRACE) };
+            let Some(session) = self.session(agent, patience).await else {
+                return Err(if sent { FleetError::Lost } else { FleetError::NotConnected });
+            };
+            let answer = match send(&session) {
+                Ok(answer) => answer,
+                Err(FleetError::Busy) => {
+                    return Err(if sent { FleetError::Lost } else { FleetError::Busy });
+                }
+                Err(_) => {
+                    self.depart(&session);
+                    continue;
+                }
+            };
+            sent = true;
+            match timeout_at(deadline, answer).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                // Lost with its session: wait for the next one.
+                Ok(Err(_)) => self.depart(&session),
+                Err(_) => return Err(FleetError::TimedOut),
+            }
+        }
+    }
+
+    /// The agent's session, waiting for one until `deadline`.
+    async fn session(&self, agent: &str, deadline: Instant) -> Option<Arc<Session>> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            if let Some(session) = lock(&self.sessions).get(agent) {
+                return Some(Arc::clone(session));
+            }
+            if !matches!(timeout_at(deadline, changed.changed()).await, Ok(Ok(()))) {
+                return None;
+            }
+        }
+    }
+
+    /// An outcome that came after its order had been given up.
+    #[must_use]
+    pub fn late_outcome(&self, key: &str) -> Option<wire::OrderOutcome> {
+        let late = lock(&self.late);
+        late.iter().rev().find(|(_, outcome)| outcome.key == key).map(|(_, o)| o.clone())
+    }
+
+    /// What was last reported about an instance, and how long ago by this node's monotonic clock.
+    #[must_use]
+    pub fn status(&self, target: &Target) -> Option<(wire::InstanceStatus, Duration)> {
+        lock(&self.seen).get(target).map(|(status, at)| (status.clone(), at.elapsed()))
+    }
+
+    /// Whether the agent is connected to this node and was heard within [`SILENCE`].
+    #[must_use]
+    pub fn connected(&self, agent: &str) -> bool {
+        lock(&self.sessions).contains_key(agent)
+    }
+
+    /// Names of all connected agents.
+    #[must_use]
+    pub fn agents(&self) -> Vec<String> {
+        lock(&self.sessions).keys().cloned().collect()
+    }
+
+    /// Lets an agent in; its earlier session, if any, ends.
+    fn admit(&self, session: Session) -> Result<Arc<Session>, tonic::Status> {
+        let session = Arc::new(session);
+        let replaced = {
+            let mut sessions = lock(&self.sessions);
+            if sessions.len() >= AGENTS_MAX && !sessions.contains_key(&session.agent) {
+                let full = format!("{AGENTS_MAX} agents are connected to this node already");
+                return Err(tonic::Status::resource_exhausted(full));
+            }
+            sessions.insert(session.agent.clone(), Arc::clone(&session))
+        };
+        if let Some(replaced) = replaced {
+            tracing::info!(agent = session.agent, "a newer connection replaces the agent's last");
+            replaced.close();
+        }
+        self.changed.send_modify(|count| *count += 1);
+        Ok(session)
+    }
+
+    /// Forgets a session, unless a newer one has replaced it.
+    fn depart(&self, session: &Session) {
+        session.close();
+        let mut sessions = lock(&self.sessions);
+        if sessions.get(&session.agent).is_some_and(|now| now.serial == session.serial) {
+            sessions.remove(&session.agent);
+            drop(sessions);
+            tracing::info!(agent = session.agent, "agent disconnected");
+            self.changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn next_serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes a report in; instances that are not this agent's are left out.
+    fn reported(&self, agent: &str, report: wire::Report) {
+        let declarations = Arc::clone(&lock(&self.declarations));
+        let now = Instant::now();
+        let mut seen = lock(&self.seen);
+        for status in report.instances {
+            let Some(key) = &status.key else { continue };
+            let target = target_of(key);
+            if declarations.runs(agent, &target) {
+                seen.insert(target, (status, now));
+            }
+        }
+    }
+
+    fn keep_late(&self, outcome: wire::OrderOutcome) {
+        let now = Instant::now();
+        let mut late = lock(&self.late);
+        while late.len() >= LATE_MAX
+            || late.front().is_some_and(|(at, _)| now.duration_since(*at) > LATE_KEPT)
+        {
+            late.pop_front();
+        }
+        late.push_back((now, outcome));
+    }
+
+    /// Builds the declarations anew if Service manifests changed, and tells the agents concerned.
+    fn refresh_declarations(&self) {
+        let known = lock(&self.declarations).stamp;
+        let built = self
+            .ledger
+            .read(|state| (declaration::stamp(state) != known).then(|| declaration::build(state)));
+        let Some(built) = built.map(Arc::new) else { return };
+        *lock(&self.declarations) = Arc::clone(&built);
+        lock(&self.seen).retain(|target, _| built.anybody_runs(target));
+        let sessions: Vec<_> = lock(&self.sessions).values().cloned().collect();
+        for session in sessions {
+            self.declare_to(&session);
+        }
+    }
+
+    /// Tells one agent what it runs, unless it knows. Before the first entry is applied here,
+    /// nothing is known, which is not the same as "nothing is declared".
+    fn declare_to(&self, session: &Session) {
+        let declarations = Arc::clone(&lock(&self.declarations));
+        let index = if declarations.index == 0 {
+            self.ledger.read(|state| state.applied)
+        } else {
+            declarations.index
+        };
+        if index == 0 {
+            return;
+        }
+        let (declaration, digest) = declarations.for_agent(&session.agent);
+        session.declare(wire::Declaration { index, ..declaration }, digest);
+    }
+
+    async fn keep_declared(hub: Weak<Self>, mut applied: watch::Receiver<u64>) {
+        let mut every = tokio::time::interval(DECLARE_EVERY);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while applied.changed().await.is_ok() {
+            every.tick().await;
+            applied.mark_unchanged();
+            let Some(hub) = hub.upgrade() else { return };
+            hub.refresh_declarations();
+        }
+    }
+}
+
+fn target_of(key: &wire::InstanceKey) -> Target {
+    Target {
+        tenant: key.tenant.clone(),
+        service: key.service.clone(),
+        instance: key.instance.clone(),
+    }
+}

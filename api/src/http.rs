@@ -1,0 +1,323 @@
+//! The HTTP door: plain, for Prometheus, load balancers and Alertmanager. Keep it inside.
+//!
+//! ```text
+//!   GET  /metrics                            Prometheus exposition
+//!   GET  /healthz                            200 while the process works at all
+//!   GET  /readyz                             200 when it knows a leader and is not behind, else 503
+//!   POST /api/v1/alertmanager/{tenant}       Alertmanager's webhook (version 4)
+//!   POST /api/v2/alerts?tenant={tenant}      Alertmanager's own API, for those who post to it
+//! ```
+//!
+//! Bodies, connections and times are bounded; what is wrong with a request is said in the answer.
+//! Absent on purpose: anything that changes state but the alerts, which the law admits or refuses.
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, Query, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use medic_raft::Clock;
+use medic_state::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    door::{Gauge, Limiter},
+    metrics::Metric,
+};
+
+/// Bytes of a body: some thousand alerts.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// Time a request may take, its body included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 256;
+/// Connections at once from one address.
+const CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
+
+/// One alert as Alertmanager describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IncomingAlert {
+    /// Firing, or resolved.
+    pub firing: bool,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// When it began; zero: not said.
+    pub starts_at: Timestamp,
+}
+
+/// Why alerts were not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AlertRefusal {
+    /// The request is wrong; sending it again will not help.
+    Wrong(String),
+    /// Not now; Alertmanager tries again.
+    Later(String),
+}
+
+/// The other side of the webhook.
+#[async_trait]
+pub trait AlertSink: Send + Sync + 'static {
+    /// Takes alerts; gives notes for the answer (what could not be mapped or was refused).
+    ///
+    /// # Errors
+    /// When none was taken.
+    async fn take(
+        &self,
+        tenant: &str,
+        alerts: Vec<IncomingAlert>,
+    ) -> Result<Vec<String>, AlertRefusal>;
+}
+
+/// Whether this node should be sent work, and why not.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Readiness {
+    /// Nothing is in the way.
+    pub ready: bool,
+    /// What is.
+    pub reasons: Vec<String>,
+}
+
+/// What the door shows and where it hands things.
+#[derive(Clone)]
+pub struct HttpDoor {
+    /// Renders `/metrics`.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Answers `/readyz`.
+    pub ready: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// Takes alerts.
+    pub alerts: Arc<dyn AlertSink>,
+    /// When set, webhooks must carry `Authorization: Bearer <token>`.
+    pub token: Option<String>,
+    /// The clock that says whether an alert's `endsAt` has passed.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for HttpDoor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpDoor").field("token", &self.token.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Serves until `shutdown`; requests under way are given a moment to end.
+pub async fn serve_http(
+    listener: TcpListener,
+    door: HttpDoor,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let app = router(door);
+    let limiter = Limiter::new(CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX);
+    let stop = CancellationToken::new();
+    let _stop_on_return = stop.clone().drop_guard();
+    tokio::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(door = "http", %error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let place = match limiter.enter(address.ip()) {
+            Ok(place) => place,
+            Err(reason) => {
+                metrics::counter!(Metric::Refused.name(), "door" => "http", "reason" => reason)
+                    .increment(1);
+                tracing::warn!(door = "http", %address, reason, "connection refused");
+                continue;
+            }
+        };
+        let service = hyper_util::service::TowerToHyperService::new(app.clone());
+        let stopped = stop.clone().cancelled_owned();
+        tokio::spawn(async move {
+            let _held = (place, Gauge::new("http"));
+            let io = hyper_util::rt::TokioIo::new(stream);
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(hyper_util::rt::TokioTimer::new())
+                .header_read_timeout(REQUEST_TIMEOUT)
+                .serve_connection(io, service);
+            tokio::select! {
+                () = stopped => {}
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(door = "http", %address, %error, "connection ended");
+                }
+            }
+        });
+    }
+}
+
+fn router(door: HttpDoor) -> Router {
+    let hooks = Router::new()
+        .route("/api/v1/alertmanager/{tenant}", post(webhook))
+        .route("/api/v2/alerts", post(alerts_v2))
+        .layer(middleware::from_fn_with_state(door.clone(), authorize))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    Router::new()
+        .route("/metrics", get(exposition))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .merge(hooks)
+        .layer(middleware::from_fn(bounded))
+        .with_state(door)
+}
+
+async fn bounded(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let text = format!("the request took longer than {REQUEST_TIMEOUT:?}");
+            problem(StatusCode::REQUEST_TIMEOUT, &text)
+        }
+    }
+}
+
+async fn authorize(State(door): State<HttpDoor>, request: Request, next: Next) -> Response {
+    if let Some(token) = &door.token {
+        let given = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .unwrap_or_default();
+        // Compared by digest, so that the time taken says nothing about the token.
+        let same = medic_state::Digest::of(&[given.as_bytes()])
+            == medic_state::Digest::of(&[token.as_bytes()]);
+        if !same {
+            return problem(StatusCode::UNAUTHORIZED, "this webhook needs its bearer token");
+        }
+    }
+    next.run(request).await
+}
+
+async fn exposition(State(door): State<HttpDoor>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (door.metrics)())
+}
+
+async fn readyz(State(door): State<HttpDoor>) -> Response {
+    let readiness = (door.ready)();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness)).into_response()
+}
+
+/// Alertmanager's webhook, version 4; fields that do not matter here are ignored.
+#[derive(Deserialize)]
+struct Webhook {
+    alerts: Vec<WireAlert>,
+}
+
+/// An alert in the webhook and in the v2 API. `status` is the webhook's; the v2 API tells a
+/// resolved alert by an `endsAt` in the past.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireAlert {
+    #[serde(default)]
+    status: Option<String>,
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    starts_at: Option<String>,
+    #[serde(default)]
+    ends_at: Option<String>,
+}
+
+impl WireAlert {
+    /// Resolved by its status, or by an `endsAt` that has passed. Alertmanager writes the year 1
+    /// for "not known", which is no time here.
+    fn read(self, now: Timestamp) -> IncomingAlert {
+        let time = |text: Option<String>| medic_state::time::parse_rfc3339(&text?).ok();
+        let ended = time(self.ends_at).is_some_and(|ends| ends <= now);
+        IncomingAlert {
+            firing: self.status.as_deref() != Some("resolved") && !ended,
+            labels: self.labels,
+            annotations: self.annotations,
+            starts_at: time(self.starts_at).unwrap_or_default(),
+        }
+    }
+}
+
+async fn webhook(
+    State(door): State<HttpDoor>,
+    Path(tenant): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if let Some(response) = not_json(&headers) {
+        return response;
+    }
+    match serde_json::from_slice::<Webhook>(&body) {
+        Ok(webhook) => hand_over(&door, &tenant, webhook.alerts).await,
+        Err(error) => {
+            problem(StatusCode::BAD_REQUEST, &format!("not an Alertmanager webhook: {error}"))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct TenantQuery {
+    #[serde(default = "default_tenant")]
+    tenant: String,
+}
+
+fn default_tenant() -> String {
+    medic_state::manifest::DEFAULT_TENANT.to_owned()
+}
+
+async fn alerts_v2(
+    State(door): State<HttpDoor>,
+    Query(query): Query<TenantQuery>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if let Some(response) = not_json(&headers) {
+        return response;
+    }
+    match serde_json::from_slice::<Vec<WireAlert>>(&body) {
+        Ok(alerts) => hand_over(&door, &query.tenant, alerts).await,
+        Err(error) => problem(StatusCode::BAD_REQUEST, &format!("not a list of alerts: {error}")),
+    }
+}
+
+async fn hand_over(door: &HttpDoor, tenant: &str, alerts: Vec<WireAlert>) -> Response {
+    let now = door.clock.now();
+    let alerts: Vec<IncomingAlert> = alerts.into_iter().map(|alert| alert.read(now)).collect();
+    let count = u64::try_from(alerts.len()).unwrap_or(u64::MAX);
+    match door.alerts.take(tenant, alerts).await {
+        Ok(notes) => {
+            metrics::counter!(Metric::Alerts.name()).increment(count);
+            (StatusCode::OK, Json(serde_json::json!({ "notes": notes }))).into_response()
+        }
+        Err(AlertRefusal::Wrong(reason)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &reason),
+        Err(AlertRefusal::Later(reason)) => problem(StatusCode::SERVICE_UNAVAILABLE, &reason),
+    }
+}
+
+fn not_json(headers: &HeaderMap) -> Option<Response> {
+    let kind = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or_default();
+    let json = kind.starts_with("application/json") || kind.is_empty();
+    (!json).then(|| {
+        problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send `content-type: application/json`")
+    })
+}
+
+fn problem(status: StatusCode, text: &str) -> Response {
+    (status, Json(serde_json::json!({ "error": text }))).into_response()
+}

@@ -1,0 +1,134 @@
+//! What a well-formed manifest may still get wrong: conditions, quantities, selectors, addresses.
+//!
+//! The law checks what replicas must agree on ([`medic_state::manifest::validate`], called here);
+//! this adds what takes floats or an expression language, which the law has not.
+
+use medic_state::{
+    manifest::{IndicatorSource, Manifest, PlaybookSpec, ProbeKind, ServiceSpec, Spec, validate},
+    matcher::Selector,
+};
+
+use super::{
+    cel::{BadCondition, EXPECT_VARIABLES, WHEN_VARIABLES},
+    quantity::parse_quantity,
+};
+
+/// What is wrong at a path of the manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// `spec.steps[0].action`.
+    pub path: String,
+    /// What is wrong, and what would do.
+    pub message: String,
+    /// Line and column, from 1, within the text at that path, where that is known.
+    pub within: Option<(u32, u32)>,
+}
+
+impl Finding {
+    fn new(path: impl Into<String>, message: impl ToString) -> Self {
+        Self { path: path.into(), message: message.to_string(), within: None }
+    }
+}
+
+/// Everything that is wrong with one manifest.
+#[must_use]
+pub fn check(manifest: &Manifest) -> Vec<Finding> {
+    let mut found: Vec<Finding> = validate(manifest)
+        .into_iter()
+        .map(|problem| Finding::new(problem.path, problem.message))
+        .collect();
+    match &manifest.spec {
+        Spec::Service(service) => check_service(service, &mut found),
+        Spec::Playbook(playbook) => check_playbook(playbook, &mut found),
+        Spec::Channel(_)
+        | Spec::Policy(_)
+        | Spec::Source(_)
+        | Spec::Silence(_)
+        | Spec::MaintenanceWindow(_)
+        | Spec::Role(_)
+        | Spec::RoleBinding(_)
+        | Spec::Tenant(_) => {}
+    }
+    found
+}
+
+fn check_playbook(playbook: &PlaybookSpec, found: &mut Vec<Finding>) {
+    let mut condition = |path: &str, source: &str, variables: &[&str]| {
+        for BadCondition { line, column, message } in super::cel::check(source, variables) {
+            let path = path.to_owned();
+            found.push(Finding { path, message, within: Some((line, column)) });
+        }
+    };
+    if let Some(when) = &playbook.when {
+        condition("spec.when", when, &WHEN_VARIABLES);
+    }
+    condition("spec.verify.expect", &playbook.verify.expect, &EXPECT_VARIABLES);
+}
+
+fn check_service(service: &ServiceSpec, found: &mut Vec<Finding>) {
+    for (i, probe) in service.probes.iter().enumerate() {
+        let at = |kind: &str| format!("spec.probes[{i}].{kind}");
+        match &probe.kind {
+            ProbeKind::Http(url) => check_url(&at("http"), url, found),
+            ProbeKind::Grpc(url) => check_url(&at("grpc"), url, found),
+            ProbeKind::Tcp(address) => check_address(&at("tcp"), address, found),
+            ProbeKind::Process(true) => {}
+            ProbeKind::Process(false) => {
+                found.push(Finding::new(at("process"), "write `process: true`, or no such probe"));
+            }
+        }
+    }
+    if let Some(scrape) = &service.scrape {
+        check_url("spec.scrape.url", &scrape.url, found);
+    }
+    for (i, indicator) in service.indicators.iter().enumerate() {
+        if let Some(error) = indicator.limit.as_ref().and_then(|text| parse_quantity(text).err()) {
+            found.push(Finding::new(format!("spec.indicators[{i}].limit"), error));
+        }
+        let mut selector = |key: &str, text: &str| {
+            if let Err(error) = text.parse::<Selector>() {
+                found.push(Finding::new(format!("spec.indicators[{i}].source.{key}"), error));
+            }
+        };
+        match &indicator.source {
+            IndicatorSource::Gauge(text) => selector("gauge", text),
+            IndicatorSource::Rate(text) => selector("rate", text),
+            IndicatorSource::Ratio { of, to } => {
+                selector("ratio.of", of);
+                selector("ratio.to", to);
+            }
+            IndicatorSource::Quantile { histogram, q: _ } => {
+                selector("quantile.histogram", histogram);
+            }
+        }
+    }
+}
+
+/// Placeholders stand for a port or a name; put one there before looking.
+fn fill(text: &str) -> String {
+    text.replace("${port}", "1").replace("${instance}", "i").replace("${service}", "s")
+}
+
+fn check_url(path: &str, url: &str, found: &mut Vec<Finding>) {
+    let filled = fill(url);
+    let uri = filled.parse::<axum::http::Uri>().ok();
+    let good = uri.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty() && !host.contains("${"))
+    });
+    if !good {
+        let message = format!("`{url}` is not a URL such as http://127.0.0.1:${{port}}/healthz");
+        found.push(Finding::new(path, message));
+    }
+}
+
+fn check_address(path: &str, address: &str, found: &mut Vec<Finding>) {
+    let filled = fill(address);
+    let good = filled
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if !good {
+        let message = format!("`{address}` is not host:port such as 127.0.0.1:${{port}}");
+        found.push(Finding::new(path, message));
+    }
+}
