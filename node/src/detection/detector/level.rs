@@ -1,0 +1,178 @@
+//! Is this value usual? A robust running level and scale.
+//!
+//! The level is an EWMA whose updates are clipped (Huber's psi at 2 sigma, as in Gelper, Fried &
+//! Croux, "Robust forecasting with exponential and Holt–Winters smoothing", J. Forecasting 29
+//! (2010)); the scale an EWMA of clipped absolute residuals. Values beyond 3 sigma teach nothing.
+//! Oddness is a streak of values beyond 4 sigma, or a CUSUM for small lasting shifts (Page,
+//! Biometrika 41 (1954)).
+//!
+//! A shift that lasts [`ACCEPT_AFTER`] points is the new normal: it is learned afresh.
+
+use minicbor::{Decode, Encode};
+
+use super::stats::{median, scaled_mad, student_t4_tail};
+
+/// Points before the first judgement: at a 5 s interval one minute.
+const WARM_UP: usize = 12;
+/// Weight of a new point: a memory of some 20 points.
+const ALPHA: f64 = 0.05;
+/// Weight for the scale: slower, so that a burst does not widen it at once.
+const ALPHA_SCALE: f64 = 0.02;
+/// Beyond this many sigma a value teaches nothing.
+const TEACHES_MAX: f64 = 3.0;
+/// Beyond this many sigma a value is odd.
+const ODD_SIGMA: f64 = 4.0;
+/// CUSUM allowance and threshold in sigma. In control and without autocorrelation, a false alarm
+/// every 1e7 points (Siegmund, "Sequential Analysis" (1985), eq. 2.57).
+const CUSUM_K: f64 = 0.75;
+const CUSUM_H: f64 = 10.0;
+/// Reported p-value of a CUSUM alarm; soft evidence, because real noise is autocorrelated.
+const CUSUM_P: f64 = 1e-3;
+/// p-values multiplied at most over a streak: further points of a streak are hardly independent.
+const STREAK_FACTORS: u16 = 4;
+/// Half an hour at 5 s.
+const ACCEPT_AFTER: u16 = 360;
+
+/// What is known about a series beforehand.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tuning {
+    /// The scale is at least this, in the series' unit.
+    pub scale_min: f64,
+    /// The scale is at least this share of the level.
+    pub scale_min_share: f64,
+    /// Only upward deviations are odd.
+    pub upward_only: bool,
+}
+
+/// The judgement of one value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judged {
+    /// Deviation in robust sigma; positive: upward. Zero while learning.
+    pub z: f64,
+    /// What was expected.
+    pub expected: f64,
+    /// Odd values in a row, this one included.
+    pub streak: u16,
+    /// Probability of such a streak when all is well; 1 when the value is not odd.
+    pub p_value: f64,
+    /// A small shift has lasted.
+    pub shifted: bool,
+    /// Enough points were seen to judge at all.
+    pub warm: bool,
+}
+
+impl Judged {
+    /// Neither odd nor shifted, and enough was seen to say so.
+    #[must_use]
+    pub const fn usual(&self) -> bool {
+        self.warm && self.streak == 0 && !self.shifted
+    }
+}
+
+/// The state: fixed size once warm.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Level {
+    #[n(0)]
+    warm_up: Vec<f64>,
+    #[n(1)]
+    level: f64,
+    #[n(2)]
+    scale: f64,
+    #[n(3)]
+    cusum_up: f64,
+    #[n(4)]
+    cusum_down: f64,
+    #[n(5)]
+    streak: u16,
+    #[n(6)]
+    streak_p: f64,
+    #[n(7)]
+    warm: bool,
+}
+
+impl Level {
+    /// Whether it can judge.
+    #[must_use]
+    pub const fn warm(&self) -> bool {
+        self.warm
+    }
+
+    /// Judges a (finite) value, then learns from it unless it is odd or `learn` is false.
+    pub fn update(&mut self, value: f64, tuning: &Tuning, learn: bool) -> Judged {
+        if !self.warm {
+            if learn {
+                self.warm_up(value);
+            }
+            return self.judged(0.0, 1.0);
+        }
+        let scale = self.scale_now(tuning);
+        let z = (value - self.level) / scale;
+        let bad_z = if tuning.upward_only { z } else { z.abs() };
+        self.count(bad_z, z, tuning);
+        if self.streak >= ACCEPT_AFTER {
+            *self = Self::default();
+            return self.judged(0.0, 1.0);
+        }
+        if learn && self.streak == 0 && z.abs() <= TEACHES_MAX {
+            self.learn(value - self.level, scale);
+        } else if learn && tuning.upward_only && z < -TEACHES_MAX {
+            // Harmlessly low: follow it down, in clipped steps, or the next normal value looks low.
+            self.learn(-2.0 * scale, scale);
+        }
+        self.judged(z, if self.streak > 0 { self.streak_p } else { 1.0 })
+    }
+
+    fn warm_up(&mut self, value: f64) {
+        self.warm_up.push(value);
+        if self.warm_up.len() >= WARM_UP {
+            let mut values = std::mem::take(&mut self.warm_up);
+            self.level = median(&mut values);
+            self.scale = scaled_mad(&values, self.level);
+            self.warm = true;
+        }
+    }
+
+    fn scale_now(&self, tuning: &Tuning) -> f64 {
+        let least = tuning.scale_min.max(tuning.scale_min_share * self.level.abs());
+        self.scale.max(least).max(f64::MIN_POSITIVE * 1e10)
+    }
+
+    fn count(&mut self, bad_z: f64, z: f64, tuning: &Tuning) {
+        if bad_z > ODD_SIGMA {
+            let p = student_t4_tail(bad_z);
+            self.streak_p = match self.streak {
+                0 => p,
+                n if n < STREAK_FACTORS => self.streak_p * p,
+                _ => self.streak_p,
+            };
+            self.streak = self.streak.saturating_add(1);
+        } else {
+            self.streak = 0;
+        }
+        let clipped = z.clamp(-TEACHES_MAX, TEACHES_MAX);
+        let up = self.cusum_up + clipped - CUSUM_K;
+        let down = self.cusum_down - clipped - CUSUM_K;
+        // Capped, so that an alarm ends soon after its cause.
+        self.cusum_up = up.clamp(0.0, 1.5 * CUSUM_H);
+        self.cusum_down = if tuning.upward_only { 0.0 } else { down.clamp(0.0, 1.5 * CUSUM_H) };
+    }
+
+    fn learn(&mut self, residual: f64, scale: f64) {
+        let clipped = residual.clamp(-2.0 * scale, 2.0 * scale);
+        self.level += ALPHA * clipped;
+        // E|r| of a normal is 0.798 sigma.
+        self.scale += ALPHA_SCALE * (clipped.abs() * 1.2533 - self.scale);
+    }
+
+    fn judged(&self, z: f64, p_value: f64) -> Judged {
+        let shifted = self.cusum_up > CUSUM_H || self.cusum_down > CUSUM_H;
+        Judged {
+            z,
+            expected: self.level,
+            streak: self.streak,
+            p_value: if shifted { p_value.min(CUSUM_P) } else { p_value },
+            shifted,
+            warm: self.warm,
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Detectors over one series: pure, streaming, of fixed size, deterministic, serialisable.
+//!
+//! * [`Level`]: is this value usual? A robust running level and scale, a streak and a CUSUM.
+//! * [`Limit`]: is a declared limit crossed?
+//! * [`Trend`]: when will the limit be reached, if things go on like this?
+//!
+//! [`Series`] runs those that suit one indicator. Invariant: an odd value never teaches the detector
+//! that it is usual. Deliberately absent: seasonality (the level follows a daily cycle; it does not
+//! expect one), and whatever needs more than one series (the ensemble).
+
+mod level;
+mod limit;
+mod series;
+mod stats;
+mod trend;
+
+pub use level::{Judged, Level, Tuning};
+pub use limit::Limit;
+pub use series::{ERRORS_MATTER, GOOD_AFTER, Reading, Role, Series, SeriesState};
+pub use stats::{Line, student_t4_tail, theil_sen};
+pub use trend::{Prediction, SETTLE_MS, Trend};
+
+#[cfg(test)]
+mod tests;

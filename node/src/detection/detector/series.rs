@@ -1,0 +1,179 @@
+//! One indicator of one instance, with the detectors that suit it.
+
+use medic_state::manifest::{IndicatorSource, IndicatorSpec, ServiceSpec};
+use minicbor::{Decode, Encode};
+
+use super::{
+    level::{Judged, Level, Tuning},
+    limit::Limit,
+    trend::{Prediction, Trend},
+};
+use crate::detection::indicator::parse_quantity;
+
+/// What an indicator measures; decides which kind of finding it speaks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Share or rate of failures.
+    Errors,
+    /// Time that users wait.
+    Latency,
+    /// Something that fills up, with a limit.
+    Resource,
+    /// Anything else, for example traffic: odd values support other findings.
+    Other,
+}
+
+impl Role {
+    /// By name and by how it is computed.
+    #[must_use]
+    pub fn of(spec: &IndicatorSpec) -> Self {
+        let name = spec.name.to_ascii_lowercase();
+        let says = |words: &[&str]| words.iter().any(|word| name.contains(word));
+        match &spec.source {
+            _ if says(&["error", "fail", "5xx"]) => Self::Errors,
+            IndicatorSource::Quantile { .. } => Self::Latency,
+            _ if says(&["latency", "duration", "response_time"]) => Self::Latency,
+            IndicatorSource::Gauge(_) if spec.limit.is_some() => Self::Resource,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Share of failures that is worth an incident even when it is statistically odd below it.
+pub const ERRORS_MATTER: f64 = 0.02;
+/// Latency that is worth an incident, as a multiple of the usual one.
+const LATENCY_MATTERS: f64 = 1.5;
+/// Burn rate at which a 30-day error budget lasts two days: Google, "The Site Reliability Workbook"
+/// (2018), chapter 5, the fast-burn page.
+const BURN_RATE: f64 = 14.4;
+/// Values in the usual range after which an indicator counts as good again.
+pub const GOOD_AFTER: u16 = 3;
+
+/// What one value of one indicator amounts to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// The value.
+    pub value: f64,
+    /// The level detector's word.
+    pub judged: Judged,
+    /// The declared (or SLO-derived) limit is crossed.
+    pub crossed: bool,
+    /// The limit will be reached.
+    pub prediction: Option<Prediction>,
+    /// Odd, and by so much that users may notice.
+    pub matters: bool,
+}
+
+/// The state of one indicator's detectors, and how it is to be read.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// Indicator name.
+    pub name: String,
+    /// What it measures.
+    pub role: Role,
+    /// Its limit.
+    pub limit: Option<f64>,
+    tuning: Tuning,
+    /// What travels in checkpoints.
+    pub state: SeriesState,
+    /// The last value's reading.
+    pub last: Option<Reading>,
+    /// Good values in a row.
+    pub good: u16,
+}
+
+/// The part of a series that travels in checkpoints.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct SeriesState {
+    #[n(0)]
+    level: Level,
+    #[n(1)]
+    limit: Limit,
+    #[n(2)]
+    trend: Trend,
+}
+
+impl SeriesState {
+    /// See [`Trend::rebase`].
+    pub fn rebase(&mut self, then_ms: u64, now_ms: u64) {
+        self.trend.rebase(then_ms, now_ms);
+    }
+}
+
+impl Series {
+    /// A fresh one.
+    #[must_use]
+    pub fn new(spec: &IndicatorSpec, service: &ServiceSpec) -> Self {
+        let role = Role::of(spec);
+        let declared = spec.limit.as_deref().and_then(|text| parse_quantity(text).ok());
+        let (scale_min, scale_min_share) = match role {
+            // Half a percentage point: one failure among a few hundred requests is no shift.
+            Role::Errors => (0.005, 0.1),
+            Role::Latency => (0.001, 0.1),
+            Role::Resource | Role::Other => (1e-9, 0.05),
+        };
+        Self {
+            name: spec.name.clone(),
+            role,
+            limit: declared.or_else(|| slo_limit(spec, service)),
+            tuning: Tuning { scale_min, scale_min_share, upward_only: spec.upward_only },
+            state: SeriesState::default(),
+            last: None,
+            good: 0,
+        }
+    }
+
+    /// Takes a value. `settled`: the process is past its first seconds. `suspect`: a finding that this
+    /// indicator speaks for is active, so its values are no examples of the usual.
+    pub fn update(&mut self, at_ms: u64, value: f64, lead_s: f64, settled: bool, suspect: bool) {
+        let learn = !suspect || self.harmless(value);
+        let judged = self.state.level.update(value, &self.tuning, learn);
+        let crossed = self.limit.is_some_and(|limit| self.state.limit.update(value, limit));
+        let prediction = match (self.role, self.limit) {
+            (Role::Resource, Some(limit)) => {
+                self.state.trend.update(at_ms, value, limit, lead_s, settled)
+            }
+            _ => None,
+        };
+        let matters = match self.role {
+            Role::Errors => value >= ERRORS_MATTER,
+            Role::Latency => value >= LATENCY_MATTERS * judged.expected,
+            Role::Resource | Role::Other => true,
+        };
+        let beyond = self.limit.is_some() && self.state.limit.beyond();
+        // An odd resource is no trouble in itself: only its limit and its trend are.
+        let telling = matches!(self.role, Role::Errors | Role::Latency);
+        let odd = telling && !judged.usual() && judged.warm && matters;
+        let unknown = !judged.warm && suspect && !self.harmless(value);
+        let good = !(beyond || prediction.is_some() || odd || unknown);
+        self.good = if good { self.good.saturating_add(1) } else { 0 };
+        self.last = Some(Reading { value, judged, crossed, prediction, matters });
+    }
+
+    /// There was no value: neither good nor bad, and nothing to vote with.
+    pub fn no_value(&mut self) {
+        self.last = None;
+        self.good = 0;
+    }
+
+    /// The process is another: what it fills starts from nothing.
+    pub fn process_changed(&mut self) {
+        self.state.trend.reset();
+    }
+
+    /// A value that nobody would call bad, whatever the detectors have (not) learned.
+    fn harmless(&self, value: f64) -> bool {
+        match (self.role, self.limit) {
+            (Role::Errors, limit) => value < limit.unwrap_or(ERRORS_MATTER).min(ERRORS_MATTER),
+            // Without a limit nothing else is known: what a new owner sees must become the usual.
+            (_, limit) => limit.is_none_or(|limit| value < limit),
+        }
+    }
+}
+
+/// An SLO without a declared limit gives one: the fast-burn rate.
+fn slo_limit(spec: &IndicatorSpec, service: &ServiceSpec) -> Option<f64> {
+    let slo = service.slo.as_ref().filter(|slo| slo.indicator == spec.name)?;
+    let allowed = 1.0 - f64::from(slo.availability.0) / 1e6;
+    Some((BURN_RATE * allowed).clamp(0.01, 0.5))
+}

@@ -1,0 +1,323 @@
+//! Votes of probes, agents and detectors about one instance, turned into one finding.
+//!
+//! | vote | weight | kind |
+//! |---|---|---|
+//! | process dead | 2 | down |
+//! | process paused, twice | 2 | unresponsive |
+//! | probe refused / timed out / bad status | 1, from the second in a row 2 | down / unresponsive / errors |
+//! | declared limit crossed twice in a row | 2 | errors, latency, saturation |
+//! | limit will be reached (confirmed trend) | 2 | saturation-predicted |
+//! | odd value that matters, p below 1e-6 | 2 | errors, latency |
+//! | odd value, or a small lasting shift | 1 | errors, latency, anomaly |
+//! | agent away from every node | 2 | agent-lost |
+//!
+//! A finding needs weight 2. Probes of one instance share one vote (the strongest): they fail
+//! together. So one extreme signal suffices, and soft ones need a second, different one.
+//!
+//! Combined p-value: Bonferroni, the smallest p times the number of series tested. It holds under any
+//! dependence; Fisher's product would not, and the series of one instance do depend on each other.
+//! Facts (a process is dead, a limit is crossed) are no tests: their p is 0.
+
+use std::{collections::BTreeSet, fmt};
+
+use medic_state::{
+    Millis, Ppm,
+    symptom::{MAX_SIGNALS, Severity, Signal},
+};
+
+/// Kinds of findings, the weightiest first: a finding does not raise a lesser one beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// The process is dead, or nobody listens.
+    Down,
+    /// It is there and does not answer.
+    Unresponsive,
+    /// It answers with failures.
+    Errors,
+    /// A limit is crossed.
+    Saturation,
+    /// It answers slowly.
+    Latency,
+    /// A limit will be crossed.
+    SaturationPredicted,
+    /// Nobody hears the agent on its host.
+    AgentLost,
+    /// It behaves unusually.
+    Anomaly,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Down,
+        Self::Unresponsive,
+        Self::Errors,
+        Self::Saturation,
+        Self::Latency,
+        Self::SaturationPredicted,
+        Self::AgentLost,
+        Self::Anomaly,
+    ];
+
+    /// As in `Symptom::kind`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Unresponsive => "unresponsive",
+            Self::Errors => "errors",
+            Self::Saturation => "saturation",
+            Self::Latency => "latency",
+            Self::SaturationPredicted => "saturation-predicted",
+            Self::AgentLost => "agent-lost",
+            Self::Anomaly => "anomaly",
+        }
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// How a summary begins. Whoever shows it shows the target before it.
+    const fn says(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Unresponsive => "not answering",
+            Self::Errors => "failing requests",
+            Self::Saturation => "at its limit",
+            Self::Latency => "answering slowly",
+            Self::SaturationPredicted => "about to reach its limit",
+            Self::AgentLost => "without its agent",
+            Self::Anomaly => "behaving unusually",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Who votes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Voter {
+    /// The agent, about the process.
+    Process,
+    /// A probe, by name.
+    Probe(String),
+    /// An indicator, by name.
+    Series(String),
+    /// The connections of agents.
+    Agent,
+}
+
+/// One vote.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vote {
+    /// Who.
+    pub voter: Voter,
+    /// For what.
+    pub kind: Kind,
+    /// 2 suffices alone.
+    pub weight: u8,
+    /// How bad it would be.
+    pub severity: Severity,
+    /// Probability of the observation when all is well; 0 for facts.
+    pub p_value: f64,
+    /// A clause for people.
+    pub text: String,
+    /// The observed value, as text.
+    pub value: String,
+    /// What was expected, as text.
+    pub expected: String,
+    /// The detector.
+    pub detector: &'static str,
+    /// For predictions.
+    pub time_to_event: Option<Millis>,
+}
+
+impl Vote {
+    fn signal(&self) -> Signal {
+        Signal {
+            name: match &self.voter {
+                Voter::Process => "process.state".to_owned(),
+                Voter::Agent => "agent.connected".to_owned(),
+                Voter::Probe(name) => format!("probe.{name}"),
+                Voter::Series(name) => format!("metric.{name}"),
+            },
+            value: self.value.clone(),
+            expected: self.expected.clone(),
+            detector: self.detector.to_owned(),
+            p_value: ppm(self.p_value),
+        }
+    }
+}
+
+/// Votes that agree.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// Of what kind.
+    pub kind: Kind,
+    /// The worst of those who vote for this kind.
+    pub severity: Severity,
+    /// One sentence for people, without the target's name.
+    pub summary: String,
+    /// Combined.
+    pub p_value: Ppm,
+    /// Strongest first.
+    pub signals: Vec<Signal>,
+    /// For predictions.
+    pub time_to_event: Option<Millis>,
+    /// Who voted for this kind.
+    pub voters: BTreeSet<Voter>,
+    /// The indicator that weighs most, if one does.
+    pub indicator: Option<String>,
+}
+
+/// The weight that makes a finding.
+const NEEDED: u32 = 2;
+
+/// The finding that the votes agree on, if they do. `tested`: how many series were looked at.
+#[must_use]
+pub fn agree(votes: &[Vote], tested: usize) -> Option<Finding> {
+    let strongest = |pick: fn(&Voter) -> bool| {
+        votes.iter().filter(|vote| pick(&vote.voter)).map(|vote| u32::from(vote.weight)).max()
+    };
+    let weight = strongest(|voter| matches!(voter, Voter::Process)).unwrap_or(0)
+        + strongest(|voter| matches!(voter, Voter::Probe(_))).unwrap_or(0)
+        + strongest(|voter| matches!(voter, Voter::Agent)).unwrap_or(0)
+        + votes
+            .iter()
+            .filter(|vote| matches!(vote.voter, Voter::Series(_)))
+            .map(|vote| u32::from(vote.weight))
+            .sum::<u32>();
+    if weight < NEEDED {
+        return None;
+    }
+    // The weightiest kind among those that would stand alone; else among all.
+    let alone = votes.iter().filter(|vote| u32::from(vote.weight) >= NEEDED).map(|v| v.kind).min();
+    let kind = alone.or_else(|| votes.iter().map(|vote| vote.kind).min())?;
+    describe(kind, votes, tested)
+}
+
+/// The finding of this kind with the present votes as evidence; `None` when nobody votes for it.
+#[must_use]
+pub fn describe(kind: Kind, votes: &[Vote], tested: usize) -> Option<Finding> {
+    let mut ordered: Vec<&Vote> = votes.iter().collect();
+    ordered.sort_by(|a, b| {
+        (b.kind == kind, b.weight, b.severity)
+            .cmp(&(a.kind == kind, a.weight, a.severity))
+            .then(a.p_value.total_cmp(&b.p_value))
+            .then_with(|| a.voter.cmp(&b.voter))
+    });
+    let own = ordered.iter().take_while(|vote| vote.kind == kind);
+    let severity = own.clone().map(|vote| vote.severity).max()?;
+    let smallest = ordered.iter().map(|vote| vote.p_value).fold(1.0, f64::min);
+    let clauses: Vec<&str> = ordered.iter().take(3).map(|vote| vote.text.as_str()).collect();
+    Some(Finding {
+        kind,
+        severity,
+        summary: format!("{}: {}", kind.says(), clauses.join("; ")),
+        p_value: ppm(smallest * tested.max(1) as f64),
+        signals: ordered.iter().take(MAX_SIGNALS).map(|vote| vote.signal()).collect(),
+        time_to_event: own.clone().filter_map(|vote| vote.time_to_event).min(),
+        voters: own.clone().map(|vote| vote.voter.clone()).collect(),
+        indicator: ordered.iter().find_map(|vote| match &vote.voter {
+            Voter::Series(name) => Some(name.clone()),
+            Voter::Process | Voter::Probe(_) | Voter::Agent => None,
+        }),
+    })
+}
+
+/// A probability as the law keeps it.
+fn ppm(p: f64) -> Ppm {
+    Ppm((p.clamp(0.0, 1.0) * 1e6).round() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn vote(voter: Voter, kind: Kind, weight: u8, p_value: f64) -> Vote {
+        Vote {
+            voter,
+            kind,
+            weight,
+            severity: if weight == 2 { Severity::Critical } else { Severity::Warning },
+            p_value,
+            text: format!("{kind} seen"),
+            value: "1".to_owned(),
+            expected: "0".to_owned(),
+            detector: "test",
+            time_to_event: None,
+        }
+    }
+
+    fn probe(name: &str, kind: Kind, weight: u8) -> Vote {
+        vote(Voter::Probe(name.to_owned()), kind, weight, 0.0)
+    }
+
+    fn series(name: &str, kind: Kind, weight: u8, p: f64) -> Vote {
+        vote(Voter::Series(name.to_owned()), kind, weight, p)
+    }
+
+    #[test]
+    fn who_agrees_with_whom() {
+        let process = |kind| vote(Voter::Process, kind, 2, 0.0);
+        for (votes, expected) in [
+            (vec![], None),
+            (vec![process(Kind::Down)], Some(Kind::Down)),
+            (vec![probe("http", Kind::Down, 1)], None),
+            // Two probes that fail once fail together: still one soft vote.
+            (vec![probe("http", Kind::Down, 1), probe("tcp", Kind::Down, 1)], None),
+            (vec![probe("http", Kind::Unresponsive, 2)], Some(Kind::Unresponsive)),
+            (vec![series("error_rate", Kind::Errors, 1, 1e-3)], None),
+            (
+                vec![
+                    series("error_rate", Kind::Errors, 1, 1e-3),
+                    series("latency", Kind::Latency, 1, 1e-3),
+                ],
+                Some(Kind::Errors),
+            ),
+            (
+                vec![
+                    probe("http", Kind::Unresponsive, 1),
+                    series("latency", Kind::Latency, 1, 1e-3),
+                ],
+                Some(Kind::Unresponsive),
+            ),
+            // A soft vote for a weightier kind does not rename what stands alone.
+            (
+                vec![probe("http", Kind::Down, 1), series("memory", Kind::Saturation, 2, 0.0)],
+                Some(Kind::Saturation),
+            ),
+            (vec![process(Kind::Unresponsive), probe("http", Kind::Down, 2)], Some(Kind::Down)),
+        ] {
+            assert_eq!(agree(&votes, 3).map(|finding| finding.kind), expected, "{votes:?}");
+        }
+    }
+
+    #[test]
+    fn p_values_are_corrected_for_the_number_of_series() {
+        let votes = [series("a", Kind::Errors, 1, 1e-4), series("b", Kind::Latency, 1, 1e-3)];
+        let finding = agree(&votes, 5).unwrap();
+        assert_eq!(finding.p_value, Ppm(500));
+        assert_eq!(finding.voters.len(), 1);
+        assert_eq!(finding.indicator.as_deref(), Some("a"));
+        assert_eq!(finding.signals.len(), 2);
+        assert_eq!(agree(&[vote(Voter::Process, Kind::Down, 2, 0.0)], 5).unwrap().p_value, Ppm(0));
+    }
+
+    #[test]
+    fn kinds_read_back() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::parse(kind.as_str()), Some(kind));
+        }
+        assert_eq!(Kind::parse("alert"), None);
+    }
+}

@@ -1,0 +1,371 @@
+//! One watched instance: what was seen of it, which findings are active, what to tell the law.
+//!
+//! ```text
+//!  on_process ─┐
+//!  on_probe   ─┼─► tracks (streaks) ─► votes ─► agreement ─► Raise ─► repeat (30 s, or changed) ─► Clear
+//!  on_scrape  ─┘                                              (confirmed)          (3 good of every voter)
+//! ```
+//!
+//! Pure: time is an argument. Guards, in one place:
+//! * stopped on purpose, or a standby nobody says runs: nothing is wrong with it;
+//! * started less than 3 s ago: network checks do not count yet (a death does);
+//! * treated right now (a plan's steps run on it): active findings go on and clear, nothing new is
+//!   raised, because what the treatment does looks like a fault. Streaks go on, so that what is still
+//!   wrong when the steps end is raised at once.
+//!
+//! Invariant: a finding is repeated only while somebody votes for it, and cleared only by good data
+//! from those who voted, never by silence.
+
+mod telling;
+mod text;
+mod votes;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use medic_state::{
+    Millis, Timestamp,
+    manifest::{InstanceSpec, ServiceSpec},
+    symptom::{Fingerprint, Severity, Symptom, Target},
+};
+use minicbor::{Decode, Encode};
+
+use super::{
+    detector::{SETTLE_MS, Series, SeriesState},
+    ensemble::{self, Kind, Voter},
+    indicator::Values,
+    probe::{Liveness, Outcome, liveness},
+};
+use crate::world::Seen;
+
+/// Network checks of a process this young do not count.
+pub const GRACE_MS: u64 = 3_000;
+/// An active finding is reported again after this time.
+pub const REPEAT_MS: u64 = 30_000;
+/// A report that got no answer, or whose content changed, waits at least this long.
+const AGAIN_MS: u64 = 2_000;
+/// An agent away from every node for this long is lost.
+const AGENT_LOST_MS: u64 = 10_000;
+/// A voter without data for this long no longer keeps a finding open, if another is good.
+const SILENT_MS: u64 = 30_000;
+
+/// The two clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic milliseconds since any fixed point.
+    pub mono_ms: u64,
+    /// The wall's.
+    pub wall: Timestamp,
+}
+
+/// What the state says about the instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Circumstances {
+    /// Steps of a plan run on it.
+    pub treated: bool,
+    /// Its agent is known, and connected to no node.
+    pub agent_away: bool,
+    /// Active findings of this entity that no open incident holds (any more).
+    pub unheld: BTreeSet<Kind>,
+}
+
+/// What the law should be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// This is seen.
+    Report(Kind, Box<Symptom>),
+    /// This is seen no longer.
+    Clear(Kind, Fingerprint),
+}
+
+/// Outcomes of one check in a row.
+#[derive(Clone, Debug, Default)]
+struct Track {
+    last: Option<Outcome>,
+    bad: u16,
+    good: u16,
+    heard_ms: u64,
+}
+
+/// The process, as its agent tells.
+#[derive(Clone, Debug, Default)]
+struct ProcessTrack {
+    track: Track,
+    liveness: Liveness,
+    incarnation: Option<(u32, u64)>,
+    since_ms: u64,
+    last_exit: String,
+    config_changed: Timestamp,
+    previous_config: String,
+}
+
+/// A finding that the law was, or will be, told of.
+#[derive(Clone, Debug)]
+struct Active {
+    voters: BTreeSet<Voter>,
+    since: Timestamp,
+    told: Option<Told>,
+    tried_ms: Option<u64>,
+}
+
+/// What was last admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told {
+    at_ms: u64,
+    severity: Severity,
+    voters: BTreeSet<Voter>,
+    process: Liveness,
+    /// An incident took it in; else it was only noted (silenced, for example).
+    held: bool,
+}
+
+/// One instance.
+#[derive(Debug)]
+pub struct Entity {
+    target: Target,
+    source: String,
+    standby: bool,
+    has_agent: bool,
+    process: ProcessTrack,
+    agent_away_ms: Option<u64>,
+    agent_back_ms: u64,
+    probes: BTreeMap<String, Track>,
+    series: BTreeMap<String, Series>,
+    suspected: Option<Timestamp>,
+    active: BTreeMap<Kind, Active>,
+    lead_s: f64,
+    begun_ms: u64,
+}
+
+/// Detector state of one instance, as it travels.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct EntityCheckpoint {
+    /// Instance.
+    #[n(0)]
+    pub target: Target,
+    /// Monotonic time on the clock of its origin.
+    #[n(1)]
+    pub at_ms: u64,
+    /// By indicator.
+    #[n(2)]
+    pub series: BTreeMap<String, SeriesState>,
+}
+
+impl Entity {
+    /// Nothing seen yet. `source` is how reports are signed; `lead` how far ahead predictions look.
+    #[must_use]
+    pub fn new(
+        target: Target,
+        source: String,
+        service: &ServiceSpec,
+        instance: &InstanceSpec,
+        lead: Millis,
+        now: Now,
+    ) -> Self {
+        let series = service.indicators.iter();
+        Self {
+            target,
+            source,
+            standby: instance.standby,
+            has_agent: instance.agent.is_some(),
+            process: ProcessTrack::default(),
+            agent_away_ms: None,
+            agent_back_ms: now.mono_ms,
+            probes: service.probes.iter().map(|p| (p.name.clone(), Track::default())).collect(),
+            series: series.map(|spec| (spec.name.clone(), Series::new(spec, service))).collect(),
+            suspected: None,
+            active: BTreeMap::new(),
+            lead_s: lead.as_duration().as_secs_f64(),
+            begun_ms: now.mono_ms,
+        }
+    }
+
+    /// Takes over a finding that the law knows from an earlier owner (or an earlier form of this
+    /// entity): everybody who could have voted for it must be good before it is cleared.
+    pub fn adopt(&mut self, kind: Kind, since: Timestamp) {
+        let voters = self.eligible(kind);
+        self.active.entry(kind).or_insert(Active { voters, since, told: None, tried_ms: None });
+    }
+
+    /// Indicators watched.
+    #[must_use]
+    pub fn series_count(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Findings active.
+    #[must_use]
+    pub fn active_count(&self) -> usize {
+        self.active.len()
+    }
+
+    /// The agent's last word (or none).
+    pub fn on_process(&mut self, seen: Option<&Seen>, now: Now) {
+        let process = &mut self.process;
+        process.liveness = liveness(seen);
+        if let Some(seen) = seen {
+            let status = &seen.status;
+            process.last_exit.clone_from(&status.last_exit);
+            process.config_changed = Timestamp(status.config_changed_unix_ms);
+            process.previous_config.clone_from(&status.previous_config_hash);
+            let incarnation = Some((status.pid, status.started_unix_ms));
+            if process.liveness == Liveness::Running && process.incarnation != incarnation {
+                process.incarnation = incarnation;
+                process.since_ms = now.mono_ms;
+                self.series.values_mut().for_each(Series::process_changed);
+            }
+        }
+        let outcome = super::probe::check_process(seen);
+        self.process.track.note(outcome, now);
+    }
+
+    /// A probe has an outcome.
+    pub fn on_probe(&mut self, name: &str, outcome: Outcome, now: Now) {
+        if let Some(track) = self.probes.get_mut(name) {
+            track.note(outcome, now);
+        }
+    }
+
+    /// A scrape gave these values; `None`: it failed.
+    pub fn on_scrape(&mut self, values: Option<&Values>, now: Now) {
+        let known_since = match self.process.incarnation {
+            Some(_) => self.process.since_ms,
+            None => self.begun_ms,
+        };
+        let settled = now.mono_ms.saturating_sub(known_since) >= SETTLE_MS;
+        let suspects: BTreeSet<&Voter> =
+            self.active.values().flat_map(|active| &active.voters).collect();
+        for (name, series) in &mut self.series {
+            match values.and_then(|values| values.values.get(name)) {
+                Some(&value) => {
+                    let suspect = suspects.contains(&Voter::Series(name.clone()));
+                    series.update(now.mono_ms, value, self.lead_s, settled, suspect);
+                }
+                None => series.no_value(),
+            }
+        }
+    }
+
+    /// What the law should be told next, if anything; one thing at a time, the weightiest first.
+    /// Nothing is remembered as told until [`Self::told`] or
+    /// [`Self::cleared`] says so.
+    pub fn evaluate(&mut self, circumstances: &Circumstances, now: Now) -> Option<Change> {
+        self.note_agent(circumstances, now);
+        let votes = self.votes(now);
+        self.suspected = match (votes.is_empty(), self.suspected) {
+            (true, _) => None,
+            (false, None) => Some(now.wall),
+            (false, since) => since,
+        };
+        let tested = self.series.len() + self.probes.len();
+        if let Some(finding) = ensemble::agree(&votes, tested) {
+            self.raise(finding, circumstances, now);
+        }
+        let kinds: Vec<Kind> = self.active.keys().copied().collect();
+        kinds.into_iter().find_map(|kind| {
+            if let Some(finding) = ensemble::describe(kind, &votes, tested) {
+                self.report(finding, circumstances.unheld.contains(&kind), now)
+            } else if self.over(kind, now) {
+                self.clear(kind, now)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// The law admitted a report; `held`: into an incident.
+    pub fn told(&mut self, kind: Kind, symptom: &Symptom, held: bool, now: Now) {
+        let process = self.process.liveness;
+        if let Some(active) = self.active.get_mut(&kind) {
+            active.told = Some(Told {
+                at_ms: now.mono_ms,
+                severity: symptom.severity,
+                voters: active.voters.clone(),
+                process,
+                held,
+            });
+        }
+    }
+
+    /// Fingerprints of the active findings.
+    #[must_use]
+    pub fn fingerprints(&self) -> Vec<(Kind, Fingerprint)> {
+        self.active.keys().map(|kind| (*kind, self.fingerprint(*kind))).collect()
+    }
+
+    /// The law admitted a clear, or knows nothing of it.
+    pub fn cleared(&mut self, kind: Kind) {
+        self.active.remove(&kind);
+    }
+
+    /// Detector state, to be shipped.
+    #[must_use]
+    pub fn checkpoint(&self, now: Now) -> EntityCheckpoint {
+        EntityCheckpoint {
+            target: self.target.clone(),
+            at_ms: now.mono_ms,
+            series: self.series.iter().map(|(n, s)| (n.clone(), s.state.clone())).collect(),
+        }
+    }
+
+    /// Starts warm from a checkpoint; indicators it does not know start cold.
+    pub fn restore(&mut self, checkpoint: EntityCheckpoint, now: Now) {
+        for (name, mut state) in checkpoint.series {
+            if let Some(series) = self.series.get_mut(&name) {
+                state.rebase(checkpoint.at_ms, now.mono_ms);
+                series.state = state;
+            }
+        }
+    }
+
+    fn note_agent(&mut self, circumstances: &Circumstances, now: Now) {
+        if circumstances.agent_away {
+            self.agent_away_ms.get_or_insert(now.mono_ms);
+        } else if self.agent_away_ms.take().is_some() {
+            self.agent_back_ms = now.mono_ms;
+        }
+    }
+
+    fn fingerprint(&self, kind: Kind) -> Fingerprint {
+        fingerprint_of(&self.target, kind.as_str())
+    }
+}
+
+/// The fingerprint of a finding, without its symptom.
+pub(in crate::detection) fn fingerprint_of(target: &Target, kind: &str) -> Fingerprint {
+    Symptom {
+        target: target.clone(),
+        kind: kind.to_owned(),
+        severity: Severity::Info,
+        summary: String::new(),
+        p_value: medic_state::Ppm::ONE,
+        signals: Vec::new(),
+        since: Timestamp(0),
+        time_to_event: None,
+        labels: BTreeMap::new(),
+        source: String::new(),
+    }
+    .fingerprint()
+}
+
+impl Track {
+    fn note(&mut self, outcome: Outcome, now: Now) {
+        match &outcome {
+            Outcome::Good | Outcome::Bad(super::probe::Failure::Process(Liveness::Stopped)) => {
+                self.good = self.good.saturating_add(1);
+                self.bad = 0;
+            }
+            Outcome::Bad(_) => {
+                self.bad = self.bad.saturating_add(1);
+                self.good = 0;
+            }
+            Outcome::NoData(_) => (self.good, self.bad) = (0, 0),
+        }
+        if !matches!(outcome, Outcome::NoData(_)) {
+            self.heard_ms = now.mono_ms;
+        }
+        self.last = Some(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! What each observer of an instance votes for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use medic_state::{
+    Millis, Timestamp,
+    symptom::{Severity, Symptom},
+};
+
+use super::{AGENT_LOST_MS, Entity, GRACE_MS, Now, Track, text::shown};
+use crate::detection::{
+    detector::{Reading, Role, Series},
+    ensemble::{Finding, Kind, Vote, Voter},
+    probe::{Failure, Liveness, Outcome},
+};
+
+/// From this many bad outcomes in a row a probe suffices alone.
+const HARD_AFTER: u16 = 2;
+/// An odd streak less likely than this suffices alone.
+const HARD_P: f64 = 1e-6;
+/// Streak of an odd value that counts as a soft vote.
+const SOFT_AFTER: u16 = 2;
+/// A configuration change this recent is named in the labels.
+const CONFIG_RECENT: Millis = Millis::from_secs(600);
+
+impl Entity {
+    /// All present votes.
+    pub(super) fn votes(&self, now: Now) -> Vec<Vote> {
+        let liveness = self.process.liveness;
+        let mut votes = Vec::new();
+        votes.extend(self.agent_vote(now));
+        let meant_to_run = match liveness {
+            Liveness::Stopped => false,
+            Liveness::Unknown => !self.standby,
+            Liveness::Running | Liveness::Paused | Liveness::Dead => true,
+        };
+        if !meant_to_run {
+            return votes;
+        }
+        votes.extend(self.process_vote());
+        let young = self.process.incarnation.is_some()
+            && now.mono_ms.saturating_sub(self.process.since_ms) < GRACE_MS;
+        if !young {
+            votes.extend(self.probes.iter().filter_map(|(name, track)| probe_vote(name, track)));
+        }
+        votes.extend(self.series.values().filter_map(series_vote));
+        votes
+    }
+
+    /// Who could vote for a kind.
+    pub(super) fn eligible(&self, kind: Kind) -> BTreeSet<Voter> {
+        let series = |roles: &[Role]| {
+            let fitting = self.series.values().filter(|series| roles.contains(&series.role));
+            fitting.map(|series| Voter::Series(series.name.clone())).collect::<Vec<_>>()
+        };
+        let probes = || self.probes.keys().map(|name| Voter::Probe(name.clone()));
+        match kind {
+            Kind::Down | Kind::Unresponsive => {
+                probes().chain(self.has_agent.then_some(Voter::Process)).collect()
+            }
+            Kind::Errors => series(&[Role::Errors]).into_iter().chain(probes()).collect(),
+            Kind::Latency => series(&[Role::Latency]).into_iter().collect(),
+            Kind::Saturation | Kind::SaturationPredicted => {
+                let limited = self.series.values().filter(|series| {
+                    series.limit.is_some() && matches!(series.role, Role::Resource | Role::Other)
+                });
+                limited.map(|series| Voter::Series(series.name.clone())).collect()
+            }
+            Kind::AgentLost => BTreeSet::from([Voter::Agent]),
+            Kind::Anomaly => series(&[Role::Errors, Role::Latency, Role::Resource, Role::Other])
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    /// The finding in the law's form.
+    pub(super) fn symptom(&self, finding: Finding, since: Timestamp, now: Now) -> Symptom {
+        let mut labels =
+            BTreeMap::from([("process".to_owned(), self.process.liveness.as_str().to_owned())]);
+        let changed = self.process.config_changed;
+        if changed.0 > 0 && now.wall.since(changed) <= CONFIG_RECENT {
+            let ago = now.wall.since(changed).0;
+            labels.insert("config_changed_ms".to_owned(), ago.to_string());
+        }
+        if !self.process.previous_config.is_empty() {
+            labels.insert("previous_config".to_owned(), self.process.previous_config.clone());
+        }
+        if let Some(indicator) = finding.indicator {
+            labels.insert("indicator".to_owned(), indicator);
+        }
+        Symptom {
+            target: self.target.clone(),
+            kind: finding.kind.as_str().to_owned(),
+            severity: finding.severity,
+            summary: finding.summary,
+            p_value: finding.p_value,
+            signals: finding.signals,
+            since,
+            time_to_event: finding.time_to_event,
+            labels,
+            source: self.source.clone(),
+        }
+    }
+
+    fn agent_vote(&self, now: Now) -> Option<Vote> {
+        let away = now.mono_ms.saturating_sub(self.agent_away_ms?);
+        (away >= AGENT_LOST_MS).then(|| Vote {
+            text: format!("its agent has been away from every node for {} s", away / 1000),
+            value: "0".to_owned(),
+            expected: "1".to_owned(),
+            detector: "agents",
+            ..hard(Voter::Agent, Kind::AgentLost, Severity::Warning)
+        })
+    }
+
+    fn process_vote(&self) -> Option<Vote> {
+        let (kind, text) = match self.process.liveness {
+            Liveness::Dead if self.process.last_exit.is_empty() => {
+                (Kind::Down, "the process has died".to_owned())
+            }
+            Liveness::Dead => {
+                (Kind::Down, format!("the process has died ({})", self.process.last_exit))
+            }
+            Liveness::Paused if self.process.track.bad >= HARD_AFTER => {
+                (Kind::Unresponsive, "the process is paused".to_owned())
+            }
+            Liveness::Paused | Liveness::Running | Liveness::Stopped | Liveness::Unknown => {
+                return None;
+            }
+        };
+        Some(Vote {
+            text,
+            value: self.process.liveness.to_string(),
+            expected: Liveness::Running.to_string(),
+            detector: "process",
+            ..hard(Voter::Process, kind, Severity::Critical)
+        })
+    }
+}
+
+fn hard(voter: Voter, kind: Kind, severity: Severity) -> Vote {
+    Vote {
+        voter,
+        kind,
+        weight: 2,
+        severity,
+        p_value: 0.0,
+        text: String::new(),
+        value: String::new(),
+        expected: String::new(),
+        detector: "",
+        time_to_event: None,
+    }
+}
+
+fn probe_vote(name: &str, track: &Track) -> Option<Vote> {
+    let Some(Outcome::Bad(failure)) = &track.last else { return None };
+    let (kind, severity) = match failure {
+        Failure::Refused => (Kind::Down, Severity::Critical),
+        Failure::Timeout | Failure::Unreachable(_) | Failure::Broken(_) => {
+            (Kind::Unresponsive, Severity::Critical)
+        }
+        Failure::Status(status) if *status < 500 => (Kind::Errors, Severity::Warning),
+        Failure::Status(_) | Failure::NotServing(_) => (Kind::Errors, Severity::Critical),
+        // A declared process probe says what `process_vote` says already.
+        Failure::Process(_) => return None,
+    };
+    let times =
+        if track.bad > 1 { format!(", {} times in a row", track.bad) } else { String::new() };
+    let certain = track.bad >= HARD_AFTER;
+    Some(Vote {
+        weight: if certain { 2 } else { 1 },
+        p_value: if certain { 0.0 } else { 0.01 },
+        text: format!("probe {name}: {failure}{times}"),
+        value: "0".to_owned(),
+        expected: "1".to_owned(),
+        detector: "probe",
+        ..hard(Voter::Probe(name.to_owned()), kind, severity)
+    })
+}
+
+fn series_vote(series: &Series) -> Option<Vote> {
+    let reading = series.last.as_ref()?;
+    limit_vote(series, reading)
+        .or_else(|| trend_vote(series, reading))
+        .or_else(|| odd_vote(series, reading))
+}
+
+fn limit_vote(series: &Series, reading: &Reading) -> Option<Vote> {
+    let limit = series.limit.filter(|_| reading.crossed)?;
+    let severity = match series.role {
+        Role::Errors | Role::Resource => Severity::Critical,
+        Role::Latency if reading.value >= 2.0 * limit => Severity::Critical,
+        Role::Latency | Role::Other => Severity::Warning,
+    };
+    let kind = match series.role {
+        Role::Errors => Kind::Errors,
+        Role::Latency => Kind::Latency,
+        Role::Resource | Role::Other => Kind::Saturation,
+    };
+    let (value, limit_shown) = (shown(series, reading.value), shown(series, limit));
+    Some(Vote {
+        text: format!("{} is {value}, above its limit of {limit_shown}", series.name),
+        value: plain(reading.value),
+        expected: format!("<= {}", plain(limit)),
+        detector: "limit",
+        ..hard(Voter::Series(series.name.clone()), kind, severity)
+    })
+}
+
+fn odd_vote(series: &Series, reading: &Reading) -> Option<Vote> {
+    let judged = &reading.judged;
+    let odd = judged.streak >= SOFT_AFTER || judged.shifted;
+    if !odd || !reading.matters {
+        return None;
+    }
+    let kind = match series.role {
+        Role::Errors => Kind::Errors,
+        Role::Latency => Kind::Latency,
+        Role::Resource | Role::Other => Kind::Anomaly,
+    };
+    let extreme = judged.p_value < HARD_P && kind != Kind::Anomaly;
+    let severity = match kind {
+        Kind::Errors if reading.value >= 0.25 => Severity::Critical,
+        Kind::Anomaly => Severity::Info,
+        _ => Severity::Warning,
+    };
+    let (value, usual) = (shown(series, reading.value), shown(series, judged.expected));
+    Some(Vote {
+        weight: if extreme { 2 } else { 1 },
+        p_value: judged.p_value,
+        text: format!("{} is {value}, usually {usual}", series.name),
+        value: plain(reading.value),
+        expected: format!("about {}", plain(judged.expected)),
+        detector: if judged.streak > 0 { "level" } else { "cusum" },
+        ..hard(Voter::Series(series.name.clone()), kind, severity)
+    })
+}
+
+fn trend_vote(series: &Series, reading: &Reading) -> Option<Vote> {
+    let prediction = reading.prediction?;
+    let limit = series.limit?;
+    let (value, limit_shown) = (shown(series, reading.value), shown(series, limit));
+    let rise = shown(series, prediction.slope);
+    Some(Vote {
+        p_value: prediction.p_value,
+        text: format!(
+            "{} is {value} and rises by {rise}/s, reaching its limit of {limit_shown} in about {:.0} s",
+            series.name, prediction.seconds,
+        ),
+        value: plain(reading.value),
+        expected: format!("no trend towards {}", plain(limit)),
+        detector: "trend",
+        time_to_event: Some(Millis((prediction.seconds * 1e3).max(0.0) as u64)),
+        ..hard(Voter::Series(series.name.clone()), Kind::SaturationPredicted, Severity::Warning)
+    })
+}
+
+/// A number for programs: six significant digits, no unit.
+fn plain(value: f64) -> String {
+    if value == 0.0 || (1e-4..1e15).contains(&value.abs()) {
+        let magnitude = if value == 0.0 { 0.0 } else { value.abs().log10().floor() };
+        let decimals = (5.0 - magnitude).clamp(0.0, 9.0) as usize;
+        let text = format!("{value:.decimals$}");
+        if text.contains('.') {
+            return text.trim_end_matches('0').trim_end_matches('.').to_owned();
+        }
+        return text;
+    }
+    format!("{value:e}")
+}

@@ -1,0 +1,270 @@
+//! Prometheus text exposition (format 0.0.4), read strictly and within bounds.
+//!
+//! Our own, because the parser we tried (prometheus-parse 0.2) splits labels at every `,` and `=`,
+//! so that `{path="/a,b"}` silently loses its label, ends them at the first `}` even inside quotes,
+//! does not know `:` in names, and skips what it cannot read without a word. Selecting the wrong
+//! series silently is how a detector goes blind.
+//!
+//! Samples that nobody asked for cost no allocation. A line that is no sample is counted, and the
+//! others are used; a body of which no line is a sample is an error.
+
+use std::collections::BTreeMap;
+
+/// Bytes of one body: 8 MiB holds some 80,000 series; a larger one is a mistake or an attack.
+pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Samples kept of one body: those that indicators select; a service has a handful.
+pub const SAMPLES_MAX: usize = 10_000;
+/// Labels of one sample; Prometheus users rarely exceed 20.
+pub const LABELS_MAX: usize = 64;
+
+/// One sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Metric name.
+    pub name: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Value; may be infinite or not a number.
+    pub value: f64,
+}
+
+/// A body, read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Exposition {
+    /// The samples that were wanted.
+    pub samples: Vec<Sample>,
+    /// All samples, wanted or not.
+    pub total: usize,
+    /// Lines that are neither sample nor comment.
+    pub malformed: usize,
+}
+
+/// A body that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExpositionError {
+    /// No line is a sample.
+    #[error("not Prometheus text exposition: none of {0} lines is a sample")]
+    NotExposition(usize),
+    /// More wanted samples than are kept.
+    #[error("more than {SAMPLES_MAX} samples match the indicators: narrow their selectors")]
+    TooManySamples,
+}
+
+/// Reads a body; keeps samples whose metric name is `wanted`.
+///
+/// # Errors
+/// When it is not exposition at all, or too much of it is wanted.
+pub fn parse(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Exposition, ExpositionError> {
+    let mut read = Exposition::default();
+    for line in text.lines().map(str::trim) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (name, rest) = split_name(line);
+        let Some((labels, value)) = parse_rest(name, rest, wanted(name)) else {
+            read.malformed += 1;
+            continue;
+        };
+        read.total += 1;
+        if let Some(labels) = labels {
+            if read.samples.len() == SAMPLES_MAX {
+                return Err(ExpositionError::TooManySamples);
+            }
+            read.samples.push(Sample { name: name.to_owned(), labels, value });
+        }
+    }
+    if read.total == 0 && read.malformed > 0 {
+        return Err(ExpositionError::NotExposition(read.malformed));
+    }
+    Ok(read)
+}
+
+fn split_name(line: &str) -> (&str, &str) {
+    let end = line
+        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
+        .unwrap_or(line.len());
+    line.split_at(end)
+}
+
+type Labels = BTreeMap<String, String>;
+
+/// Labels (only when `keep`) and value of what follows a name; `None`: malformed.
+fn parse_rest(name: &str, rest: &str, keep: bool) -> Option<(Option<Labels>, f64)> {
+    if name.is_empty() || name.as_bytes()[0].is_ascii_digit() {
+        return None;
+    }
+    let mut labels = keep.then(Labels::new);
+    let rest = rest.trim_start();
+    let after = match rest.strip_prefix('{') {
+        Some(inner) => parse_labels(inner, labels.as_mut())?,
+        None => rest,
+    };
+    let mut words = after.split_ascii_whitespace();
+    let value = parse_value(words.next()?)?;
+    // An optional timestamp, milliseconds; exemplars (`# {…}`) are ignored.
+    if let Some(word) = words.next()
+        && word != "#"
+        && word.parse::<f64>().is_err()
+    {
+        return None;
+    }
+    Some((labels, value))
+}
+
+/// Go's spelling: `+Inf`, `-Inf`, `NaN`, decimal and exponent forms.
+fn parse_value(word: &str) -> Option<f64> {
+    // Rust also reads `infinity` and `inf`; Prometheus does too, in any case.
+    word.parse().ok()
+}
+
+/// Reads `a="b",c="d"}`; gives what follows the brace.
+fn parse_labels<'t>(mut text: &'t str, mut into: Option<&mut Labels>) -> Option<&'t str> {
+    for _ in 0..=LABELS_MAX {
+        text = text.trim_start();
+        if let Some(after) = text.strip_prefix('}') {
+            return Some(after);
+        }
+        let (name, rest) = split_name(text);
+        if name.is_empty() {
+            return None;
+        }
+        let rest = rest.trim_start().strip_prefix('=')?.trim_start().strip_prefix('"')?;
+        let end = closing_quote(rest)?;
+        if let Some(labels) = into.as_deref_mut() {
+            labels.insert(name.to_owned(), unescape(&rest[..end]));
+        }
+        text = rest[end + 1..].trim_start();
+        match text.strip_prefix(',') {
+            Some(after) => text = after,
+            None if text.starts_with('}') => {}
+            None => return None,
+        }
+    }
+    None
+}
+
+fn closing_quote(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return Some(at),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn unescape(text: &str) -> String {
+    if !text.contains('\\') {
+        return text.to_owned();
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            plain.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('n') => plain.push('\n'),
+            Some(escaped @ ('"' | '\\')) => plain.push(escaped),
+            Some(other) => plain.extend(['\\', other]),
+            None => plain.push('\\'),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn all(text: &str) -> Exposition {
+        parse(text, |_| true).unwrap()
+    }
+
+    #[test]
+    fn reads_the_formats_own_example() {
+        let text = r#"
+# HELP http_requests_total The total number of HTTP requests.
+# TYPE http_requests_total counter
+http_requests_total{method="post",code="200"} 1027 1395066363000
+http_requests_total{method="post",code="400"}    3 1395066363000
+
+# Escaping in label values:
+msdos_file_access_time_seconds{path="C:\\DIR\\FILE.TXT",error="Cannot find file:\n\"FILE.TXT\""} 1.458255915e9
+
+# Minimalistic line:
+metric_without_timestamp_and_labels 12.47
+
+# A weird metric from before the epoch:
+something_weird{problem="division by zero"} +Inf -3982045
+job:latency:p99{le="0.05",} NaN
+"#;
+        let read = all(text);
+        assert_eq!((read.total, read.malformed), (6, 0));
+        assert_eq!(read.samples[2].labels["path"], "C:\\DIR\\FILE.TXT");
+        assert_eq!(read.samples[2].labels["error"], "Cannot find file:\n\"FILE.TXT\"");
+        assert!(read.samples[4].value.is_infinite() && read.samples[5].value.is_nan());
+        assert_eq!(read.samples[5].name, "job:latency:p99");
+    }
+
+    #[test]
+    fn what_other_parsers_lose_is_kept() {
+        let read = all("a{path=\"/x,y=z}\",b=\"{\"} 1 # {trace_id=\"x\"} 0.5\n");
+        assert_eq!(read.samples[0].labels["path"], "/x,y=z}");
+        assert_eq!(read.samples[0].value, 1.0);
+    }
+
+    #[test]
+    fn malformed_lines_are_counted_and_the_others_used() {
+        let read = all(
+            "good 1\nbad\n1bad 2\nbad{a=} 1\nbad{a=\"b\" 1\nbad{a=\"b} 1\nbad x\nbad 1 x\n{} 1\n",
+        );
+        assert_eq!((read.total, read.malformed), (1, 8));
+        assert_eq!(
+            parse("<html><body>Not Found</body></html>", |_| true),
+            Err(ExpositionError::NotExposition(1))
+        );
+        assert_eq!(all("# only comments\n").total, 0);
+    }
+
+    #[test]
+    fn labels_and_samples_are_bounded() {
+        let many: String = (0..10_000).map(|i| format!("l{i}=\"v\",")).collect();
+        let read = all(&format!("ok 1\nhuge{{{many}}} 1\n"));
+        assert_eq!((read.total, read.malformed), (1, 1));
+        let series: String = (0..=SAMPLES_MAX).map(|i| format!("s{{i=\"{i}\"}} 1\n")).collect();
+        assert_eq!(parse(&series, |_| true), Err(ExpositionError::TooManySamples));
+        let read = parse(&series, |name| name != "s").unwrap();
+        assert_eq!((read.total, read.samples.len()), (SAMPLES_MAX + 1, 0));
+    }
+
+    #[test]
+    fn agrees_with_another_parser_on_plain_text() {
+        let text = "a 1\nb{x=\"1\",y=\"2\"} 2.5\nc{z=\"q\"} -1e3 1395066363000\n";
+        let theirs =
+            prometheus_parse::Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap();
+        let ours = all(text);
+        assert_eq!(theirs.samples.len(), ours.samples.len());
+        for (their, our) in theirs.samples.iter().zip(&ours.samples) {
+            assert_eq!(their.metric, our.name);
+            assert!(our.labels.iter().all(|(k, v)| their.labels.get(k) == Some(v.as_str())));
+            assert_eq!(their.value, prometheus_parse::Value::Untyped(our.value));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[a-z{}\",=\\\\ 0-9.#\n\u{e9}]{0,200}") {
+            let read = parse(&text, |_| true);
+            prop_assert!(read.is_ok() || matches!(read, Err(ExpositionError::NotExposition(_))));
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Indicators: from samples of one instance to the few derived series that say how it does.
+//!
+//! Counters need two scrapes: the first gives nothing for `rate`, `ratio` and `quantile`. A counter
+//! that fell was reset (its process restarted): what it shows is its increase. A series that was
+//! not there at the previous scrape of the same instance counts from zero: client libraries create
+//! `{code="500"}` with the first error, and that first burst must not be lost.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use medic_state::{
+    manifest::{IndicatorSource, ServiceSpec},
+    matcher::Selector,
+};
+
+use super::exposition::{Exposition, Sample};
+
+/// Every indicator of a service, ready to be computed.
+#[derive(Clone, Debug, Default)]
+pub struct Indicators {
+    /// Those that can be computed.
+    pub list: Vec<Indicator>,
+    /// Those that cannot, and why, by name.
+    pub errors: BTreeMap<String, String>,
+}
+
+/// One indicator.
+#[derive(Clone, Debug)]
+pub struct Indicator {
+    /// Its name.
+    pub name: String,
+    /// Hard limit, in the indicator's own unit.
+    pub limit: Option<f64>,
+    /// Only upward deviations are bad.
+    pub upward_only: bool,
+    source: Source,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Gauge(Selector),
+    Rate(Selector),
+    Ratio { of: Selector, to: Selector },
+    Quantile { buckets: Selector, q: f64 },
+}
+
+/// Counters of one instance as last scraped.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counters {
+    at: Duration,
+    series: BTreeMap<String, f64>,
+}
+
+impl Counters {
+    /// When they were scraped.
+    #[must_use]
+    pub const fn at(&self) -> Duration {
+        self.at
+    }
+}
+
+/// Values of one scrape.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Values {
+    /// By indicator.
+    pub values: BTreeMap<String, f64>,
+    /// Why one has none.
+    pub missing: BTreeMap<String, String>,
+}
+
+impl Indicators {
+    /// Reads the selectors and limits of a service.
+    #[must_use]
+    pub fn of(service: &ServiceSpec) -> Self {
+        let mut all = Self::default();
+        for spec in &service.indicators {
+            let limit = spec.limit.as_deref().map(parse_quantity).transpose();
+            match (Source::read(&spec.source), limit) {
+                (Ok(source), Ok(limit)) => all.list.push(Indicator {
+                    name: spec.name.clone(),
+                    limit,
+                    upward_only: spec.upward_only,
+                    source,
+                }),
+                (Err(error), _) | (_, Err(error)) => {
+                    all.errors.insert(spec.name.clone(), error);
+                }
+            }
+        }
+        all
+    }
+
+    /// Whether samples of this metric are needed.
+    #[must_use]
+    pub fn wants(&self, metric: &str) -> bool {
+        let named = |s: &Selector| s.metric.is_empty() || s.metric == metric;
+        self.list.iter().any(|indicator| match &indicator.source {
+            Source::Gauge(s) | Source::Rate(s) | Source::Quantile { buckets: s, .. } => named(s),
+            Source::Ratio { of, to } => named(of) || named(to),
+        })
+    }
+
+    /// Computes all of them, and remembers the counters for the next time.
+    ///
+    /// `at` is monotonic time since any fixed point.
+    pub fn compute(
+        &self,
+        exposition: &Exposition,
+        at: Duration,
+        previous: &mut Option<Counters>,
+    ) -> Values {
+        let mut now = Counters { at, series: BTreeMap::new() };
+        let mut values = Values { missing: self.errors.clone(), ..Values::default() };
+        for indicator in &self.list {
+            match indicator.source.compute(&exposition.samples, previous.as_ref(), &mut now) {
+                Ok(value) if value.is_finite() => {
+                    values.values.insert(indicator.name.clone(), value);
+                }
+                Ok(_) => {
+                    values.missing.insert(indicator.name.clone(), "not a finite number".to_owned());
+                }
+                Err(why) => {
+                    values.missing.insert(indicator.name.clone(), why.to_owned());
+                }
+            }
+        }
+        *previous = Some(now);
+        values
+    }
+}
+
+impl Source {
+    fn read(source: &IndicatorSource) -> Result<Self, String> {
+        let selector = |text: &str| text.parse::<Selector>().map_err(|error| error.to_string());
+        Ok(match source {
+            IndicatorSource::Gauge(text) => Self::Gauge(selector(text)?),
+            IndicatorSource::Rate(text) => Self::Rate(selector(text)?),
+            IndicatorSource::Ratio { of, to } => {
+                Self::Ratio { of: selector(of)?, to: selector(to)? }
+            }
+            IndicatorSource::Quantile { histogram, q } => {
+                let mut buckets = selector(histogram)?;
+                buckets.metric.push_str("_bucket");
+                Self::Quantile { buckets, q: f64::from(q.0) / 1e6 }
+            }
+        })
+    }
+
+    fn compute(
+        &self,
+        samples: &[Sample],
+        previous: Option<&Counters>,
+        now: &mut Counters,
+    ) -> Result<f64, &'static str> {
+        const FIRST: &str = "needs a second scrape";
+        match self {
+            Self::Gauge(selector) => {
+                let mut found = select(samples, selector).map(|sample| sample.value).peekable();
+                found.peek().ok_or("no series matches")?;
+                Ok(found.sum())
+            }
+            Self::Rate(selector) => {
+                let (increase, found) = increase(samples, selector, previous, now);
+                let before = previous.ok_or(FIRST)?;
+                let seconds = now.at.saturating_sub(before.at).as_secs_f64();
+                match found {
+                    false => Err("no series matches"),
+                    true if seconds > 0.0 => Ok(increase / seconds),
+                    true => Err("no time has passed since the last scrape"),
+                }
+            }
+            Self::Ratio { of, to } => {
+                let (of, _) = increase(samples, of, previous, now);
+                let (to, found) = increase(samples, to, previous, now);
+                previous.ok_or(FIRST)?;
+                match found {
+                    false => Err("no series matches"),
+                    true if to > 0.0 => Ok(of / to),
+                    true => Err("nothing was counted since the last scrape"),
+                }
+            }
+            Self::Quantile { buckets, q } => {
+                let increases = bucket_increases(samples, buckets, previous, now);
+                previous.ok_or(FIRST)?;
+                histogram_quantile(*q, &increases)
+            }
+        }
+    }
+}
+
+fn select<'s>(
+    samples: &'s [Sample],
+    selector: &'s Selector,
+) -> impl Iterator<Item = &'s Sample> + 's {
+    samples.iter().filter(|s| selector.selects(&s.name, &s.labels) && !s.value.is_nan())
+}
+
+/// Summed increase of the matching counters, and whether there were any.
+fn increase(
+    samples: &[Sample],
+    selector: &Selector,
+    previous: Option<&Counters>,
+    now: &mut Counters,
+) -> (f64, bool) {
+    let mut sum = 0.0;
+    let mut found = false;
+    for sample in select(samples, selector) {
+        sum += one_increase(sample, previous, now);
+        found = true;
+    }
+    (sum, found)
+}
+
+fn one_increase(sample: &Sample, previous: Option<&Counters>, now: &mut Counters) -> f64 {
+    let key = series_key(sample);
+    let before = previous.and_then(|counters| counters.series.get(&key)).copied().unwrap_or(0.0);
+    now.series.insert(key, sample.value);
+    if sample.value >= before { sample.value - before } else { sample.value }
+}
+
+fn series_key(sample: &Sample) -> String {
+    use std::fmt::Write as _;
+    let mut key = sample.name.clone();
+    for (name, value) in &sample.labels {
+        // Writing into a String cannot fail.
+        write!(key, "\u{1}{name}\u{2}{value}").unwrap_or_default();
+    }
+    key
+}
+
+/// Cumulative increases by upper bound, ascending; summed over all matching series.
+fn bucket_increases(
+    samples: &[Sample],
+    selector: &Selector,
+    previous: Option<&Counters>,
+    now: &mut Counters,
+) -> Vec<(f64, f64)> {
+    let mut buckets: Vec<(f64, f64)> = Vec::new();
+    for sample in select(samples, selector) {
+        let Some(bound) = sample.labels.get("le").and_then(|le| le.parse::<f64>().ok()) else {
+            continue;
+        };
+        let increase = one_increase(sample, previous, now);
+        match buckets.iter_mut().find(|(known, _)| *known == bound) {
+            Some((_, sum)) => *sum += increase,
+            None => buckets.push((bound, increase)),
+        }
+    }
+    buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+    buckets
+}
+
+/// Prometheus' `histogram_quantile` for classic histograms: linear within the bucket; in the last,
+/// unbounded one its lower bound; the first bucket begins at 0 when its bound is positive.
+fn histogram_quantile(q: f64, buckets: &[(f64, f64)]) -> Result<f64, &'static str> {
+    let Some(&(last_bound, _)) = buckets.last() else { return Err("no series matches") };
+    if !last_bound.is_infinite() || buckets.len() < 2 {
+        return Err("the histogram has no +Inf bucket");
+    }
+    // Made monotone: buckets scraped while they are being counted may contradict each other.
+    let mut counts = Vec::with_capacity(buckets.len());
+    let mut highest = 0.0_f64;
+    for &(_, count) in buckets {
+        highest = highest.max(count);
+        counts.push(highest);
+    }
+    if highest <= 0.0 {
+        return Err("nothing was observed since the last scrape");
+    }
+    let rank = q * highest;
+    let at = counts.iter().position(|&count| count >= rank).unwrap_or(counts.len() - 1);
+    if at == buckets.len() - 1 {
+        return Ok(buckets[at - 1].0);
+    }
+    let (lower, below) = match at {
+        0 if buckets[0].0 <= 0.0 => return Ok(buckets[0].0),
+        0 => (0.0, 0.0),
+        _ => (buckets[at - 1].0, counts[at - 1]),
+    };
+    let within = counts[at] - below;
+    let share = if within > 0.0 { (rank - below) / within } else { 0.0 };
+    Ok(lower + (buckets[at].0 - lower) * share)
+}
+
+/// Reads a limit: a number (`0.05`, `1e6`, `80%`), bytes (`64MiB`, `1.5GB`) or a span of time in
+/// seconds (`250ms`, `2s`).
+///
+/// # Errors
+/// When it is none of these, negative, or not finite.
+pub fn parse_quantity(text: &str) -> Result<f64, String> {
+    const UNITS: [(&str, f64); 15] = [
+        ("KiB", 1024.0),
+        ("MiB", 1_048_576.0),
+        ("GiB", 1_073_741_824.0),
+        ("TiB", 1_099_511_627_776.0),
+        ("kB", 1e3),
+        ("KB", 1e3),
+        ("MB", 1e6),
+        ("GB", 1e9),
+        ("TB", 1e12),
+        ("B", 1.0),
+        ("%", 0.01),
+        ("ms", 0.001),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+    ];
+    let text = text.trim();
+    let (number, unit) = UNITS
+        .iter()
+        .find_map(|(unit, size)| text.strip_suffix(unit).map(|number| (number, *size)))
+        .unwrap_or((text, 1.0));
+    match number.trim().parse::<f64>() {
+        Ok(value) if value.is_finite() && value >= 0.0 => Ok(value * unit),
+        _ => Err(format!("`{text}` is not a limit such as 0.05, 80%, 64MiB or 250ms")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

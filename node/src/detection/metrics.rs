@@ -1,0 +1,51 @@
+//! Names of the metrics this layer keeps.
+
+/// A metric of the detection layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// Histogram, seconds, by `kind` and `outcome` (good, bad, no_data).
+    ProbeDuration,
+    /// Histogram, seconds.
+    ScrapeDuration,
+    /// Counter by `reason`.
+    ScrapeErrors,
+    /// Counter: lines of exposition that are no samples.
+    MalformedLines,
+    /// Gauge: indicator series watched by this node.
+    Series,
+    /// Gauge: instances watched by this node.
+    Instances,
+    /// Gauge: shards owned by this node.
+    Shards,
+    /// Gauge: findings active on this node.
+    ActiveFindings,
+    /// Counter of reports proposed, by `kind` and `result` (admitted, noted, refused, failed).
+    Reports,
+    /// Counter of clears proposed, by `result`.
+    Clears,
+    /// Counter: watching tasks that panicked and were started again.
+    TaskPanics,
+    /// Counter of alerts received, by `result` (reported, cleared, unmapped, refused, failed).
+    Alerts,
+}
+
+impl Metric {
+    /// Its name as scraped.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ProbeDuration => "medic_probe_duration_seconds",
+            Self::ScrapeDuration => "medic_scrape_duration_seconds",
+            Self::ScrapeErrors => "medic_scrape_errors_total",
+            Self::MalformedLines => "medic_scrape_malformed_lines_total",
+            Self::Series => "medic_series",
+            Self::Instances => "medic_watched_instances",
+            Self::Shards => "medic_owned_shards",
+            Self::ActiveFindings => "medic_active_findings",
+            Self::Reports => "medic_symptom_reports_total",
+            Self::Clears => "medic_symptom_clears_total",
+            Self::TaskPanics => "medic_detection_task_panics_total",
+            Self::Alerts => "medic_alerts_received_total",
+        }
+    }
+}

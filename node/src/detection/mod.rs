@@ -1,0 +1,33 @@
+//! Detection: from signals to symptoms.
+//!
+//! ```text
+//!  probes ──┐                        ┌ level (robust, streaming) ┐
+//!  agents ──┼─► signal of an instance┼ limit crossed             ┼─► ensemble ─► Finding ─► ReportSymptom
+//!  scrapes ─┘   (typed, or no data)  └ trend towards the limit   ┘   (agreement, hysteresis)
+//! ```
+//!
+//! [`observe`] looks once (the validation and planning layers use it too); [`runtime`] watches the
+//! shards this node owns. [`detector`], [`ensemble`] and [`entity`] are pure: no clock, no I/O.
+//!
+//! Invariant: no data is never "bad" and never "good"; every finding names the observations it
+//! rests on. Deliberately absent: what a finding means and what to do about it (intelligence), and
+//! deduplication, grouping, silences and windows (the law).
+
+pub mod alerts;
+pub mod detector;
+pub mod ensemble;
+pub mod entity;
+pub mod exposition;
+pub mod fill;
+pub mod indicator;
+pub mod metrics;
+pub mod observe;
+pub mod probe;
+pub mod runtime;
+pub mod scrape;
+pub mod senses;
+
+pub use alerts::Alerts;
+pub use fill::fill;
+pub use observe::Observer;
+pub use runtime::Runtime;

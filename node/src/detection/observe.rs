@@ -1,0 +1,182 @@
+//! Looking at one instance, once: all its probes and one scrape, now.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use medic_raft::env::Env;
+use medic_state::{
+    manifest::{InstanceSpec, ProbeKind, ServiceSpec},
+    symptom::Target,
+};
+use tokio::time::Instant;
+
+use super::{
+    exposition,
+    fill::fill,
+    indicator::{Counters, Indicators, Values},
+    metrics::Metric,
+    probe::Outcome,
+    scrape::ScrapeError,
+    senses::{NetSenses, Senses},
+};
+use crate::world::{FleetView, Observation};
+
+/// Instances whose counters are remembered; beyond it the longest unseen is forgotten (its next
+/// look gives no rates).
+const REMEMBERED_MAX: usize = 4_096;
+/// One check takes at most this, whatever the manifest says: an observation ends within seconds.
+pub const CHECK_TIME_MAX: Duration = Duration::from_secs(5);
+/// Time one scrape may take.
+pub const SCRAPE_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Observes instances on demand, and remembers their counters between looks.
+pub struct Observer {
+    senses: Arc<dyn Senses>,
+    env: Env,
+    begun: Instant,
+    counters: Mutex<BTreeMap<Target, Counters>>,
+}
+
+impl Observer {
+    /// Over real sockets.
+    #[must_use]
+    pub fn new(fleet: Arc<dyn FleetView>, env: Env) -> Self {
+        Self::with(NetSenses::new(fleet), env)
+    }
+
+    /// Over any senses.
+    #[must_use]
+    pub fn with(senses: Arc<dyn Senses>, env: Env) -> Self {
+        Self { senses, env, begun: Instant::now(), counters: Mutex::default() }
+    }
+
+    /// All probes and one scrape of one instance, at the same time; ends within
+    /// [`CHECK_TIME_MAX`].
+    ///
+    /// `probes` are by probe name and `metrics` by indicator name. `errors` are by
+    /// `probe.<name>` (why it is bad, or has no data), `scrape`, and `metric.<name>`. Rates, ratios
+    /// and quantiles are absent from the first look and cover the time since the previous one.
+    pub async fn observe(
+        &self,
+        tenant: &str,
+        service_name: &str,
+        service: &ServiceSpec,
+        instance: &InstanceSpec,
+    ) -> Observation {
+        let target = Target {
+            tenant: tenant.to_owned(),
+            service: service_name.to_owned(),
+            instance: instance.name.clone(),
+        };
+        let filled = |text: &str| fill(text, service_name, service, instance);
+        let checks = service.probes.iter().map(|probe| {
+            let kind = fill_kind(&probe.kind, filled);
+            let timeout = probe.timeout.as_duration().min(CHECK_TIME_MAX);
+            let (senses, target) = (&self.senses, &target);
+            async move { (probe.name.clone(), senses.probe(target, &kind, timeout).await) }
+        });
+        let (probes, values) =
+            futures::join!(join_all(checks), self.scrape(&target, service, filled));
+        let mut seen = Observation { at: self.env.clock.now(), ..Observation::default() };
+        for (name, outcome) in probes {
+            let (good, why) = match outcome {
+                Outcome::Good => (Some(true), None),
+                Outcome::Bad(failure) => (Some(false), Some(failure.to_string())),
+                Outcome::NoData(why) => (None, Some(why)),
+            };
+            if let Some(why) = why {
+                seen.errors.insert(format!("probe.{name}"), why);
+            }
+            if let Some(good) = good {
+                seen.probes.insert(name, good);
+            }
+        }
+        match values {
+            Ok(values) => {
+                seen.metrics = values.values;
+                let missing = values.missing.into_iter();
+                seen.errors.extend(missing.map(|(name, why)| (format!("metric.{name}"), why)));
+            }
+            Err(error) => {
+                seen.errors.insert("scrape".to_owned(), error.to_string());
+            }
+        }
+        seen
+    }
+
+    async fn scrape(
+        &self,
+        target: &Target,
+        service: &ServiceSpec,
+        filled: impl Fn(&str) -> String,
+    ) -> Result<Values, ScrapeError> {
+        let Some(spec) = &service.scrape else { return Ok(Values::default()) };
+        let indicators = Indicators::of(service);
+        let mut before = self.remembered().remove(target);
+        let result =
+            scrape_once(&*self.senses, &filled(&spec.url), &indicators, self.begun, &mut before)
+                .await;
+        if let Some(counters) = before {
+            self.remember(target.clone(), counters);
+        }
+        result
+    }
+
+    fn remembered(&self) -> std::sync::MutexGuard<'_, BTreeMap<Target, Counters>> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, target: Target, counters: Counters) {
+        let mut all = self.remembered();
+        if all.len() >= REMEMBERED_MAX
+            && let Some(oldest) =
+                all.iter().min_by_key(|(_, counters)| counters.at()).map(|(t, _)| t.clone())
+        {
+            all.remove(&oldest);
+        }
+        all.insert(target, counters);
+    }
+}
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observer").finish_non_exhaustive()
+    }
+}
+
+/// Fills placeholders in a check.
+pub(super) fn fill_kind(kind: &ProbeKind, filled: impl Fn(&str) -> String) -> ProbeKind {
+    match kind {
+        ProbeKind::Http(text) => ProbeKind::Http(filled(text)),
+        ProbeKind::Tcp(text) => ProbeKind::Tcp(filled(text)),
+        ProbeKind::Grpc(text) => ProbeKind::Grpc(filled(text)),
+        ProbeKind::Process(is) => ProbeKind::Process(*is),
+    }
+}
+
+/// One scrape with its indicators; a failed one leaves the remembered counters as they were.
+pub(super) async fn scrape_once(
+    senses: &dyn Senses,
+    url: &str,
+    indicators: &Indicators,
+    begun: Instant,
+    counters: &mut Option<Counters>,
+) -> Result<Values, ScrapeError> {
+    let body = senses.scrape(url, SCRAPE_TIME_MAX).await?;
+    let at = begun.elapsed();
+    let read = exposition::parse(&body, |name| indicators.wants(name)).inspect_err(|_| {
+        metrics::counter!(Metric::ScrapeErrors.name(), "reason" => "body").increment(1);
+    })?;
+    if read.malformed > 0 {
+        let count = u64::try_from(read.malformed).unwrap_or(u64::MAX);
+        metrics::counter!(Metric::MalformedLines.name()).increment(count);
+    }
+    Ok(indicators.compute(&read, at, counters))
+}
+
+#[cfg(test)]
+mod tests;

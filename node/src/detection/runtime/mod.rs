@@ -1,0 +1,383 @@
+//! The watch of this node over its shards.
+//!
+//! ```text
+//!  applied state ─► wanted: instances of owned shards ─► one task each (watch)
+//!       ▲                                                   │ probes, scrapes, agent reports
+//!       └──────── ReportSymptom / ClearSymptom ◄────────────┘ under the shard's epoch
+//! ```
+//!
+//! The supervisor compares what is wanted with what runs whenever the state changed, and at an
+//! interval: a gained shard starts with the findings that the law holds (so that a new owner clears
+//! what an old one reported), a lost one stops, a changed manifest starts its instances anew with the
+//! detectors' state kept. A task that panics is counted, named, and started again after a growing
+//! pause. A refusal because of an old epoch drops the shard at once.
+//!
+//! [`Runtime::checkpoint`] and [`Runtime::restore`] carry detector state as bytes. Deliberately
+//! absent so far: shipping those bytes to a standby node. A new owner therefore starts its statistical
+//! detectors cold (one minute of learning at the default interval); probes, limits, process
+//! liveness and the law's open findings need no warm-up.
+
+mod plan;
+mod watch;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use medic_raft::{Ledger, LedgerExt as _};
+use medic_state::{
+    Command, Epoch, Millis, ShardId, command::ClearSymptom, state::State, symptom::Target,
+};
+use metrics::{counter, gauge};
+use tokio::{
+    sync::mpsc,
+    task::{Id, JoinError, JoinHandle, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{plan::Wanted, watch::Watcher};
+use super::{
+    entity::{Entity, EntityCheckpoint, Now},
+    metrics::Metric,
+    senses::{NetSenses, Senses},
+};
+use crate::{config::DetectionConfig, world::FleetView};
+
+/// Even without a change the supervisor looks again after this time.
+const SYNC_INTERVAL: Duration = Duration::from_secs(2);
+/// Changes of the state are gathered for this long: the log may move thousands of times a second.
+const SYNC_PAUSE: Duration = Duration::from_millis(100);
+/// First pause after a panic; doubles up to the second.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
+const PANIC_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Detector state kept for instances that are restored before their shard arrives.
+const RESTORED_MAX: usize = 10_000;
+
+/// Timings of the watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// Between scrapes, where the service does not say.
+    pub scrape: Millis,
+    /// Between looks at agents' reports (in memory).
+    pub process: Millis,
+    /// A predicted crossing is reported when it is nearer than this.
+    pub lead: Millis,
+}
+
+impl From<&DetectionConfig> for Timings {
+    fn from(config: &DetectionConfig) -> Self {
+        Self {
+            scrape: config.interval,
+            process: Millis(config.interval.0.min(1_000)),
+            lead: Millis::from_secs(600),
+        }
+    }
+}
+
+/// The running watch.
+#[derive(Debug)]
+pub struct Runtime {
+    shared: Arc<Shared>,
+    supervisor: JoinHandle<()>,
+}
+
+/// One watched instance, and the shard that it belongs to.
+type Watched = (ShardId, Arc<Mutex<Entity>>);
+
+/// What tasks and the runtime's handle share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    begun: Instant,
+    entities: Mutex<BTreeMap<Target, Watched>>,
+    restored: Mutex<BTreeMap<Target, EntityCheckpoint>>,
+}
+
+impl Shared {
+    fn mono_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Runtime {
+    /// Starts watching over real sockets until `shutdown`.
+    #[must_use]
+    pub fn spawn(
+        ledger: Arc<dyn Ledger>,
+        fleet: Arc<dyn FleetView>,
+        config: &DetectionConfig,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self::spawn_with(ledger, NetSenses::new(fleet), Timings::from(config), shutdown)
+    }
+
+    /// Starts watching through any senses.
+    #[must_use]
+    pub fn spawn_with(
+        ledger: Arc<dyn Ledger>,
+        senses: Arc<dyn Senses>,
+        timings: Timings,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            begun: Instant::now(),
+            entities: Mutex::default(),
+            restored: Mutex::default(),
+        });
+        let (stale_out, stale_in) = mpsc::unbounded_channel();
+        let supervisor = Supervisor {
+            ledger,
+            senses,
+            timings,
+            shutdown,
+            shared: shared.clone(),
+            tasks: JoinSet::new(),
+            by_id: HashMap::new(),
+            running: BTreeMap::new(),
+            panics: BTreeMap::new(),
+            stale: BTreeMap::new(),
+            stale_out,
+            orphans_next: Instant::now(),
+        };
+        Self { shared, supervisor: tokio::spawn(supervisor.run(stale_in)) }
+    }
+
+    /// Detector state of a shard's instances, as bytes.
+    #[must_use]
+    pub fn checkpoint(&self, shard: ShardId) -> Vec<u8> {
+        let now = Now { mono_ms: self.shared.mono_ms(), ..Now::default() };
+        let entities = lock(&self.shared.entities);
+        let of_shard = entities.values().filter(|(home, _)| *home == shard);
+        let all: Vec<EntityCheckpoint> =
+            of_shard.map(|(_, entity)| lock(entity).checkpoint(now)).collect();
+        medic_state::codec::encode(&all)
+    }
+
+    /// Takes detector state from another node: instances watched here go on from it now, others
+    /// when their shard arrives.
+    ///
+    /// # Errors
+    /// When the bytes are no checkpoint; nothing is changed then.
+    pub fn restore(&self, bytes: &[u8]) -> Result<(), medic_state::codec::CodecError> {
+        let all: Vec<EntityCheckpoint> = medic_state::codec::decode(bytes)?;
+        let now = Now { mono_ms: self.shared.mono_ms(), ..Now::default() };
+        let entities = lock(&self.shared.entities);
+        let mut waiting = lock(&self.shared.restored);
+        for checkpoint in all {
+            match entities.get(&checkpoint.target) {
+                Some((_, entity)) => lock(entity).restore(checkpoint, now),
+                None if waiting.len() < RESTORED_MAX => {
+                    waiting.insert(checkpoint.target.clone(), checkpoint);
+                }
+                None => tracing::warn!(target = %checkpoint.target, "no room for its checkpoint"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every task has ended (after `shutdown`).
+    pub async fn ended(self) {
+        if let Err(error) = self.supervisor.await {
+            tracing::error!(%error, "the supervisor of detection ended badly");
+        }
+    }
+}
+
+/// Locks; a poisoned lock is taken over, since every holder leaves the value whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A running task.
+#[derive(Debug)]
+struct Running {
+    wanted: Wanted,
+    stop: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Panicked {
+    times: u32,
+    not_before: Instant,
+}
+
+struct Supervisor {
+    ledger: Arc<dyn Ledger>,
+    senses: Arc<dyn Senses>,
+    timings: Timings,
+    shutdown: CancellationToken,
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+    by_id: HashMap<Id, Target>,
+    running: BTreeMap<Target, Running>,
+    panics: BTreeMap<Target, Panicked>,
+    stale: BTreeMap<ShardId, Epoch>,
+    stale_out: mpsc::UnboundedSender<(ShardId, Epoch)>,
+    orphans_next: Instant,
+}
+
+impl Supervisor {
+    async fn run(mut self, mut stale_in: mpsc::UnboundedReceiver<(ShardId, Epoch)>) {
+        let mut applied = self.ledger.applied();
+        loop {
+            applied.mark_unchanged();
+            self.sync();
+            self.clear_orphans().await;
+            let pause = tokio::time::sleep(SYNC_PAUSE);
+            tokio::pin!(pause);
+            let mut look_again = false;
+            while !look_again || !pause.is_elapsed() {
+                tokio::select! {
+                    () = self.shutdown.cancelled() => return self.end().await,
+                    Some((shard, epoch)) = stale_in.recv() => {
+                        self.stale.insert(shard, epoch);
+                        look_again = true;
+                    }
+                    Some(ended) = self.tasks.join_next_with_id() => {
+                        look_again |= self.note_end(ended);
+                    }
+                    () = &mut pause, if !pause.is_elapsed() => {}
+                    changed = applied.changed(), if !look_again => {
+                        if changed.is_err() { return self.end().await }
+                        look_again = true;
+                    }
+                    () = tokio::time::sleep(SYNC_INTERVAL) => look_again = true,
+                }
+            }
+        }
+    }
+
+    async fn end(mut self) {
+        self.running.values().for_each(|running| running.stop.cancel());
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Starts and stops tasks until what runs is what is wanted.
+    fn sync(&mut self) {
+        let node = self.ledger.node();
+        let wanted = self.ledger.read(|state| plan::wanted(state, node, &self.stale));
+        self.stale.retain(|shard, epoch| {
+            self.ledger.read(|state| state.shards.get(shard).is_some_and(|s| s.epoch <= *epoch))
+        });
+        let gone: Vec<Target> = (self.running.iter())
+            .filter(|(target, running)| wanted.get(*target) != Some(&running.wanted))
+            .map(|(target, _)| target.clone())
+            .collect();
+        for target in gone {
+            self.stop(&target, wanted.contains_key(&target));
+        }
+        self.panics.retain(|target, _| wanted.contains_key(target));
+        let now = Instant::now();
+        for (target, one) in wanted {
+            let waits = self.panics.get(&target).is_some_and(|p| p.not_before > now);
+            if !waits && !self.running.contains_key(&target) {
+                self.start(target, one);
+            }
+        }
+        self.gauges(node);
+    }
+
+    fn start(&mut self, target: Target, wanted: Wanted) {
+        let now = Now { mono_ms: self.shared.mono_ms(), wall: self.ledger.env().clock.now() };
+        let source = wanted.shard.to_string();
+        let Some((service, instance)) = wanted.declared() else { return };
+        let lead = self.timings.lead;
+        let mut entity = Entity::new(target.clone(), source, service, instance, lead, now);
+        for (kind, since) in self.ledger.read(|state| plan::held(state, &target)) {
+            entity.adopt(kind, since);
+        }
+        if let Some(checkpoint) = lock(&self.shared.restored).remove(&target) {
+            entity.restore(checkpoint, now);
+        }
+        let entity = Arc::new(Mutex::new(entity));
+        let home = (wanted.shard, entity.clone());
+        lock(&self.shared.entities).insert(target.clone(), home);
+        let stop = self.shutdown.child_token();
+        let watcher = Watcher {
+            ledger: self.ledger.clone(),
+            senses: self.senses.clone(),
+            timings: self.timings,
+            shared: self.shared.clone(),
+            target: target.clone(),
+            wanted: wanted.clone(),
+            entity,
+            stop: stop.clone(),
+            stale: self.stale_out.clone(),
+        };
+        let handle = self.tasks.spawn(watcher.run());
+        self.by_id.insert(handle.id(), target.clone());
+        self.running.insert(target, Running { wanted, stop });
+    }
+
+    /// `again`: it will be started anew, with what the detectors know.
+    fn stop(&mut self, target: &Target, again: bool) {
+        if let Some(running) = self.running.remove(target) {
+            running.stop.cancel();
+        }
+        let entity = lock(&self.shared.entities).remove(target);
+        if let Some((_, entity)) = entity.filter(|_| again) {
+            let now = Now { mono_ms: self.shared.mono_ms(), ..Now::default() };
+            let checkpoint = lock(&entity).checkpoint(now);
+            lock(&self.shared.restored).insert(target.clone(), checkpoint);
+        }
+    }
+
+    /// A task has ended; tells whether that was its own doing.
+    fn note_end(&mut self, ended: Result<(Id, ()), JoinError>) -> bool {
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(target) = self.by_id.remove(&id) else { return false };
+        let Err(error) = ended else { return false };
+        counter!(Metric::TaskPanics.name()).increment(1);
+        let times = self.panics.get(&target).map_or(1, |p| p.times.saturating_add(1));
+        let pause = PANIC_PAUSE.saturating_mul(1 << (times - 1).min(6)).min(PANIC_PAUSE_MAX);
+        tracing::error!(%target, %error, times, ?pause, "watching it panicked; starting again");
+        // Not with the state that it panicked over.
+        self.running.remove(&target);
+        lock(&self.shared.entities).remove(&target);
+        self.panics.insert(target, Panicked { times, not_before: Instant::now() + pause });
+        true
+    }
+
+    /// Findings of owned shards about instances that are declared no longer: nobody else clears them.
+    async fn clear_orphans(&mut self) {
+        if self.orphans_next > Instant::now() {
+            return;
+        }
+        self.orphans_next = Instant::now() + SYNC_INTERVAL;
+        let node = self.ledger.node();
+        let orphans = self.ledger.read(|state| plan::orphans(state, node));
+        for (shard, epoch, fingerprint) in orphans {
+            let clear = Command::ClearSymptom(ClearSymptom { shard, epoch, fingerprint });
+            let entry = self.ledger.entry(self.ledger.env().entropy.trace_id(), clear);
+            match self.ledger.propose(entry).await {
+                Ok(committed) => {
+                    tracing::info!(%fingerprint, answer = ?committed.answer, "cleared a finding about an instance that is gone");
+                }
+                Err(error) => tracing::debug!(%fingerprint, %error, "not cleared yet"),
+            }
+        }
+    }
+
+    fn gauges(&self, node: medic_state::NodeId) {
+        let entities = lock(&self.shared.entities);
+        let (mut series, mut active) = (0, 0);
+        for (_, entity) in entities.values() {
+            let entity = lock(entity);
+            series += entity.series_count();
+            active += entity.active_count();
+        }
+        let owned = |state: &State| state.shards.values().filter(|s| s.owner == Some(node)).count();
+        gauge!(Metric::Instances.name()).set(entities.len() as f64);
+        gauge!(Metric::Series.name()).set(series as f64);
+        gauge!(Metric::ActiveFindings.name()).set(active as f64);
+        gauge!(Metric::Shards.name()).set(self.ledger.read(owned) as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests;

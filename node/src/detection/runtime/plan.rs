@@ -1,0 +1,124 @@
+//! What the state wants this node to watch. Pure.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use medic_state::{
+    Epoch, NodeId, ShardId, State, Timestamp,
+    manifest::{InstanceSpec, Kind as ManifestKind, Manifest, ManifestKey, ServiceSpec, Spec},
+    symptom::{Fingerprint, Symptom, Target},
+};
+
+use crate::detection::ensemble::Kind;
+
+/// One instance to be watched.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) shard: ShardId,
+    pub(super) epoch: Epoch,
+    /// Log index of the manifest: another one starts the task anew.
+    pub(super) index: u64,
+    pub(super) manifest: Arc<Manifest>,
+    /// Position among the manifest's instances.
+    pub(super) position: usize,
+}
+
+impl PartialEq for Wanted {
+    fn eq(&self, other: &Self) -> bool {
+        (self.shard, self.epoch, self.index, self.position)
+            == (other.shard, other.epoch, other.index, other.position)
+    }
+}
+
+impl Wanted {
+    /// The service and the instance.
+    pub(super) fn declared(&self) -> Option<(&ServiceSpec, &InstanceSpec)> {
+        let Spec::Service(service) = &self.manifest.spec else { return None };
+        Some((service, service.instances.get(self.position)?))
+    }
+}
+
+/// Every instance of the shards this node owns, save shards whose epoch was refused already.
+pub(super) fn wanted(
+    state: &State,
+    node: NodeId,
+    stale: &BTreeMap<ShardId, Epoch>,
+) -> BTreeMap<Target, Wanted> {
+    let mut all = BTreeMap::new();
+    for (key, stored) in services(state) {
+        let Spec::Service(service) = &stored.manifest.spec else { continue };
+        let shard = State::shard_of(&whole(key));
+        let Some(owned) = state.shards.get(&shard).filter(|s| s.owner == Some(node)) else {
+            continue;
+        };
+        if stale.get(&shard).is_some_and(|epoch| owned.epoch <= *epoch) {
+            continue;
+        }
+        for (position, instance) in service.instances.iter().enumerate() {
+            let target = Target { instance: instance.name.clone(), ..whole(key) };
+            let wanted = Wanted {
+                shard,
+                epoch: owned.epoch,
+                index: stored.index,
+                manifest: stored.manifest.clone(),
+                position,
+            };
+            all.insert(target, wanted);
+        }
+    }
+    all
+}
+
+/// Active findings of detection about a target, with the time they began.
+pub(super) fn held(state: &State, target: &Target) -> Vec<(Kind, Timestamp)> {
+    active(state)
+        .filter(|symptom| symptom.target == *target)
+        .filter_map(|symptom| Some((Kind::parse(&symptom.kind)?, symptom.since)))
+        .collect()
+}
+
+/// Active findings of detection, in owned shards, about instances that are not declared.
+pub(super) fn orphans(state: &State, node: NodeId) -> Vec<(ShardId, Epoch, Fingerprint)> {
+    active(state)
+        .filter(|symptom| Kind::parse(&symptom.kind).is_some() && !declared(state, &symptom.target))
+        .filter_map(|symptom| {
+            let shard = State::shard_of(&symptom.target);
+            let owned = state.shards.get(&shard).filter(|s| s.owner == Some(node))?;
+            Some((shard, owned.epoch, symptom.fingerprint()))
+        })
+        .collect()
+}
+
+fn active(state: &State) -> impl Iterator<Item = &Symptom> {
+    state
+        .incidents
+        .values()
+        .filter(|incident| !incident.closed())
+        .flat_map(|incident| incident.symptoms.values())
+        .filter(|held| held.cleared_at.is_none() && held.symptom.source.starts_with("shard-"))
+        .map(|held| &held.symptom)
+}
+
+fn declared(state: &State, target: &Target) -> bool {
+    let key = ManifestKey {
+        kind: ManifestKind::Service,
+        tenant: target.tenant.clone(),
+        name: target.service.clone(),
+    };
+    state.manifests.get(&key).is_some_and(|stored| match &stored.manifest.spec {
+        Spec::Service(service) => {
+            target.instance.is_empty()
+                || service.instances.iter().any(|instance| instance.name == target.instance)
+        }
+        _ => false,
+    })
+}
+
+fn services(state: &State) -> impl Iterator<Item = (&ManifestKey, &medic_state::manifest::Stored)> {
+    let first =
+        ManifestKey { kind: ManifestKind::Service, tenant: String::new(), name: String::new() };
+    state.manifests.range(first..).take_while(|(key, _)| key.kind == ManifestKind::Service)
+}
+
+fn whole(key: &ManifestKey) -> Target {
+    Target { tenant: key.tenant.clone(), service: key.name.clone(), instance: String::new() }
+}

@@ -1,0 +1,350 @@
+//! The task that watches one instance.
+//!
+//! Checks fly at the same time: a scrape that hangs delays no probe. Whenever one lands, the entity is
+//! evaluated; at most one proposal is under way.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use medic_raft::{Committed, Ledger, LedgerError, LedgerExt as _};
+use medic_state::{
+    Command, Epoch, Refusal, Reply, ShardId, State, Timestamp,
+    command::{ClearSymptom, ReportSymptom},
+    saga::SagaStatus,
+    symptom::Target,
+};
+use metrics::counter;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{Shared, Timings, lock, plan::Wanted};
+use crate::detection::{
+    entity::{Change, Circumstances, Entity, Now},
+    fill::fill,
+    indicator::{Counters, Indicators, Values},
+    metrics::Metric,
+    observe::{CHECK_TIME_MAX, fill_kind, scrape_once},
+    probe::Outcome,
+    scrape::ScrapeError,
+    senses::Senses,
+};
+
+pub(super) struct Watcher {
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) senses: Arc<dyn Senses>,
+    pub(super) timings: Timings,
+    pub(super) shared: Arc<Shared>,
+    pub(super) target: Target,
+    pub(super) wanted: Wanted,
+    pub(super) entity: Arc<Mutex<Entity>>,
+    pub(super) stop: CancellationToken,
+    pub(super) stale: mpsc::UnboundedSender<(ShardId, Epoch)>,
+}
+
+/// Something that is done again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Job {
+    Process,
+    Probe(usize),
+    Scrape,
+}
+
+/// Something landed.
+enum Landed {
+    Probe(usize, Instant, Outcome),
+    Scraped(Result<Values, ScrapeError>, Option<Counters>),
+    Answered(Change, Box<Result<Committed, LedgerError>>),
+}
+
+type Flight = FuturesUnordered<Pin<Box<dyn Future<Output = Landed> + Send>>>;
+
+/// What a task knows beside its entity.
+struct Desk {
+    due: BTreeMap<Job, Instant>,
+    indicators: Arc<Indicators>,
+    counters: Option<Counters>,
+    flight: Flight,
+    proposing: bool,
+    last_scrape_error: Option<ScrapeError>,
+    treatment: Treatment,
+    /// When the treatment was last seen to run or to have ended, by the monotonic clock.
+    treated_ms: Option<u64>,
+}
+
+impl Desk {
+    /// Whether it is treated, or was a moment ago.
+    fn aftermath(&mut self, treatment: Treatment, now_ms: u64) -> bool {
+        if treatment.running || treatment != self.treatment {
+            self.treated_ms = Some(now_ms);
+        }
+        self.treatment = treatment;
+        self.treated_ms.is_some_and(|at| now_ms.saturating_sub(at) < AFTERMATH_MS)
+    }
+}
+
+/// Shorter intervals are taken as this: a manifest must not make a probe a load test.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+impl Watcher {
+    pub(super) async fn run(self) {
+        let mut desk = self.desk();
+        loop {
+            let next = desk.due.values().min().copied();
+            let wake = next.unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep_until(wake) => self.begin_due(&mut desk),
+                Some(landed) = desk.flight.next(), if !desk.flight.is_empty() => {
+                    self.take(landed, &mut desk);
+                }
+            }
+            self.evaluate(&mut desk);
+        }
+    }
+
+    fn desk(&self) -> Desk {
+        let mut due = BTreeMap::new();
+        let mut indicators = Indicators::default();
+        if let Some((service, _)) = self.wanted.declared() {
+            due.insert(Job::Process, Instant::now());
+            for (i, probe) in service.probes.iter().enumerate() {
+                due.insert(Job::Probe(i), self.jittered(probe.interval.as_duration()));
+            }
+            if service.scrape.is_some() {
+                due.insert(Job::Scrape, self.jittered(self.interval(Job::Scrape)));
+            }
+            indicators = Indicators::of(service);
+        }
+        Desk {
+            due,
+            indicators: Arc::new(indicators),
+            counters: None,
+            flight: Flight::new(),
+            proposing: false,
+            last_scrape_error: None,
+            treatment: Treatment::default(),
+            treated_ms: None,
+        }
+    }
+
+    /// First time of a job: within its interval, and within a second, so that instances do not beat
+    /// together and a new owner is not late.
+    fn jittered(&self, interval: Duration) -> Instant {
+        let spread = interval.min(Duration::from_secs(1)).as_millis().max(1);
+        let offset = u128::from(self.ledger.env().entropy.next_u64()) % spread;
+        Instant::now() + Duration::from_millis(u64::try_from(offset).unwrap_or_default())
+    }
+
+    fn interval(&self, job: Job) -> Duration {
+        let declared = self.wanted.declared().map(|(service, _)| service);
+        let interval = match job {
+            Job::Process => Some(self.timings.process),
+            Job::Probe(i) => declared.and_then(|s| s.probes.get(i)).map(|probe| probe.interval),
+            Job::Scrape => declared.and_then(|s| s.scrape.as_ref()).and_then(|s| s.interval),
+        };
+        interval.unwrap_or(self.timings.scrape).as_duration().max(INTERVAL_MIN)
+    }
+
+    fn now(&self) -> Now {
+        Now { mono_ms: self.shared.mono_ms(), wall: self.ledger.env().clock.now() }
+    }
+
+    /// Begins what is due. A job in flight is due again only after it has landed.
+    fn begin_due(&self, desk: &mut Desk) {
+        let now = Instant::now();
+        let ready: Vec<Job> =
+            desk.due.iter().filter(|(_, at)| **at <= now).map(|(job, _)| *job).collect();
+        for job in ready {
+            desk.due.remove(&job);
+            match job {
+                Job::Process => {
+                    let seen = self.senses.seen(&self.target);
+                    lock(&self.entity).on_process(seen.as_ref(), self.now());
+                    desk.due.insert(job, now + self.interval(job));
+                }
+                Job::Probe(i) => self.begin_probe(i, desk),
+                Job::Scrape => self.begin_scrape(desk),
+            }
+        }
+    }
+
+    fn begin_probe(&self, i: usize, desk: &mut Desk) {
+        let Some((service, instance)) = self.wanted.declared() else { return };
+        let Some(probe) = service.probes.get(i) else { return };
+        let kind =
+            fill_kind(&probe.kind, |text| fill(text, &self.target.service, service, instance));
+        let timeout = probe.timeout.as_duration().min(CHECK_TIME_MAX);
+        let (senses, target) = (self.senses.clone(), self.target.clone());
+        let begun = Instant::now();
+        desk.flight.push(Box::pin(async move {
+            Landed::Probe(i, begun, senses.probe(&target, &kind, timeout).await)
+        }));
+    }
+
+    fn begin_scrape(&self, desk: &mut Desk) {
+        let Some((service, instance)) = self.wanted.declared() else { return };
+        let Some(scrape) = &service.scrape else { return };
+        let url = fill(&scrape.url, &self.target.service, service, instance);
+        let senses = self.senses.clone();
+        let (indicators, begun) = (desk.indicators.clone(), self.shared.begun);
+        let mut counters = desk.counters.take();
+        desk.flight.push(Box::pin(async move {
+            let result = scrape_once(&*senses, &url, &indicators, begun, &mut counters).await;
+            Landed::Scraped(result, counters)
+        }));
+    }
+
+    fn take(&self, landed: Landed, desk: &mut Desk) {
+        let now = self.now();
+        match landed {
+            Landed::Probe(i, begun, outcome) => {
+                // An interval after it began, and not at once when it took longer than that.
+                let next =
+                    (begun + self.interval(Job::Probe(i))).max(Instant::now() + INTERVAL_MIN);
+                desk.due.insert(Job::Probe(i), next);
+                let declared = self.wanted.declared();
+                if let Some(probe) = declared.and_then(|(service, _)| service.probes.get(i)) {
+                    lock(&self.entity).on_probe(&probe.name, outcome, now);
+                }
+            }
+            Landed::Scraped(result, counters) => {
+                desk.counters = counters;
+                desk.due.insert(Job::Scrape, Instant::now() + self.interval(Job::Scrape));
+                lock(&self.entity).on_scrape(result.as_ref().ok(), now);
+                self.note_scrape(result.err(), desk);
+            }
+            Landed::Answered(change, answer) => {
+                desk.proposing = false;
+                self.answered(change, *answer, now);
+            }
+        }
+    }
+
+    /// Logs a scrape error when it is news.
+    fn note_scrape(&self, error: Option<ScrapeError>, desk: &mut Desk) {
+        if error != desk.last_scrape_error {
+            match &error {
+                Some(error) => tracing::warn!(target = %self.target, %error, "cannot be scraped"),
+                None => tracing::info!(target = %self.target, "can be scraped again"),
+            }
+            desk.last_scrape_error = error;
+        }
+    }
+
+    fn evaluate(&self, desk: &mut Desk) {
+        if desk.proposing {
+            return;
+        }
+        let fingerprints = lock(&self.entity).fingerprints();
+        let agent = self.wanted.declared().and_then(|(_, instance)| instance.agent.as_deref());
+        let now = self.now();
+        let mut circumstances = self.ledger.read(|state| Circumstances {
+            treated: desk.aftermath(Treatment::of(state, &self.target), now.mono_ms),
+            agent_away: agent
+                .is_some_and(|name| state.agents.get(name).is_some_and(|a| a.node.is_none())),
+            unheld: (fingerprints.iter())
+                .filter(|(_, fingerprint)| !state.fingerprints.contains_key(fingerprint))
+                .map(|(kind, _)| *kind)
+                .collect(),
+        });
+        circumstances.agent_away &= agent.is_some_and(|name| !self.senses.connected(name));
+        let change = lock(&self.entity).evaluate(&circumstances, now);
+        if let Some(change) = change {
+            desk.proposing = true;
+            desk.flight.push(self.propose(change));
+        }
+    }
+
+    fn propose(&self, change: Change) -> Pin<Box<dyn Future<Output = Landed> + Send>> {
+        let (shard, epoch) = (self.wanted.shard, self.wanted.epoch);
+        let command = match &change {
+            Change::Report(_, symptom) => Command::ReportSymptom(ReportSymptom {
+                shard,
+                epoch,
+                symptom: symptom.as_ref().clone(),
+            }),
+            Change::Clear(_, fingerprint) => {
+                Command::ClearSymptom(ClearSymptom { shard, epoch, fingerprint: *fingerprint })
+            }
+        };
+        let ledger = self.ledger.clone();
+        let entry = ledger.entry(ledger.env().entropy.trace_id(), command);
+        Box::pin(async move {
+            let answer = ledger.propose(entry).await;
+            Landed::Answered(change, Box::new(answer))
+        })
+    }
+
+    fn answered(&self, change: Change, answer: Result<Committed, LedgerError>, now: Now) {
+        let (metric, kind) = match &change {
+            Change::Report(kind, _) => (Metric::Reports, *kind),
+            Change::Clear(kind, _) => (Metric::Clears, *kind),
+        };
+        let result = match &answer {
+            Ok(Committed { answer: Ok(Reply::Noted(_)), .. }) => "noted",
+            Ok(Committed { answer: Ok(_), .. }) => "admitted",
+            Ok(Committed { answer: Err(_), .. }) => "refused",
+            Err(_) => "failed",
+        };
+        counter!(metric.name(), "kind" => kind.as_str(), "result" => result).increment(1);
+        let committed = match answer {
+            Ok(committed) => committed,
+            Err(error) => {
+                tracing::debug!(target = %self.target, %kind, %error, "not proposed; trying again");
+                return;
+            }
+        };
+        match (change, committed.answer) {
+            (Change::Report(kind, symptom), Ok(reply)) => {
+                let held = matches!(reply, Reply::Incident(_));
+                tracing::info!(target = %self.target, %kind, summary = symptom.summary, ?reply, "reported");
+                lock(&self.entity).told(kind, &symptom, held, now);
+            }
+            (Change::Clear(kind, _), Ok(_) | Err(Refusal::NotFound(_))) => {
+                tracing::info!(target = %self.target, %kind, "cleared");
+                lock(&self.entity).cleared(kind);
+            }
+            (_, Err(Refusal::StaleEpoch { .. })) => {
+                tracing::info!(target = %self.target, shard = %self.wanted.shard, "the shard has another owner");
+                // The supervisor is gone only when everything ends.
+                self.stale.send((self.wanted.shard, self.wanted.epoch)).unwrap_or_default();
+                self.stop.cancel();
+            }
+            (_, Err(refusal)) => {
+                tracing::warn!(target = %self.target, %kind, %refusal, "refused; trying again");
+            }
+        }
+    }
+}
+
+/// Reports of agents are this old at the most; right after a step they may still tell of before it.
+const AFTERMATH_MS: u64 = 1_500;
+
+/// What the law knows of treatment of an instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Treatment {
+    /// Steps of a plan run on it. A plan that waits for approval or for its verdict touches nothing:
+    /// what is seen then is news.
+    running: bool,
+    /// When steps last ended, by the law's time; only compared with itself.
+    ended: Timestamp,
+}
+
+impl Treatment {
+    fn of(state: &State, target: &Target) -> Self {
+        let ended = state.target_ends.get(target).copied().unwrap_or_default();
+        let Some(saga) = state.locks.get(target).and_then(|plan| state.sagas.get(plan)) else {
+            return Self { running: false, ended };
+        };
+        Self {
+            running: matches!(saga.status, SagaStatus::Running | SagaStatus::Unwinding),
+            ended: ended.max(saga.verifying_since.unwrap_or_default()),
+        }
+    }
+}

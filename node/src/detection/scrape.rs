@@ -1,0 +1,91 @@
+//! Fetching an exposition: bounded in time and bytes.
+
+use std::time::Duration;
+
+use super::{
+    exposition::{BODY_BYTES_MAX, ExpositionError},
+    probe::{Failure, Outcome},
+};
+
+/// Why a scrape gave nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScrapeError {
+    /// Not finished in time.
+    #[error("scrape took longer than {0:?}")]
+    Timeout(Duration),
+    /// Outside 2xx.
+    #[error("scrape answered HTTP status {0}")]
+    Status(u16),
+    /// The body does not end within the bound.
+    #[error("scrape body is larger than {BODY_BYTES_MAX} bytes")]
+    TooLarge,
+    /// The body is not UTF-8.
+    #[error("scrape body is not UTF-8 text")]
+    NotText,
+    /// The connection failed.
+    #[error("scrape failed: {0}")]
+    Connection(Failure),
+    /// It could not be tried from here.
+    #[error("scrape could not be tried: {0}")]
+    Local(String),
+    /// The body cannot be used.
+    #[error("scrape body: {0}")]
+    Body(#[from] ExpositionError),
+}
+
+impl ScrapeError {
+    /// The label of metrics.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::Status(_) => "status",
+            Self::TooLarge => "too_large",
+            Self::NotText => "not_text",
+            Self::Connection(_) => "connection",
+            Self::Local(_) => "local",
+            Self::Body(_) => "body",
+        }
+    }
+}
+
+impl From<Outcome> for ScrapeError {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Bad(failure) => Self::Connection(failure),
+            Outcome::NoData(why) => Self::Local(why),
+            Outcome::Good => Self::Local("no error".to_owned()),
+        }
+    }
+}
+
+/// GETs `url` and gives the body, within `timeout` and [`BODY_BYTES_MAX`].
+pub(super) async fn fetch(
+    client: &reqwest::Client,
+    url: &str,
+    timeout: Duration,
+) -> Result<String, ScrapeError> {
+    tokio::time::timeout(timeout, fetch_unbounded_in_time(client, url))
+        .await
+        .unwrap_or(Err(ScrapeError::Timeout(timeout)))
+}
+
+async fn fetch_unbounded_in_time(
+    client: &reqwest::Client,
+    url: &str,
+) -> Result<String, ScrapeError> {
+    let failed = |error: reqwest::Error| ScrapeError::from(super::probe::judge_http(&error));
+    let request = client.get(url).header("accept", "text/plain;version=0.0.4");
+    let mut response = request.send().await.map_err(failed)?;
+    if !response.status().is_success() {
+        return Err(ScrapeError::Status(response.status().as_u16()));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        if body.len() + chunk.len() > BODY_BYTES_MAX {
+            return Err(ScrapeError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    String::from_utf8(body).map_err(|_| ScrapeError::NotText)
+}

@@ -1,0 +1,84 @@
+//! The network as detection sees it, behind a trait: real sockets here, a simulated fleet in
+//! simulations and tests.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use medic_state::{manifest::ProbeKind, symptom::Target};
+use metrics::{counter, histogram};
+use tokio::time::Instant;
+
+use super::{
+    metrics::Metric,
+    probe::{self, Outcome},
+    scrape::{self, ScrapeError},
+};
+use crate::world::{FleetView, Seen};
+
+/// Looks at the world. Every call ends within its timeout.
+#[async_trait]
+pub trait Senses: Send + Sync + 'static {
+    /// Runs one check; placeholders are filled in already.
+    async fn probe(&self, target: &Target, kind: &ProbeKind, timeout: Duration) -> Outcome;
+    /// Fetches an exposition.
+    async fn scrape(&self, url: &str, timeout: Duration) -> Result<String, ScrapeError>;
+    /// The last report of an agent about an instance.
+    fn seen(&self, target: &Target) -> Option<Seen>;
+    /// Whether the agent is connected to this node.
+    fn connected(&self, agent: &str) -> bool;
+}
+
+/// Real sockets and agents.
+pub struct NetSenses {
+    fleet: Arc<dyn FleetView>,
+    client: Result<reqwest::Client, String>,
+}
+
+impl NetSenses {
+    /// One per process: it holds the HTTP client's TLS roots.
+    #[must_use]
+    pub fn new(fleet: Arc<dyn FleetView>) -> Arc<Self> {
+        let client = probe::client().map_err(|error| format!("HTTP client: {error}"));
+        Arc::new(Self { fleet, client })
+    }
+}
+
+impl std::fmt::Debug for NetSenses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NetSenses").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Senses for NetSenses {
+    async fn probe(&self, target: &Target, kind: &ProbeKind, timeout: Duration) -> Outcome {
+        let begun = Instant::now();
+        let outcome = match (kind, &self.client) {
+            (ProbeKind::Process(_), _) => probe::check_process(self.fleet.seen(target).as_ref()),
+            (_, Ok(client)) => probe::run(client, kind, timeout).await,
+            (_, Err(error)) => Outcome::NoData(error.clone()),
+        };
+        let labels = [("kind", probe::kind_name(kind)), ("outcome", outcome.label())];
+        histogram!(Metric::ProbeDuration.name(), &labels).record(begun.elapsed());
+        outcome
+    }
+
+    async fn scrape(&self, url: &str, timeout: Duration) -> Result<String, ScrapeError> {
+        let begun = Instant::now();
+        let client = self.client.as_ref().map_err(|error| ScrapeError::Local(error.clone()))?;
+        let result = scrape::fetch(client, url, timeout).await;
+        histogram!(Metric::ScrapeDuration.name()).record(begun.elapsed());
+        if let Err(error) = &result {
+            counter!(Metric::ScrapeErrors.name(), "reason" => error.reason()).increment(1);
+        }
+        result
+    }
+
+    fn seen(&self, target: &Target) -> Option<Seen> {
+        self.fleet.seen(target)
+    }
+
+    fn connected(&self, agent: &str) -> bool {
+        self.fleet.connected(agent)
+    }
+}

@@ -1,0 +1,23 @@
+//! The built-in playbooks: ordinary manifests, embedded. They become part of a cluster only when
+//! somebody applies them, and are then theirs to change.
+
+/// Each playbook's file name and text.
+pub const PLAYBOOKS: [(&str, &str); 8] = [
+    ("fail-over-to-standby.yaml", include_str!("../../playbooks/fail-over-to-standby.yaml")),
+    (
+        "recycle-leaking-instances.yaml",
+        include_str!("../../playbooks/recycle-leaking-instances.yaml"),
+    ),
+    ("recycle-service.yaml", include_str!("../../playbooks/recycle-service.yaml")),
+    ("restart-crashed-service.yaml", include_str!("../../playbooks/restart-crashed-service.yaml")),
+    ("restart-faulty-instance.yaml", include_str!("../../playbooks/restart-faulty-instance.yaml")),
+    ("restart-hung-service.yaml", include_str!("../../playbooks/restart-hung-service.yaml")),
+    ("restart-with-approval.yaml", include_str!("../../playbooks/restart-with-approval.yaml")),
+    ("revert-configuration.yaml", include_str!("../../playbooks/revert-configuration.yaml")),
+];
+
+/// All of them as one bundle of YAML documents, ready to be applied.
+#[must_use]
+pub fn manifests() -> String {
+    PLAYBOOKS.iter().map(|(_, text)| format!("---\n{}\n", text.trim_end())).collect()
+}

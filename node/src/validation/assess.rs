@@ -1,0 +1,131 @@
+//! The verdict: six checks, one score, three values.
+//!
+//! ```text
+//!  expectation held ──► all checks pass ────────────────────────────► passed
+//!        │              some do not: wait a little, they lag ─► score > 0.8 ? passed : failed
+//!  false or unknown ──► wait until the time is up ─► false: failed
+//!                                                    unknown: inconclusive (or failed, by noData)
+//! ```
+//!
+//! score = Σ weight·score / Σ weight over the checks that could be told; functional weighs 0.4.
+
+use medic_state::{
+    Millis, Ppm,
+    manifest::NoData,
+    saga::{Check, Verdict, VerdictValue},
+};
+
+use super::{
+    AssessError, AssessInput, Assessment,
+    checks::{self, Checked, latest},
+    expectations::{Expectation, LAG, expectation, hold},
+};
+
+/// The expectation weighs as much as the other checks together, nearly.
+const FUNCTIONAL: f64 = 0.40;
+/// Within it, what the expectation says; the rest is the share of good probes.
+const EXPECTED: f64 = 0.7;
+/// A score must be above this to pass.
+const PASS: f64 = 0.8;
+
+/// See [`super::assess`].
+pub(super) fn assess(input: &AssessInput<'_>) -> Result<Assessment, AssessError> {
+    let verify = &input.saga.plan.verify;
+    let since = input.saga.verifying_since.ok_or(AssessError::NotVerifying(input.saga.id))?;
+    // A new leader starts with an empty history, and the law's time may run ahead of this clock.
+    let first = input.history.first().map_or(input.now, |sample| sample.observation.at);
+    let watched = input.now.since(first);
+    let elapsed = input.now.since(since).max(watched);
+    let enough = watched >= Millis(verify.hold.0.saturating_add(5_000)).min(verify.timeout);
+    let time_is_up = elapsed >= verify.timeout && enough;
+
+    let held = hold(input.saga, input.history)?;
+    let stated = expectation(&held, verify.hold);
+    match &stated {
+        Expectation::Held => {}
+        // On its way: let it finish, if it can within one more hold time.
+        Expectation::Holding
+            if elapsed.0 < verify.timeout.0.saturating_add(verify.hold.0) || !enough =>
+        {
+            return Ok(Assessment::Wait);
+        }
+        _ if !time_is_up => return Ok(Assessment::Wait),
+        _ => {}
+    }
+    let mut checks = vec![functional(input, &stated)];
+    checks.extend(checks::all(input));
+    let held_for = held.iter().map(|h| h.for_).min().unwrap_or_default();
+    let settled = time_is_up || held_for.0 >= verify.hold.0.saturating_add(LAG.0);
+    let complaint = checks.iter().any(|check| check.value == VerdictValue::Failed);
+    if stated == Expectation::Held && complaint && !settled {
+        return Ok(Assessment::Wait);
+    }
+    Ok(Assessment::Verdict(verdict(input, &checks)))
+}
+
+fn functional(input: &AssessInput<'_>, stated: &Expectation) -> Checked {
+    let targets = &input.saga.plan.verify_targets;
+    let verify = &input.saga.plan.verify;
+    let probes: Vec<bool> = targets
+        .iter()
+        .filter_map(|target| latest(input, target))
+        .flat_map(|sample| sample.observation.probes.values().copied())
+        .collect();
+    let good = probes.iter().filter(|good| **good).count();
+    #[allow(clippy::cast_precision_loss, reason = "a few probes per target")]
+    let share = if probes.is_empty() { 1.0 } else { good as f64 / probes.len() as f64 };
+    let probes = format!("{good} of {} probes good", probes.len());
+    let expect = verify.expect.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (value, expected, said) = match stated {
+        Expectation::Held => {
+            let said = format!("held for {} at {} target(s)", verify.hold, targets.len());
+            (VerdictValue::Passed, 1.0, said)
+        }
+        Expectation::Holding => {
+            (VerdictValue::Failed, 0.0, format!("did not hold for {} in time", verify.hold))
+        }
+        Expectation::False(why) => (VerdictValue::Failed, 0.0, why.clone()),
+        Expectation::NoData(why) if verify.no_data == NoData::Failed => {
+            (VerdictValue::Failed, 0.0, format!("no data counts as failed: {why}"))
+        }
+        Expectation::NoData(why) => (VerdictValue::Inconclusive, 0.0, why.clone()),
+    };
+    Checked {
+        kind: "functional",
+        value,
+        score: EXPECTED * expected + (1.0 - EXPECTED) * share,
+        weight: FUNCTIONAL,
+        detail: format!("{said}; {probes}; expected {expect}"),
+    }
+}
+
+fn verdict(input: &AssessInput<'_>, checks: &[Checked]) -> Verdict {
+    let told = || checks.iter().filter(|check| check.value != VerdictValue::Inconclusive);
+    let weights: f64 = told().map(|check| check.weight).sum();
+    let sum: f64 = told().map(|check| check.weight * check.score).sum();
+    let score = if weights > 0.0 { sum / weights } else { 0.0 };
+    let value = match checks.first().map(|check| check.value) {
+        Some(VerdictValue::Passed) if score > PASS => VerdictValue::Passed,
+        Some(VerdictValue::Passed | VerdictValue::Failed) => VerdictValue::Failed,
+        Some(VerdictValue::Inconclusive) | None => VerdictValue::Inconclusive,
+    };
+    Verdict {
+        value,
+        score: ppm(score),
+        checks: checks
+            .iter()
+            .map(|check| Check {
+                kind: check.kind.to_owned(),
+                value: check.value,
+                score: ppm(check.score),
+                detail: format!("{} (weight {:.2})", check.detail, check.weight),
+            })
+            .collect(),
+        at: input.now,
+    }
+}
+
+fn ppm(fraction: f64) -> Ppm {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+    Ppm((fraction.clamp(0.0, 1.0) * 1e6).round() as u32)
+}

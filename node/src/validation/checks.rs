@@ -1,0 +1,263 @@
+//! The five checks beside the expectation: did it help without hurting?
+//!
+//! A check without data is inconclusive and left out of the mean: silence is neither good nor bad.
+
+use std::collections::BTreeSet;
+
+use medic_state::{
+    Millis, Timestamp,
+    manifest::IndicatorSpec,
+    saga::{StepStatus, VerdictValue},
+    symptom::{Severity, Target},
+};
+
+use super::{AssessInput, Sample, expectations::before};
+use crate::topology;
+
+/// One check before it becomes part of a verdict.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Checked {
+    pub(super) kind: &'static str,
+    pub(super) value: VerdictValue,
+    /// From 0 to 1.
+    pub(super) score: f64,
+    /// In the mean.
+    pub(super) weight: f64,
+    pub(super) detail: String,
+}
+
+/// A latency or an indicator may be so much worse than before without being called worse.
+const TOLERANCE: f64 = 1.25;
+/// Samples this recent speak for "now".
+const RECENT: Millis = Millis(5_000);
+
+/// All five, in the order they are shown.
+pub(super) fn all(input: &AssessInput<'_>) -> Vec<Checked> {
+    vec![performance(input), security(input), integration(input), slo(input), regression(input)]
+}
+
+/// Passed when nothing speaks against it, failed when something does, inconclusive when nobody
+/// could be asked.
+fn tally(
+    (kind, weight): (&'static str, f64),
+    good: usize,
+    bad: &[String],
+    well: &str,
+    nothing: &str,
+) -> Checked {
+    let asked = good + bad.len();
+    if asked == 0 {
+        let detail = format!("{nothing} (left out)");
+        return Checked { kind, value: VerdictValue::Inconclusive, score: 0.0, weight, detail };
+    }
+    #[allow(clippy::cast_precision_loss, reason = "counts of targets and indicators")]
+    let score = good as f64 / asked as f64;
+    let (value, detail) = if bad.is_empty() {
+        (VerdictValue::Passed, format!("{well} ({good} looked at)"))
+    } else {
+        let named = bad.iter().take(4).cloned().collect::<Vec<_>>().join("; ");
+        (VerdictValue::Failed, format!("{} of {asked}: {named}", bad.len()))
+    };
+    Checked { kind, value, score, weight, detail }
+}
+
+/// The last sample of a target.
+pub(super) fn latest<'a>(input: &AssessInput<'a>, target: &Target) -> Option<&'a Sample> {
+    input.history.iter().rev().find(|sample| sample.target == *target)
+}
+
+fn metric(input: &AssessInput<'_>, target: &Target, name: &str) -> Option<f64> {
+    let value = *latest(input, target)?.observation.metrics.get(name)?;
+    value.is_finite().then_some(value)
+}
+
+/// The indicators of each verify target's service.
+fn indicators<'a>(input: &AssessInput<'a>) -> Vec<(&'a Target, &'a IndicatorSpec)> {
+    input
+        .saga
+        .plan
+        .verify_targets
+        .iter()
+        .filter_map(|target| {
+            let spec = topology::service(input.state, &target.tenant, &target.service)?;
+            Some(spec.indicators.iter().map(move |indicator| (target, indicator)))
+        })
+        .flatten()
+        .collect()
+}
+
+fn limit(indicator: &IndicatorSpec) -> Option<f64> {
+    let text = indicator.limit.as_deref()?;
+    medic_api::manifest::parse_quantity(text).ok()
+}
+
+/// Latency within its limit or, without one, not above what it was before.
+fn performance(input: &AssessInput<'_>) -> Checked {
+    let mut good = 0;
+    let mut bad = Vec::new();
+    for (target, indicator) in indicators(input) {
+        if !indicator.name.contains("latency") {
+            continue;
+        }
+        let Some(now) = metric(input, target, &indicator.name) else { continue };
+        let bound = limit(indicator).or_else(|| {
+            before(input.saga, target).get(&indicator.name).map(|before| before * TOLERANCE)
+        });
+        match bound {
+            Some(bound) if now > bound => {
+                let name = &indicator.name;
+                bad.push(format!("{name} of {target} is {now:.3}, above {bound:.3}"));
+            }
+            Some(_) => good += 1,
+            None => {}
+        }
+    }
+    tally(("performance", 0.15), good, &bad, "latency is within bounds", "no latency was seen")
+}
+
+/// No security symptom on the targets; a restored configuration is the one that was wanted.
+fn security(input: &AssessInput<'_>) -> Checked {
+    let mut good = 0;
+    let mut bad = Vec::new();
+    for target in &input.saga.plan.verify_targets {
+        let found = topology::active_symptoms(input.state, &target.tenant, &target.service)
+            .map(|(_, s)| s)
+            .filter(|s| s.symptom.target == *target || s.symptom.target.instance.is_empty())
+            .find(|s| {
+                let class = s.symptom.labels.get("class").map_or("", String::as_str);
+                class.starts_with("security/")
+                    || ["security", "certificate"].iter().any(|word| s.symptom.kind.contains(word))
+            });
+        match found {
+            Some(s) => bad.push(format!("`{}` is open on {target}", s.symptom.kind)),
+            None => good += 1,
+        }
+    }
+    for (step, state) in input.saga.plan.steps.iter().zip(&input.saga.steps) {
+        let wanted = step.action.params.get("hash");
+        let (Some(wanted), Some(found)) = (wanted, state.evidence.get("config_hash")) else {
+            continue;
+        };
+        if state.status == StepStatus::Done && wanted != found {
+            bad.push(format!("the configuration of {} is not the version wanted", step.target));
+        } else {
+            good += 1;
+        }
+    }
+    let well = "no security symptom, configuration as wanted";
+    tally(("security", 0.10), good, &bad, well, "nothing to look at")
+}
+
+/// Services next to those remediated: no symptom, probes good.
+fn integration(input: &AssessInput<'_>) -> Checked {
+    let tenant = &input.saga.tenant;
+    let mut good = 0;
+    let mut bad = Vec::new();
+    for name in neighbours(input) {
+        let symptom = topology::active_symptoms(input.state, tenant, name)
+            .find(|(_, s)| !s.symptom.predicted() && s.symptom.severity > Severity::Info);
+        let failing = topology::running_targets(input.state, tenant, name)
+            .iter()
+            .filter_map(|target| latest(input, target))
+            .find(|sample| sample.observation.probes.values().any(|good| !good));
+        if let Some((_, s)) = symptom {
+            bad.push(format!("{} still has `{}`", s.symptom.target, s.symptom.kind));
+        } else if let Some(sample) = failing {
+            bad.push(format!("a probe of {} fails", sample.target));
+        } else {
+            good += 1;
+        }
+    }
+    let well = "services next to it do well";
+    tally(("integration", 0.15), good, &bad, well, "no service is next to it")
+}
+
+/// Direct callers and callees of the services the plan touched.
+pub(super) fn neighbours<'a>(input: &AssessInput<'a>) -> BTreeSet<&'a str> {
+    let plan = &input.saga.plan;
+    let touched: BTreeSet<&str> =
+        plan.verify_targets.iter().map(|target| target.service.as_str()).collect();
+    let mut found = BTreeSet::new();
+    for (name, spec) in topology::services(input.state, &input.saga.tenant) {
+        let calls = spec.depends_on.iter().any(|callee| touched.contains(callee.as_str()));
+        if calls {
+            found.insert(name);
+        }
+        if touched.contains(name) {
+            found.extend(spec.depends_on.iter().map(String::as_str));
+        }
+    }
+    found.retain(|name| !touched.contains(name));
+    found
+}
+
+/// The objective's indicator, averaged over the last seconds, within its allowance.
+fn slo(input: &AssessInput<'_>) -> Checked {
+    let mut good = 0;
+    let mut bad = Vec::new();
+    for target in &input.saga.plan.verify_targets {
+        let spec = topology::service(input.state, &target.tenant, &target.service);
+        let Some(slo) = spec.and_then(|spec| spec.slo.as_ref()) else { continue };
+        let newest = latest(input, target).map_or(Timestamp(0), |sample| sample.observation.at);
+        let window = RECENT.max(input.saga.plan.verify.hold);
+        let values: Vec<f64> = input
+            .history
+            .iter()
+            .filter(|sample| sample.target == *target)
+            .filter(|sample| newest.since(sample.observation.at) <= window)
+            .filter_map(|sample| sample.observation.metrics.get(&slo.indicator).copied())
+            .filter(|value| value.is_finite())
+            .collect();
+        if values.is_empty() {
+            continue;
+        }
+        #[allow(clippy::cast_precision_loss, reason = "samples of a few seconds")]
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let allowed = 1.0 - f64::from(slo.availability.0) / 1e6;
+        if mean > allowed {
+            let name = &slo.indicator;
+            bad.push(format!("{name} of {target} is {mean:.4}, the objective allows {allowed:.4}"));
+        } else {
+            good += 1;
+        }
+    }
+    tally(("slo", 0.10), good, &bad, "within the objective", "no objective, or nothing measured")
+}
+
+/// Nothing became notably worse than before, and nothing new broke.
+fn regression(input: &AssessInput<'_>) -> Checked {
+    let mut good = 0;
+    let mut bad = Vec::new();
+    for (target, indicator) in indicators(input) {
+        let before = before(input.saga, target).get(&indicator.name).copied();
+        let (Some(before), Some(now)) = (before, metric(input, target, &indicator.name)) else {
+            continue;
+        };
+        // A tenth of the limit is noise; without one, a hundredth of the indicator's own unit.
+        let noise = limit(indicator).map_or(0.01, |limit| limit.abs() * 0.1);
+        let worse = now > before + before.abs() * (TOLERANCE - 1.0) + noise
+            || (!indicator.upward_only && now < before - before.abs() * (TOLERANCE - 1.0) - noise);
+        if worse {
+            let name = &indicator.name;
+            bad.push(format!("{name} of {target} went from {before:.3} to {now:.3}"));
+        } else {
+            good += 1;
+        }
+    }
+    let since = input.saga.verifying_since.unwrap_or(Timestamp(u64::MAX));
+    let services: BTreeSet<&str> =
+        input.saga.plan.verify_targets.iter().map(|target| target.service.as_str()).collect();
+    for name in services {
+        let fresh = topology::active_symptoms(input.state, &input.saga.tenant, name)
+            .map(|(_, s)| s)
+            .find(|s| s.first_at > since && s.symptom.severity > Severity::Info);
+        match fresh {
+            Some(s) => {
+                bad.push(format!("`{}` appeared on {} since", s.symptom.kind, s.symptom.target));
+            }
+            None => good += 1,
+        }
+    }
+    let well = "nothing is worse than before, nothing new broke";
+    tally(("regression", 0.10), good, &bad, well, "nothing to compare with")
+}
