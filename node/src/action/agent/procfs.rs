@@ -1,0 +1,139 @@
+//! What the kernel says about processes, from `/proc`. Reads only.
+
+use std::{fs, io};
+
+use nix::unistd::{SysconfVar, sysconf};
+
+/// The fields of `/proc/<pid>/stat` that are used here; numbers as in proc(5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stat {
+    /// Field 3.
+    pub(super) state: char,
+    /// Field 5.
+    pub(super) group: u32,
+    /// Field 6.
+    pub(super) session: u32,
+    /// Fields 14 and 15, clock ticks.
+    pub(super) cpu_ticks: u64,
+    /// Field 22: clock ticks from boot to start. With the pid and the boot it names one process.
+    pub(super) start_ticks: u64,
+    /// Field 24.
+    pub(super) rss_pages: u64,
+}
+
+/// The kernel's word on a process; `None`: there is none of this pid.
+pub(super) fn stat(pid: u32) -> io::Result<Option<Stat>> {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(text) => parse(&text).map(Some).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat: {text:?}"))
+        }),
+        // A process that ends while its file is read gives ESRCH.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(nix::libc::ESRCH) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The name in field 2 may hold anything, parentheses and blanks too: count from the last `)`.
+fn parse(text: &str) -> Option<Stat> {
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        group: u32::try_from(number(5)?).ok()?,
+        session: u32::try_from(number(6)?).ok()?,
+        cpu_ticks: number(14)?.saturating_add(number(15)?),
+        start_ticks: number(22)?,
+        rss_pages: number(24)?,
+    })
+}
+
+/// Whether a process in uninterruptible sleep sits in the version 1 freezer.
+pub(super) fn frozen(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|at| at.contains("refrigerator"))
+}
+
+/// Files that a process has open.
+pub(super) fn open_files(pid: u32) -> u32 {
+    let count = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Names this boot of the machine: a pid and start time of another boot mean nothing.
+pub(super) fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// Clock ticks in milliseconds.
+pub(super) fn ticks_to_ms(ticks: u64) -> u64 {
+    let per_second = conf(SysconfVar::CLK_TCK, 100);
+    ticks.saturating_mul(1000) / per_second
+}
+
+/// Pages in bytes.
+pub(super) fn pages_to_bytes(pages: u64) -> u64 {
+    pages.saturating_mul(conf(SysconfVar::PAGE_SIZE, 4096))
+}
+
+fn conf(name: SysconfVar, fallback: u64) -> u64 {
+    sysconf(name).ok().flatten().and_then(|v| u64::try_from(v).ok()).unwrap_or(fallback)
+}
+
+/// All pids.
+fn pids() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Processes of the group or session that `leader` began, `leader` itself left out.
+pub(super) fn followers(leader: u32) -> Vec<u32> {
+    let follows = |pid: &u32| {
+        *pid != leader
+            && matches!(stat(*pid), Ok(Some(stat))
+                if (stat.session == leader || stat.group == leader) && stat.state != 'Z')
+    };
+    pids().into_iter().filter(follows).collect()
+}
+
+/// The oldest process whose environment at its start held `NAME=value`.
+pub(super) fn by_environment(name: &str, value: &str) -> Option<(u32, Stat)> {
+    let wanted = format!("{name}={value}");
+    let holds = |pid: &u32| {
+        fs::read(format!("/proc/{pid}/environ"))
+            .is_ok_and(|all| all.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes()))
+    };
+    pids()
+        .into_iter()
+        .filter(holds)
+        .filter_map(|pid| Some((pid, stat(pid).ok()??)))
+        .filter(|(_, stat)| stat.state != 'Z')
+        .min_by_key(|(pid, stat)| (stat.start_ticks, *pid))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot read /proc should fail loudly")]
+    use super::*;
+
+    #[test]
+    fn names_with_parentheses_and_blanks_do_not_confuse() {
+        let text = "7 (a) R (b c) T 1 7 7 0 -1 0 1 2 3 4 50 8 0 0 20 0 1 0 12345 4096 99 0";
+        let stat = parse(text).unwrap();
+        assert_eq!(stat.state, 'T');
+        assert_eq!((stat.group, stat.session), (7, 7));
+        assert_eq!((stat.cpu_ticks, stat.start_ticks, stat.rss_pages), (58, 12345, 99));
+        for broken in ["", "7 (a)", "7 (a) R 1 2", "7 (a) R 1 x 7 0 -1"] {
+            assert_eq!(parse(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_there_and_an_impossible_one_is_not() {
+        assert!(stat(std::process::id()).unwrap().unwrap().start_ticks > 0);
+        assert_eq!(stat(u32::MAX >> 1).unwrap(), None);
+    }
+}

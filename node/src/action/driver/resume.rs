@@ -1,0 +1,158 @@
+//! What to do about an act that was perhaps sent and has no outcome: by its safety class.
+//!
+//! | class | what is done |
+//! |---|---|
+//! | fenced, idempotent | send again with the same key |
+//! | probeable | ask the target; if it cannot tell, look at the world; then record or send again |
+//! | opaque | wait until no earlier act can still be under way, ask; if still unknown, say so |
+//!
+//! Acts that no agent stands behind (webhooks) are waited out in every class: an earlier one that is
+//! still under way must not land behind a later one.
+
+use std::time::Duration;
+
+use medic_state::{Fence, manifest::SafetyClass, saga::Outcome};
+use tokio::time::Instant;
+
+use super::{DriveError, Driver, Job};
+use crate::{action::resources::by_node, world::QueryResult};
+
+/// First and last wait between two questions about one act.
+const ASK_FIRST: Duration = Duration::from_millis(50);
+const ASK_LAST: Duration = Duration::from_secs(1);
+/// Sends of one attempt under one office: a bound on what no rule above bounds.
+const SENDS_MAX: u32 = 5;
+
+impl Driver {
+    /// Resolves an intent without outcome, taken over from `from`.
+    pub(super) async fn resume(&self, job: &Job, from: Fence) -> Result<Outcome, DriveError> {
+        tracing::info!(key = %job.order.key, class = ?job.safety, %from, "resuming");
+        if by_node(&job.order) || job.safety == SafetyClass::Opaque {
+            self.wait_out(job, from).await?;
+        }
+        match job.safety {
+            SafetyClass::Fenced | SafetyClass::Idempotent => self.send_and_settle(job).await,
+            SafetyClass::Probeable => match self.ask(job).await? {
+                QueryResult::Finished(outcome) => Ok(outcome),
+                QueryResult::NeverBegun => self.send_and_settle(job).await,
+                QueryResult::CannotTell(why) => self.look(job, why).await,
+            },
+            SafetyClass::Opaque => match self.ask(job).await? {
+                QueryResult::Finished(outcome) => Ok(outcome),
+                QueryResult::NeverBegun => self.send_and_settle(job).await,
+                QueryResult::CannotTell(why) => Ok(unknown(from, &why)),
+            },
+        }
+    }
+
+    /// Sends, and when the answer is "unknown" finds out what became of it.
+    pub(super) async fn send_and_settle(&self, job: &Job) -> Result<Outcome, DriveError> {
+        for _ in 0..SENDS_MAX {
+            let reason = match self.send(job).await? {
+                Outcome::Unknown { reason } => reason,
+                known @ (Outcome::Done(_) | Outcome::Failed { .. }) => return Ok(known),
+            };
+            tracing::warn!(key = %job.order.key, reason, "sent, and no outcome");
+            match (self.ask(job).await?, job.safety) {
+                (QueryResult::Finished(outcome), _) => return Ok(outcome),
+                // It may still be on its way. The key makes a second one harmless, if there is
+                // somebody who remembers keys; nobody does for an opaque act of this node.
+                (QueryResult::NeverBegun, _) if !by_node(&job.order) => {}
+                (_, SafetyClass::Idempotent) => {}
+                (QueryResult::CannotTell(why), SafetyClass::Probeable) => {
+                    return self.look(job, format!("{reason}; {why}")).await;
+                }
+                (QueryResult::NeverBegun, _) => return Ok(Outcome::Unknown { reason }),
+                (QueryResult::CannotTell(why), _) => {
+                    return Ok(Outcome::Unknown { reason: format!("{reason}; {why}") });
+                }
+            }
+        }
+        let reason = format!("no outcome after sending {SENDS_MAX} times");
+        Ok(Outcome::Unknown { reason })
+    }
+
+    /// Asks until there is an answer, for as long as [`super::DriverConfig::settle`].
+    async fn ask(&self, job: &Job) -> Result<QueryResult, DriveError> {
+        let until = Instant::now() + self.config.settle;
+        let mut wait = ASK_FIRST;
+        loop {
+            if !self.office.held() {
+                let why = format!("while asking what became of {}", job.order.key);
+                return Err(self.office.lost(why).into());
+            }
+            let asked =
+                tokio::time::timeout_at(until + ASK_LAST, self.world.query(&job.order)).await;
+            let why = match asked {
+                Ok(QueryResult::CannotTell(why)) => why,
+                Ok(known) => return Ok(known),
+                Err(_) => "no answer to the question".to_owned(),
+            };
+            // Nobody but this node stands behind an act without an agent: asking again is no use.
+            if Instant::now() >= until || by_node(&job.order) {
+                return Ok(QueryResult::CannotTell(why));
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(ASK_LAST);
+        }
+    }
+
+    /// Looks whether the world is as the act would have left it.
+    async fn look(&self, job: &Job, why: String) -> Result<Outcome, DriveError> {
+        let seen = self.world.observe(&job.order.target).await;
+        let good = seen.probes.values().filter(|good| **good).count();
+        let all = seen.probes.len();
+        let as_wanted = match leaves_serving(&job.order.action.name) {
+            Some(_) if all == 0 => None,
+            Some(true) if good == all => Some(true),
+            Some(false) if good == 0 => Some(true),
+            Some(_) => Some(false),
+            None => None,
+        };
+        let what = format!("{good} of {all} probes of {} are good", job.order.target);
+        match as_wanted {
+            Some(true) => Ok(Outcome::Done([("observed".to_owned(), what)].into())),
+            Some(false) => {
+                tracing::info!(key = %job.order.key, what, "not done, by the looks of it");
+                match self.send(job).await? {
+                    Outcome::Unknown { reason } => {
+                        Ok(Outcome::Unknown { reason: format!("{why}; {what}; {reason}") })
+                    }
+                    known @ (Outcome::Done(_) | Outcome::Failed { .. }) => Ok(known),
+                }
+            }
+            None => Ok(Outcome::Unknown { reason: format!("{why}; {what}, which tells nothing") }),
+        }
+    }
+
+    /// Waits until no act sent by an earlier leader can still be under way.
+    async fn wait_out(&self, job: &Job, from: Fence) -> Result<(), DriveError> {
+        let act = job.order.timeout.as_duration() + self.config.act_grace;
+        let until = if from == self.office.fence() {
+            Instant::now() + act
+        } else {
+            self.office.since() + self.config.lease_max + act
+        };
+        tokio::time::sleep_until(until).await;
+        if self.office.held() {
+            Ok(())
+        } else {
+            Err(self.office.lost(format!("while waiting out {}", job.order.key)).into())
+        }
+    }
+}
+
+fn unknown(from: Fence, why: &str) -> Outcome {
+    let reason = format!("its leader ({from}) was lost between act and outcome; {why}");
+    Outcome::Unknown { reason }
+}
+
+/// Whether an instance serves once the action is done; `None`: that depends, and looking at it does
+/// not tell.
+fn leaves_serving(action: &str) -> Option<bool> {
+    match action {
+        "process.start" | "process.restart" | "scale.out" => Some(true),
+        "process.stop" | "scale.in" => Some(false),
+        _ => None,
+    }
+}

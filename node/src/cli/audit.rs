@@ -1,0 +1,81 @@
+//! `medic audit …`: list, export, and verify without a cluster.
+
+use medic_proto::v1 as pb;
+use medic_raft::env::{Clock as _, SystemClock};
+
+use super::{
+    args::{AuditCommand, Connect, Format},
+    error::CliError,
+    list::incident_id,
+    out::Out,
+    render::{Style, lists, words::ms},
+    session::Session,
+};
+
+/// Runs the command.
+pub(super) async fn run(command: AuditCommand) -> Result<(), CliError> {
+    match command {
+        AuditCommand::List { incident, matchers, after, since, limit, connect } => {
+            let incident = incident.as_deref().map(incident_id).transpose()?.unwrap_or_default();
+            let oldest = since.map(|span| SystemClock.now().0.saturating_sub(span.0));
+            let request = pb::ListAuditRequest {
+                tenant: Session::open(&connect)?.tenant(),
+                matchers,
+                page_size: 1_000,
+                page_token: String::new(),
+                after_seq: after,
+                after_index: 0,
+                incident,
+            };
+            list(request, oldest, limit, &connect).await
+        }
+        AuditCommand::Export(connect) => export(&connect).await,
+        AuditCommand::Verify(args) => super::chain::verify(&args),
+    }
+}
+
+async fn list(
+    mut request: pb::ListAuditRequest,
+    oldest: Option<u64>,
+    limit: usize,
+    connect: &Connect,
+) -> Result<(), CliError> {
+    let out = Out::new(connect.output.output);
+    let session = Session::open(connect)?;
+    let mut found: Vec<pb::AuditRecord> = Vec::new();
+    loop {
+        let page = session
+            .call(|channel| {
+                let request = request.clone();
+                async move { pb::audit_client::AuditClient::new(channel).list(request).await }
+            })
+            .await?;
+        found.extend(
+            page.records
+                .into_iter()
+                .filter(|one| oldest.is_none_or(|t| ms(one.at.as_ref()) >= Some(t))),
+        );
+        if page.next_page_token.is_empty() || found.len() >= limit {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    found.truncate(limit);
+    out.list(&found, |items| lists::audit(items, Style::new(out.color())))
+}
+
+async fn export(connect: &Connect) -> Result<(), CliError> {
+    let out = Out::new(Format::Jsonl);
+    let session = Session::open(connect)?;
+    let request = pb::ExportAuditRequest { after_index: 0 };
+    let mut records =
+        session
+            .call(|channel| async move {
+                pb::audit_client::AuditClient::new(channel).export(request).await
+            })
+            .await?;
+    while let Some(batch) = records.message().await? {
+        out.list(&batch.records, |_| String::new())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,338 @@
+//! Tables of everything that can be listed.
+
+use medic_proto::v1 as pb;
+
+use super::{
+    Style, Table, span,
+    words::{
+        clock, date, ms, paint_incident, paint_remediation, paint_severity, paint_verdict, plural,
+        route, target,
+    },
+};
+
+fn ago(at: Option<&prost_types::Timestamp>, now: u64) -> String {
+    ms(at).map_or_else(|| "-".to_owned(), |at| span(now.saturating_sub(at)))
+}
+
+fn dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+/// Text cut to a table's patience.
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut cut: String = text.chars().take(width - 1).collect();
+    cut.push('…');
+    cut
+}
+
+/// Incidents.
+#[must_use]
+pub fn incidents(items: &[pb::IncidentSummary], now: u64, style: Style) -> String {
+    let mut table =
+        Table::new(["INCIDENT", "SEVERITY", "STATUS", "TARGET", "CLASS", "AGE", "WHAT"]);
+    for one in items {
+        let what = if one.escalation.is_empty() { &one.summary } else { &one.escalation };
+        table.row([
+            one.id.clone(),
+            paint_severity(style, one.severity()),
+            paint_incident(style, one.status()),
+            target(one.target.as_ref()),
+            dash(&one.class),
+            ago(one.opened_at.as_ref(), now),
+            cut(what, 60),
+        ]);
+    }
+    table.render(&style)
+}
+
+/// Decisions.
+#[must_use]
+pub fn decisions(items: &[pb::Decision], now: u64, style: Style) -> String {
+    let mut table = Table::new([
+        "INCIDENT",
+        "TARGET",
+        "CLASS",
+        "PLAYBOOK",
+        "RISK",
+        "CONFIDENCE",
+        "ROUTE",
+        "BY",
+        "AGE",
+    ]);
+    for one in items {
+        let chosen = one.recommendations.iter().find(|r| r.eligible);
+        table.row([
+            one.incident.clone(),
+            target(one.target.as_ref()),
+            one.class.clone(),
+            chosen.map_or_else(|| "-".to_owned(), |r| r.playbook.clone()),
+            format!("{:.2}", one.risk),
+            format!("{:.2}", one.confidence),
+            route(one.route()),
+            one.by.clone(),
+            ago(one.at.as_ref(), now),
+        ]);
+    }
+    table.render(&style)
+}
+
+/// Remediations.
+#[must_use]
+pub fn remediations(items: &[pb::RemediationSummary], now: u64, style: Style) -> String {
+    let mut table = Table::new([
+        "PLAN", "INCIDENT", "SERVICE", "PLAYBOOK", "STATUS", "STEPS", "VERDICT", "AGE", "REASON",
+    ]);
+    for one in items {
+        let verdict = match one.verdict() {
+            pb::VerdictValue::Unspecified => "-".to_owned(),
+            value => paint_verdict(style, value),
+        };
+        table.row([
+            one.id.clone(),
+            one.incident.clone(),
+            one.service.clone(),
+            one.playbook.clone(),
+            paint_remediation(style, one.status()),
+            format!("{}/{}", one.steps_done, one.steps),
+            verdict,
+            ago(one.created_at.as_ref(), now),
+            cut(&dash(&one.reason), 50),
+        ]);
+    }
+    table.render(&style)
+}
+
+/// Plans that wait for people.
+#[must_use]
+pub fn approvals(items: &[pb::PendingApproval], now: u64, style: Style) -> String {
+    let mut table = Table::new([
+        "INCIDENT",
+        "TARGET",
+        "CLASS",
+        "PLAYBOOK",
+        "RISK",
+        "CONFIDENCE",
+        "GIVEN",
+        "LEFT",
+        "WHY",
+    ]);
+    for one in items {
+        let needed = one.rules.as_ref().map_or(1, |rules| rules.min_approvers);
+        let left = ms(one.until.as_ref()).map_or(0, |until| until.saturating_sub(now));
+        table.row([
+            one.incident.clone(),
+            target(one.target.as_ref()),
+            one.class.clone(),
+            one.playbook.clone(),
+            format!("{:.2}", one.risk),
+            format!("{:.2}", one.confidence),
+            format!("{}/{needed}", one.approvals.len()),
+            span(left),
+            cut(&one.reasons.join("; "), 50),
+        ]);
+    }
+    table.render(&style)
+}
+
+/// Freezes in force.
+#[must_use]
+pub fn freezes(items: &[pb::FreezeInfo], now: u64, style: Style) -> String {
+    let mut table = Table::new(["SCOPE", "BY", "SINCE", "LEFT", "REASON"]);
+    for one in items {
+        let left = ms(one.until.as_ref())
+            .map_or_else(|| "until lifted".to_owned(), |until| span(until.saturating_sub(now)));
+        table.row([
+            one.description.clone(),
+            one.by.clone(),
+            ago(one.at.as_ref(), now),
+            left,
+            cut(&one.reason, 60),
+        ]);
+    }
+    table.render(&style)
+}
+
+/// Manifests.
+#[must_use]
+pub fn manifests(items: &[pb::ManifestInfo], now: u64, style: Style) -> String {
+    let mut table = Table::new(["KIND", "TENANT", "NAME", "AGE", "BY", "DIGEST"]);
+    for one in items {
+        table.row([
+            one.kind.clone(),
+            one.tenant.clone(),
+            one.name.clone(),
+            ago(one.at.as_ref(), now),
+            one.by.clone(),
+            one.digest.chars().take(12).collect(),
+        ]);
+    }
+    table.render(&style)
+}
+
+/// Agents.
+#[must_use]
+pub fn agents(items: &[pb::Agent], now: u64, style: Style) -> String {
+    let mut table = Table::new(["AGENT", "STATE", "REGION", "VERSION", "SINCE"]);
+    for one in items {
+        let state = match one.node {
+            Some(_) => style.good("connected"),
+            None => style.bad("away"),
+        };
+        table.row([
+            one.name.clone(),
+            state,
+            dash(&one.region),
+            one.version.clone(),
+            ago(one.since.as_ref(), now),
+        ]);
+    }
+    table.render(&style)
+}
+
+/// Shards.
+#[must_use]
+pub fn shards(items: &[pb::Shard], now: u64, style: Style) -> String {
+    let mut table = Table::new(["SHARD", "OWNER", "EPOCH", "SINCE", "SERVICES"]);
+    for one in items {
+        table.row([
+            format!("shard-{}", one.id),
+            one.owner.map_or_else(|| style.warn("nobody"), |node| format!("node-{node}")),
+            one.epoch.to_string(),
+            ago(one.since.as_ref(), now),
+            cut(&dash(&one.services.join(" ")), 70),
+        ]);
+    }
+    table.render(&style)
+}
+
+/// Members of the cluster.
+#[must_use]
+pub fn nodes(items: &[pb::Node], now: u64, style: Style) -> String {
+    let mut table = Table::new([
+        "NODE", "ROLE", "STATE", "REGION", "PEER", "API", "SHARDS", "MATCHED", "VERSION", "SINCE",
+    ]);
+    for one in items {
+        let role = match (one.former, one.leader, one.voter) {
+            (true, _, _) => style.dim("former"),
+            (false, true, _) => style.head("leader"),
+            (false, false, true) => "voter".to_owned(),
+            (false, false, false) => "learner".to_owned(),
+        };
+        let state = if one.live { style.good("live") } else { style.bad("away") };
+        table.row([
+            format!("node-{}", one.id),
+            role,
+            state,
+            dash(&one.region),
+            dash(&one.peer_addr),
+            dash(&one.api_addr),
+            one.shards.to_string(),
+            one.matched.map_or_else(|| "-".to_owned(), |index| index.to_string()),
+            dash(&one.version),
+            ago(one.since.as_ref(), now),
+        ]);
+    }
+    table.render(&style)
+}
+
+/// The cluster: a few lines, then its members.
+#[must_use]
+pub fn cluster(status: &pb::StatusResponse, now: u64, style: Style) -> String {
+    let leader = match status.leader {
+        0 => style.bad("no leader"),
+        node => format!("node-{node} leads in term {}", status.term),
+    };
+    let since = ms(status.fenced_at.as_ref()).map_or_else(String::new, |at| {
+        format!(" since {} ({} ago)", clock(at), span(now.saturating_sub(at)))
+    });
+    let totals = status.totals.unwrap_or_default();
+    let mut lines = vec![
+        format!("{}  {leader} under fence-{}{since}", style.head(&status.cluster_id), status.fence),
+        format!(
+            "log {}, applied {}, snapshot {}, state {} (as node-{} sees it)",
+            status.last_log,
+            status.applied,
+            status.snapshot,
+            status.state_hash.chars().take(12).collect::<String>(),
+            status.answered_by
+        ),
+        format!(
+            "{} open, {} in force; since the beginning {} incidents, {} remediations, {} verified, {} \
+             rolled back, {} unknown, {} with a human",
+            plural(status.open_incidents as usize, "incident"),
+            plural(status.freezes as usize, "freeze"),
+            totals.incidents,
+            totals.attempted,
+            totals.successful,
+            totals.rolled_back,
+            totals.unknown,
+            totals.manual
+        ),
+        format!(
+            "audit chain: {} links, head {}",
+            status.audit_seq,
+            status.audit_hash.chars().take(12).collect::<String>()
+        ),
+    ];
+    if !status.fatal.is_empty() {
+        lines.push(style.bad(&format!("node-{} has failed: {}", status.answered_by, status.fatal)));
+    }
+    lines.push(String::new());
+    lines.push(nodes(&status.nodes, now, style));
+    lines.join("\n")
+}
+
+/// Links of the audit chain.
+#[must_use]
+pub fn audit(items: &[pb::AuditRecord], style: Style) -> String {
+    let mut table = Table::new(["SEQ", "AT (UTC)", "WHO", "COMMAND", "ABOUT", "OUTCOME"]);
+    for one in items {
+        let who = one.principal.as_ref().map_or("-", |principal| principal.name.as_str());
+        let about = match one.incident.as_str() {
+            "" => one.subject.clone(),
+            incident => format!("{incident} {}", one.subject),
+        };
+        let outcome = if one.outcome.starts_with("refused") {
+            style.warn(&cut(&one.outcome, 60))
+        } else {
+            cut(&one.outcome, 60)
+        };
+        table.row([
+            one.seq.to_string(),
+            ms(one.at.as_ref()).map(date).unwrap_or_default(),
+            who.to_owned(),
+            one.command.clone(),
+            cut(&about, 50),
+            outcome,
+        ]);
+    }
+    table.render(&style)
+}
+
+/// One event, on one line or one per line of the story it added.
+#[must_use]
+pub fn event(event: &pb::Event, style: Style) -> String {
+    let at = ms(event.at.as_ref()).map(clock).unwrap_or_default();
+    let incident = if event.incident.is_empty() { "" } else { &event.incident };
+    let head = format!("{} {:>7} {:<9}", style.dim(&at), event.index, style.name(incident));
+    if event.timeline.is_empty() {
+        let outcome = match event.outcome.as_str() {
+            "ok" => String::new(),
+            refused if refused.starts_with("refused") => format!(" – {}", style.warn(refused)),
+            other => format!(" – {other}"),
+        };
+        return format!(
+            "{head} {} {} by {}{outcome}",
+            event.command, event.subject, event.principal
+        );
+    }
+    let lines: Vec<String> = event
+        .timeline
+        .iter()
+        .map(|item| format!("{head} {} ({})", item.text, item.actor))
+        .collect();
+    lines.join("\n")
+}

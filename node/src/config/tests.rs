@@ -1,0 +1,89 @@
+//! Short files, overrides, and mistakes by name.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+
+const GOOD: &str = r#"
+cluster = "demo"
+node = 1
+data_dir = "node-1"
+[listen]
+api = "127.0.0.1:7440"
+peer = "127.0.0.1:7441"
+http = "127.0.0.1:7442"
+[members]
+1 = "127.0.0.1:7441"
+node-2 = "127.0.0.1:7451"
+[tls]
+ca = "ca.crt"
+cert = "node-1.crt"
+key = "node-1.key"
+"#;
+
+fn load(text: &str, environment: &[(&str, &str)]) -> Result<NodeConfig, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("node.toml");
+    std::fs::write(&path, text).unwrap();
+    let find = |name: &str| {
+        environment.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
+    };
+    NodeConfig::load_with(&path, find)
+        .map(|mut config| {
+            let dir = dir.path();
+            assert!(config.data_dir.starts_with(dir) && config.tls.key.starts_with(dir));
+            config.data_dir = config.data_dir.strip_prefix(dir).unwrap().to_owned();
+            config
+        })
+        .map_err(|error| error.to_string().replace(&*path.to_string_lossy(), "FILE"))
+}
+
+#[test]
+fn a_short_file_is_enough() {
+    let config = load(GOOD, &[]).unwrap();
+    assert_eq!(config.members[&NodeId(2)], "127.0.0.1:7451");
+    assert_eq!(config.api_addr(), "127.0.0.1:7440");
+    assert_eq!(config.detection.interval, Millis::from_secs(5));
+    assert_eq!(config.overrides(), ThresholdOverrides::default());
+}
+
+#[test]
+fn the_environment_overrides() {
+    let config = load(
+        GOOD,
+        &[
+            ("DETECTION_INTERVAL", "0.5"),
+            ("CONFIDENCE_THRESHOLD", "0.9"),
+            ("RISK_THRESHOLD", "20%"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.detection.interval, Millis(500));
+    let expected = ThresholdOverrides { confidence: Some(Ppm(900_000)), risk: Some(Ppm(200_000)) };
+    assert_eq!(config.overrides(), expected);
+    for (name, value) in [
+        ("DETECTION_INTERVAL", "0"),
+        ("DETECTION_INTERVAL", "5s"),
+        ("DETECTION_INTERVAL", "NaN"),
+        ("CONFIDENCE_THRESHOLD", "1.5"),
+        ("RISK_THRESHOLD", ""),
+    ] {
+        let error = load(GOOD, &[(name, value)]).unwrap_err();
+        assert!(error.contains(name) && error.contains("expected"), "{error}");
+    }
+}
+
+#[test]
+fn mistakes_are_named() {
+    for (from, to, expected) in [
+        ("node = 1", "nod = 1", "unknown field `nod`"),
+        ("node = 1", "node = 3", "node-3 is not among node-1, node-2"),
+        ("node-2 =", "node-1 =", "node-1 is listed twice"),
+        ("\"127.0.0.1:7451\"", "\"127.0.0.1\"", "is not host:port"),
+        ("cluster = \"demo\"", "cluster = \"de mo\"", "`cluster`"),
+        ("[members]", "[raft]\nelection_max = \"100ms\"\n[members]", "election_min"),
+        ("api = \"127.0.0.1:7440\"", "api = \"0.0.0.0:7440\"", "advertise.api"),
+    ] {
+        let error = load(&GOOD.replacen(from, to, 1), &[]).unwrap_err();
+        assert!(error.starts_with("FILE: ") && error.contains(expected), "{error}");
+    }
+}

@@ -1,0 +1,18 @@
+//! The node: detection, intelligence, action, validation, security, and what ties them together.
+//!
+//! Layers do not import each other's insides: they meet in the law's types (`medic_state`) and in
+//! [`world`].
+
+pub mod action;
+pub mod cli;
+pub mod config;
+pub mod detection;
+pub mod expr;
+#[cfg(test)]
+mod fixture;
+pub mod intelligence;
+pub mod security;
+pub mod serve;
+pub mod topology;
+pub mod validation;
+pub mod world;

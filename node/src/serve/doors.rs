@@ -1,0 +1,122 @@
+//! The doors of a node, opened with what stands behind each.
+
+use std::sync::Arc;
+
+use medic_api::{
+    door::{Door, Limits, TlsSource, node_identity, serve_grpc},
+    fleet::FleetHub,
+    http::{HttpDoor, Readiness, serve_http},
+};
+use medic_raft::{ClusterAdmin, Consensus, Ledger};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Sockets, telemetry};
+use crate::{config::NodeConfig, detection::alerts::Alerts, security::ReloadableTls};
+
+/// Log entries that a node may be behind what it has received, and still be ready.
+const BEHIND_MAX: u64 = 1_000;
+/// Bearer token of the webhooks, when one is wanted.
+const TOKEN_VARIABLE: &str = "MEDIC_WEBHOOK_TOKEN";
+
+/// What the doors are made from.
+pub(super) struct Open<'a> {
+    pub(super) config: &'a NodeConfig,
+    pub(super) tls: &'a Arc<ReloadableTls>,
+    pub(super) consensus: &'a Arc<Consensus>,
+    pub(super) hub: &'a Arc<FleetHub>,
+    pub(super) metrics: PrometheusHandle,
+    pub(super) stop: &'a CancellationToken,
+}
+
+/// Opens all doors.
+///
+/// # Errors
+/// When the control API cannot be set up.
+pub(super) async fn open(
+    open: Open<'_>,
+    sockets: Sockets,
+    parts: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
+    let Sockets { api, peer, http } = sockets;
+    let cluster = &open.config.cluster;
+    let tls = tls_source(open.tls);
+
+    let peers = open.consensus.peer_routes(Arc::new(node_identity));
+    let serving = serve_grpc(
+        peer,
+        tls.clone(),
+        Door::peer(cluster),
+        peers,
+        Limits::default(),
+        open.stop.clone().cancelled_owned(),
+    );
+    parts.spawn(async move { report("peer", serving.await) });
+
+    let ledger: Arc<dyn Ledger> = open.consensus.clone();
+    let admin: Arc<dyn ClusterAdmin> = open.consensus.clone();
+    let control = medic_api::control::routes(ledger.clone(), admin.clone(), Some(open.hub)).await?;
+    let serving = serve_grpc(
+        api,
+        tls,
+        Door::control(cluster),
+        control.routes,
+        Limits::default(),
+        open.stop.clone().cancelled_owned(),
+    );
+    parts.spawn(async move { report("api", serving.await) });
+
+    let door = http_door(open.metrics, ledger, admin);
+    let stopped = open.stop.clone().cancelled_owned();
+    parts.spawn(serve_http(http, door, stopped));
+    Ok(())
+}
+
+fn tls_source(tls: &Arc<ReloadableTls>) -> TlsSource {
+    let tls = tls.clone();
+    Arc::new(move || match tls.current().server() {
+        Some(server) => server,
+        None => unreachable!("a node's material can accept: it was loaded as a node's"),
+    })
+}
+
+fn report(door: &str, ended: Result<(), tonic::transport::Error>) {
+    if let Err(error) = ended {
+        tracing::error!(door, %error, "the door failed");
+    }
+}
+
+fn http_door(
+    metrics: PrometheusHandle,
+    ledger: Arc<dyn Ledger>,
+    admin: Arc<dyn ClusterAdmin>,
+) -> HttpDoor {
+    let (shown_ledger, shown_admin) = (ledger.clone(), admin.clone());
+    HttpDoor {
+        metrics: Arc::new(move || {
+            telemetry::refresh(&shown_ledger, &shown_admin);
+            metrics.render()
+        }),
+        ready: Arc::new(move || readiness(admin.as_ref())),
+        clock: ledger.env().clock.clone(),
+        alerts: Arc::new(Alerts::new(ledger)),
+        token: std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty()),
+    }
+}
+
+fn readiness(admin: &dyn ClusterAdmin) -> Readiness {
+    let status = admin.status();
+    let mut reasons = Vec::new();
+    if let Some(fatal) = status.fatal {
+        reasons.push(format!("this node can no longer serve: {fatal}"));
+    }
+    if status.leadership.leader.is_none() {
+        reasons.push("no leader is known".to_owned());
+    }
+    let behind = status.last_log.saturating_sub(status.applied);
+    if behind > BEHIND_MAX {
+        reasons.push(format!("{behind} entries behind its own log"));
+    }
+    Readiness { ready: reasons.is_empty(), reasons }
+}
