@@ -1,0 +1,14 @@
+//! The sample fleet: small real services that depend on each other and can be broken.
+//!
+//! ```text
+//!   traffic ──► gateway ──┬──► orders-1,2,3 ──┬──► datastore
+//!                         └──► users-1,2 ─────┘
+//!   traffic ──► ledger (critical, pci, one instance)
+//! ```
+
+mod service;
+mod topology;
+pub mod traffic;
+
+pub use service::{Break, ServiceArgs, ServiceConfig, run};
+pub use topology::{MEMORY_LIMIT, SampleFleet, SampleInstance};

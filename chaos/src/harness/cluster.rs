@@ -1,0 +1,305 @@
+//! A cluster of real `medic` processes on loopback: nodes, agents, credentials, and clients.
+//!
+//! It is set up the way a user would: `medic init` makes the credentials, configuration files say
+//! who listens where, then `medic serve` and `medic agent` run as processes of their own.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use medic_proto::v1 as pb;
+
+use super::{
+    client::{self, Client},
+    ports::free_block,
+    process::Process,
+};
+
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Folder for everything.
+    pub dir: PathBuf,
+    /// Number of nodes.
+    pub nodes: u64,
+    /// Agents, by name.
+    pub agents: Vec<String>,
+    /// Users that get credentials; `admin` among them.
+    pub users: Vec<String>,
+    /// The `medic` binary.
+    pub medic: PathBuf,
+    /// Environment of every node.
+    pub node_env: Vec<(String, String)>,
+    /// Environment of every agent.
+    pub agent_env: Vec<(String, String)>,
+    /// Heartbeat, least and greatest election timeout, milliseconds. The default suits a machine
+    /// that also runs the fleet and the tests.
+    pub timings_ms: [u64; 3],
+}
+
+impl ClusterOptions {
+    /// A cluster under `dir` of the `medic` binary that stands beside this program.
+    #[must_use]
+    pub fn new(dir: &Path, nodes: u64, agents: Vec<String>) -> Self {
+        let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("medic")));
+        Self {
+            dir: dir.to_owned(),
+            nodes,
+            agents,
+            users: vec!["admin".to_owned()],
+            medic: beside.unwrap_or_else(|| PathBuf::from("medic")),
+            node_env: Vec::new(),
+            agent_env: Vec::new(),
+            timings_ms: [100, 300, 600],
+        }
+    }
+}
+
+/// Ports of one node.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// Control API.
+    pub api: u16,
+    /// Peers.
+    pub peer: u16,
+    /// HTTP.
+    pub http: u16,
+}
+
+/// A cluster. Dropping it kills its processes.
+#[derive(Debug)]
+pub struct Cluster {
+    options: ClusterOptions,
+    ports: BTreeMap<u64, Ports>,
+    nodes: BTreeMap<u64, Process>,
+    agents: BTreeMap<String, Process>,
+}
+
+/// Between looks at something that is waited for.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl Cluster {
+    /// Makes credentials and configuration; starts nothing.
+    ///
+    /// # Errors
+    /// When `medic init` fails or files cannot be written.
+    pub async fn prepare(options: ClusterOptions) -> anyhow::Result<Self> {
+        let base = free_block(u16::try_from(10 * options.nodes)?)?;
+        let ports: BTreeMap<u64, Ports> = (1..=options.nodes)
+            .zip((base..).step_by(10))
+            .map(|(id, port)| (id, Ports { api: port, peer: port + 1, http: port + 2 }))
+            .collect();
+        let mut cluster = Self { options, ports, nodes: BTreeMap::new(), agents: BTreeMap::new() };
+        cluster.init(base).await?;
+        cluster.adjust()?;
+        Ok(cluster)
+    }
+
+    async fn init(&self, base: u16) -> anyhow::Result<()> {
+        let options = &self.options;
+        let mut command = tokio::process::Command::new(&options.medic);
+        command.args(["init", "--cluster", "local"]).arg("--out").arg(&options.dir);
+        command.args(["--nodes", &options.nodes.to_string(), "--base-port", &base.to_string()]);
+        command.args(["--users", &options.users.join(",")]);
+        if !options.agents.is_empty() {
+            command.args(["--agents", &options.agents.join(",")]);
+        }
+        let output = command
+            .output()
+            .await
+            .with_context(|| format!("running {}", options.medic.display()))?;
+        if !output.status.success() {
+            bail!("`medic init` failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
+    /// Sets the timings of consensus, and describes the processes.
+    fn adjust(&mut self) -> anyhow::Result<()> {
+        let logs = self.options.dir.join("logs");
+        std::fs::create_dir_all(&logs).with_context(|| format!("creating {}", logs.display()))?;
+        let [heartbeat, least, greatest] = self.options.timings_ms;
+        let medic = self.options.medic.clone();
+        let args = |what: &str, config: PathBuf| {
+            vec![what.to_owned(), "--config".to_owned(), config.display().to_string()]
+        };
+        for id in self.ports.keys() {
+            let path = self.node_config(*id);
+            let mut text = std::fs::read_to_string(&path)
+                .with_context(|| format!("reading {}", path.display()))?;
+            write!(
+                text,
+                "\n[raft]\nheartbeat = \"{heartbeat}ms\"\nelection_min = \"{least}ms\"\nelection_max = \"{greatest}ms\"\n"
+            )?;
+            std::fs::write(&path, text)?;
+            let name = format!("node-{id}");
+            let log = logs.join(format!("{name}.log"));
+            let mut process = Process::new(&name, &medic, args("serve", path), log);
+            process.set_env(&borrowed(&self.options.node_env));
+            self.nodes.insert(*id, process);
+        }
+        for agent in &self.options.agents {
+            let name = format!("agent-{agent}");
+            let log = logs.join(format!("{name}.log"));
+            let mut process =
+                Process::new(&name, &medic, args("agent", self.agent_config(agent)), log);
+            process.set_env(&borrowed(&self.options.agent_env));
+            self.agents.insert(agent.clone(), process);
+        }
+        Ok(())
+    }
+
+    /// Folder of everything.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.options.dir
+    }
+
+    /// Ports of a node.
+    #[must_use]
+    pub fn ports(&self, node: u64) -> Option<Ports> {
+        self.ports.get(&node).copied()
+    }
+
+    /// Configuration file of a node.
+    #[must_use]
+    pub fn node_config(&self, node: u64) -> PathBuf {
+        self.options.dir.join(format!("node-{node}.toml"))
+    }
+
+    /// Configuration file of an agent.
+    #[must_use]
+    pub fn agent_config(&self, agent: &str) -> PathBuf {
+        self.options.dir.join(format!("agent-{agent}.toml"))
+    }
+
+    /// Data folder of a node.
+    #[must_use]
+    pub fn data_dir(&self, node: u64) -> PathBuf {
+        self.options.dir.join(format!("data/node-{node}"))
+    }
+
+    /// A client with a user's certificate, on whichever node answers.
+    ///
+    /// # Errors
+    /// When the user has no certificate, or no node answers.
+    pub async fn client(&self, user: &str) -> anyhow::Result<Client> {
+        let addresses: Vec<String> =
+            self.ports.values().map(|p| format!("127.0.0.1:{}", p.api)).collect();
+        client::connect(&addresses, &self.material(user)?).await
+    }
+
+    /// A client of one node.
+    ///
+    /// # Errors
+    /// When the user has no certificate, or the node does not answer.
+    pub async fn client_of(&self, node: u64, user: &str) -> anyhow::Result<Client> {
+        let ports = self.ports(node).with_context(|| format!("there is no node-{node}"))?;
+        client::connect(&[format!("127.0.0.1:{}", ports.api)], &self.material(user)?).await
+    }
+
+    fn material(&self, user: &str) -> anyhow::Result<medic_node::security::Material> {
+        let files = self.tls_files(medic_node::security::Unit::Users, user);
+        let now = wall_clock();
+        Ok(medic_node::security::load(&files, "local", medic_node::security::Unit::Users, now)?)
+    }
+
+    /// Certificate files of an identity.
+    #[must_use]
+    pub fn tls_files(
+        &self,
+        unit: medic_node::security::Unit,
+        name: &str,
+    ) -> medic_node::config::TlsFiles {
+        let layout = medic_node::security::Layout(self.options.dir.clone());
+        medic_node::config::TlsFiles {
+            ca: layout.ca_cert(),
+            cert: layout.cert(unit, name),
+            key: layout.key(unit, name),
+        }
+    }
+
+    /// Starts all nodes and agents.
+    ///
+    /// # Errors
+    /// When a process cannot be started.
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        self.nodes.values_mut().try_for_each(Process::start)?;
+        self.agents.values_mut().try_for_each(Process::start)
+    }
+
+    /// A node's process.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn node_mut(&mut self, node: u64) -> anyhow::Result<&mut Process> {
+        self.nodes.get_mut(&node).with_context(|| format!("there is no node-{node}"))
+    }
+
+    /// An agent's process.
+    ///
+    /// # Errors
+    /// When there is no such agent.
+    pub fn agent_mut(&mut self, agent: &str) -> anyhow::Result<&mut Process> {
+        self.agents.get_mut(agent).with_context(|| format!("there is no agent {agent}"))
+    }
+
+    /// The leader, as the nodes that answer say.
+    ///
+    /// # Errors
+    /// When no node knows one.
+    pub async fn leader(&self) -> anyhow::Result<u64> {
+        let mut client = self.client("admin").await?;
+        let status = client.cluster().status(pb::StatusRequest {}).await?.into_inner();
+        if status.leader == 0 { bail!("no leader is known") } else { Ok(status.leader) }
+    }
+
+    /// Waits for a leader that has fenced.
+    ///
+    /// # Errors
+    /// When there is none in time; names a log to look at.
+    pub async fn wait_for_leader(&mut self, patience: Duration) -> anyhow::Result<u64> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Ok(leader) = self.leader().await {
+                return Ok(leader);
+            }
+            if let Some(process) = self.nodes.values_mut().find_map(|p| p.ended().then_some(p)) {
+                bail!("{} ended; see {}", process.name(), process.log().display());
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "no leader after {patience:?}; see {}",
+                    self.options.dir.join("logs").display()
+                );
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Ends all processes.
+    ///
+    /// # Errors
+    /// When one cannot be ended.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        for process in self.agents.values_mut().chain(self.nodes.values_mut()) {
+            process.stop().await?;
+        }
+        Ok(())
+    }
+}
+
+fn borrowed(env: &[(String, String)]) -> Vec<(&str, &str)> {
+    env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect()
+}
+
+fn wall_clock() -> medic_state::Timestamp {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    medic_state::Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,11 @@
+//! Local clusters of real processes: nodes, agents, and what they watch, on loopback.
+
+mod client;
+mod cluster;
+mod ports;
+mod process;
+
+pub use client::Client;
+pub use cluster::{Cluster, ClusterOptions, Ports};
+pub use ports::free_ports;
+pub use process::{Process, kill_processes_with, processes_with};
