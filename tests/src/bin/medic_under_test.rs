@@ -1,0 +1,5 @@
+//! The `medic` binary with its failpoints compiled in.
+
+fn main() -> std::process::ExitCode {
+    medic_node::cli::main()
+}
