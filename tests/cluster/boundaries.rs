@@ -125,6 +125,7 @@ async fn cut(world: &mut World, sample: &Sample, service: &str, boundary: &str) 
     if status(&ended) != pb::IncidentStatus::Resolved {
         world.resolve(&id).await;
     }
+    world.until_one_has_ended().await;
     let revived = world.revive();
     assert_eq!(revived.len(), 1, "{boundary}: exactly one node died");
     world.agree().await;

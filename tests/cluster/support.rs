@@ -234,6 +234,15 @@ spec:
         text
     }
 
+    /// Waits until the process of a node has ended: a boundary is reached a moment before its death.
+    pub(crate) async fn until_one_has_ended(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !(1..=3).any(|id| self.cluster.node_mut(id).unwrap().ended()) {
+            assert!(Instant::now() < deadline, "no node has ended");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Starts every node that is not running; gives their numbers.
     pub(crate) fn revive(&mut self) -> Vec<u64> {
         let mut revived = Vec::new();
