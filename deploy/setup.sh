@@ -10,7 +10,8 @@ want_tests=false
 has_libclang() {
   if [ -n "${LIBCLANG_PATH:-}" ]; then return 0; fi
   local found
-  found=$(find /usr/lib /usr/lib64 /usr/local/lib /opt/homebrew/opt/llvm/lib -name 'libclang*.so*' -o -name 'libclang.dylib' 2>/dev/null | head -1 || true)
+  # The names bindgen looks for; libclang-cpp is another library.
+  found=$(find /usr/lib /usr/lib64 /usr/local/lib /opt/homebrew/opt/llvm/lib \( -name 'libclang.so*' -o -name 'libclang-[0-9]*.so*' -o -name 'libclang.dylib' \) 2>/dev/null | head -1 || true)
   [ -n "$found" ]
 }
 
