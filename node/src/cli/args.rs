@@ -44,7 +44,7 @@ pub enum Command {
   medic init --cluster demo --out ./demo                          three nodes on this machine
   medic init --cluster prod --out ./prod --nodes 3 \\
       --hosts m1.example.com,m2.example.com,m3.example.com \\
-      --regions eu-1,eu-2,eu-3 --agents web-a,web-b --users ann,bob")]
+      --regions eu-1,eu-2,eu-3 --agents web-a,web-b --users ann,bob --data-dir /var/lib/medic")]
     Init(InitArgs),
     /// Run a node of the cluster
     #[command(after_help = "Examples:

@@ -29,10 +29,19 @@ impl From<SecurityError> for CliError {
 
 /// `medic init`.
 pub(super) fn init(args: InitArgs, out: &Out) -> Result<(), CliError> {
-    let InitArgs { cluster, out: dir, nodes, hosts, regions, agents, users, base_port, days } =
-        args;
-    let plan =
-        InitPlan { cluster, out: dir, nodes, hosts, regions, agents, users, base_port, days };
+    let nodes = args.nodes;
+    let plan = InitPlan {
+        cluster: args.cluster,
+        out: args.out,
+        nodes,
+        hosts: args.hosts,
+        regions: args.regions,
+        agents: args.agents,
+        users: args.users,
+        base_port: args.base_port,
+        days: args.days,
+        data_dir: args.data_dir,
+    };
     let layout = security::init(&plan, SystemClock.now())?;
     let dir = layout.0.display();
     let mut text = format!(

@@ -44,6 +44,9 @@ pub struct InitPlan {
     pub base_port: u16,
     /// Days certificates are good for.
     pub days: u32,
+    /// Folder on every host under which nodes and agents keep their data; absent: beside their
+    /// configuration.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// Where things stand in that directory.
@@ -178,6 +181,13 @@ impl InitPlan {
         at.or(self.regions.last()).map_or("", String::as_str)
     }
 
+    /// Data of a node or agent; `beside` where no folder was asked for.
+    fn data(&self, name: &str, beside: &str) -> String {
+        self.data_dir
+            .as_ref()
+            .map_or_else(|| beside.to_owned(), |dir| dir.join(name).display().to_string())
+    }
+
     fn api_addresses(&self) -> Vec<String> {
         (1..=self.nodes).map(|n| self.place(n)).map(|p| format!("{}:{}", p.host, p.api)).collect()
     }
@@ -206,7 +216,9 @@ pub fn init(plan: &InitPlan, now: Timestamp) -> Result<Layout, SecurityError> {
     }
     for name in &plan.agents {
         make(Unit::Agents, name, Vec::new())?;
-        let text = agent_config(&plan.cluster, name, &plan.api_addresses(), plan.region(1));
+        let state = plan.data(&format!("agent-{name}"), &agent_state(name));
+        let nodes = plan.api_addresses();
+        let text = agent_config(&plan.cluster, name, &nodes, plan.region(1), &state);
         write(&layout.agent_config(name), &text, 0o644)?;
     }
     for name in &plan.users {
@@ -240,7 +252,7 @@ pub fn issue(
     let issued = layout.authority()?.issue(&subject, now, days)?;
     write_identity(&path, &layout.key(unit, name), &issued)?;
     if unit == Unit::Agents {
-        let text = agent_config(&cluster, name, nodes, "");
+        let text = agent_config(&cluster, name, nodes, "", &agent_state(name));
         write(&layout.agent_config(name), &text, 0o644)?;
     }
     Ok(path)
@@ -319,7 +331,7 @@ fn node_config(plan: &InitPlan, node: u32) -> String {
 cluster = {cluster:?}
 node = {node}
 region = {region:?}
-data_dir = "data/node-{node}"
+data_dir = {data:?}
 # Become admins of the new cluster; ignored once a RoleBinding exists.
 admins = [{admin:?}]
 
@@ -341,6 +353,7 @@ key = "nodes/node-{node}.key"
 "#,
         cluster = plan.cluster,
         region = plan.region(node),
+        data = plan.data(&format!("node-{node}"), &format!("data/node-{node}")),
         admin = plan.users.first().map_or("", String::as_str),
     );
     for other in 1..=plan.nodes {
@@ -350,14 +363,18 @@ key = "nodes/node-{node}.key"
     text
 }
 
-fn agent_config(cluster: &str, name: &str, nodes: &[String], region: &str) -> String {
+fn agent_state(name: &str) -> String {
+    format!("agents/{name}.state")
+}
+
+fn agent_config(cluster: &str, name: &str, nodes: &[String], region: &str, state: &str) -> String {
     format!(
         r#"# Agent {name} of cluster {cluster}. Start it with: medic agent --config agent-{name}.toml
 cluster = {cluster:?}
 name = {name:?}
 region = {region:?}
 nodes = {nodes:?}
-state_dir = "agents/{name}.state"
+state_dir = {state:?}
 
 [tls]
 ca = "ca.crt"

@@ -23,6 +23,7 @@ fn plan(out: &Path) -> InitPlan {
         users: vec!["admin".to_owned(), "viewer".to_owned()],
         base_port: 7440,
         days: 30,
+        data_dir: None,
     }
 }
 
@@ -61,6 +62,26 @@ fn init_makes_a_directory_that_starts() {
         layout.identities().unwrap().into_iter().map(|(_, identity)| identity.serial).collect();
     assert_eq!(serials.len(), 6);
     assert!(matches!(init(&plan(&layout.0), NOW), Err(SecurityError::Exists { .. })));
+}
+
+#[test]
+fn hosts_may_be_names_and_data_may_lie_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..3)
+        .map(|pod| format!("medic-{pod}.medic.self-healing-system.svc.cluster.local"))
+        .collect();
+    let data_dir = Some("/var/lib/medic".into());
+    let plan = InitPlan { hosts: names.clone(), data_dir, ..plan(dir.path()) };
+    let layout = init(&plan, NOW).unwrap();
+    let config = NodeConfig::load_with(&layout.node_config(2), |_| None).unwrap();
+    assert_eq!(config.data_dir, Path::new("/var/lib/medic/node-2"));
+    assert_eq!(config.listen.http.port(), 8080);
+    assert_eq!(config.api_addr(), format!("{}:7440", names[1]));
+    assert_eq!(config.members[&NodeId(3)], format!("{}:7441", names[2]));
+    let material = load(&config.tls, "demo", Unit::Nodes, NOW).unwrap();
+    assert!(material.identity.hosts.contains(&names[1]));
+    let agent = AgentConfig::load(&layout.agent_config("host-a")).unwrap();
+    assert_eq!(agent.state_dir, Path::new("/var/lib/medic/agent-host-a"));
 }
 
 #[test]

@@ -67,7 +67,13 @@ pub(super) async fn open(
     );
     parts.spawn(async move { report("api", serving.await) });
 
-    let door = http_door(open.metrics, ledger, admin);
+    let sources = telemetry::Sources {
+        ledger,
+        admin,
+        tls: open.tls.clone(),
+        data_dir: open.config.data_dir.clone(),
+    };
+    let door = http_door(open.metrics, sources);
     let stopped = open.stop.clone().cancelled_owned();
     parts.spawn(serve_http(http, door, stopped));
     Ok(())
@@ -87,15 +93,11 @@ fn report(door: &str, ended: Result<(), tonic::transport::Error>) {
     }
 }
 
-fn http_door(
-    metrics: PrometheusHandle,
-    ledger: Arc<dyn Ledger>,
-    admin: Arc<dyn ClusterAdmin>,
-) -> HttpDoor {
-    let (shown_ledger, shown_admin) = (ledger.clone(), admin.clone());
+fn http_door(metrics: PrometheusHandle, sources: telemetry::Sources) -> HttpDoor {
+    let (ledger, admin) = (sources.ledger.clone(), sources.admin.clone());
     HttpDoor {
         metrics: Arc::new(move || {
-            telemetry::refresh(&shown_ledger, &shown_admin);
+            sources.refresh();
             metrics.render()
         }),
         ready: Arc::new(move || readiness(admin.as_ref())),

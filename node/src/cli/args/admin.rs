@@ -37,6 +37,9 @@ pub struct InitArgs {
     /// Days the certificates are good for
     #[arg(long, default_value_t = 365)]
     pub days: u32,
+    /// Folder on every host for the data of its node or agent; without it beside the configuration
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
