@@ -1,8 +1,9 @@
-//! Proof: a sample fleet that can be broken, clusters of real processes, and the demo.
+//! Proof: a sample fleet that can be broken, clusters of real processes, the demo, and measurements.
 //!
 //! Everything here drives the real `medic` binary from outside, as a user would. Faults and load go
 //! to loopback and to processes started here, and to nothing else.
 
+pub mod bench;
 pub mod demo;
 pub mod fleet;
 pub mod harness;

@@ -1,9 +1,9 @@
-//! `medic-chaos`: the demo, and the sample services it is played with.
+//! `medic-chaos`: the demo, the sample services it is played with, and the measurements.
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use medic_chaos::{demo, fleet};
+use medic_chaos::{bench, demo, fleet};
 
 /// Breaks things on purpose, to show and to prove that Medic heals them.
 ///
@@ -22,6 +22,11 @@ struct Cli {
 enum Command {
     /// Three nodes heal real faults, and lose their leader in the middle of it.
     Demo(demo::DemoArgs),
+    /// Measures failover, commits and idle nodes of a real cluster here; prints figures, judges none.
+    #[command(
+        after_help = "Examples:\n  medic-chaos bench                              everything, beside etcd where it is installed\n  medic-chaos bench --only failover --runs 100\n  medic-chaos bench --only commit --clients 1,64,512 --seconds 30 --dir /srv/data\n  medic-chaos bench --json > figures.json"
+    )]
+    Bench(bench::BenchArgs),
     /// One service of the sample fleet (the demo's agents start these).
     Service(fleet::ServiceArgs),
 }
@@ -35,6 +40,7 @@ async fn main() -> ExitCode {
         .init();
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::run(args).await,
+        Command::Bench(args) => bench::run(args).await,
         Command::Service(args) => fleet::run(args).await.map(|()| true),
     };
     match outcome {

@@ -202,7 +202,11 @@ impl Cluster {
         client::connect(&[format!("127.0.0.1:{}", ports.api)], &self.material(user)?).await
     }
 
-    fn material(&self, user: &str) -> anyhow::Result<medic_node::security::Material> {
+    /// Credentials of a user.
+    ///
+    /// # Errors
+    /// When the user has none.
+    pub fn material(&self, user: &str) -> anyhow::Result<medic_node::security::Material> {
         let files = self.tls_files(medic_node::security::Unit::Users, user);
         let now = wall_clock();
         Ok(medic_node::security::load(&files, "local", medic_node::security::Unit::Users, now)?)
