@@ -190,3 +190,31 @@ fn the_readme_names_its_commands() {
         assert!(readme.contains(command), "README.md does not name `{command}`");
     }
 }
+
+/// What dashboards, alerts and the operator's guide look at is what the nodes show.
+#[test]
+fn metrics_that_are_named_exist() {
+    let shown = sources().into_iter().filter(|path| !path.ends_with("tests/tidy.rs"));
+    let shown: String = shown.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let mut files = vec![root().join("docs/OPERATIONS.md")];
+    files.extend(
+        walkdir::WalkDir::new(root().join("deploy"))
+            .into_iter()
+            .map(|entry| entry.unwrap().into_path())
+            .filter(|path| path.extension().is_some_and(|e| e == "yml" || e == "json")),
+    );
+    let (mut seen, mut unknown) = (0, BTreeSet::new());
+    for path in files {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+        for name in text.split(word).filter(|w| w.starts_with("medic_") || w.ends_with("_total")) {
+            let base = ["_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            seen += 1;
+            if !shown.contains(&format!("\"{}\"", base.unwrap_or(name))) {
+                unknown.insert(format!("{}: {name}", path.display()));
+            }
+        }
+    }
+    assert!(seen > 20, "only {seen} names were found: are the files still there?");
+    assert!(unknown.is_empty(), "metrics that no node shows: {unknown:#?}");
+}
