@@ -19,7 +19,7 @@ use medic_state::{
 };
 use tonic::{Status, service::Routes};
 
-use super::{CALL_TIMEOUT, Control, refusal_status};
+use super::{CALL_TIMEOUT, Control, errors::not_found, refusal_status};
 use crate::{door::Identity, metrics::Metric};
 
 /// What an RPC demands.
@@ -100,6 +100,29 @@ impl Grant {
         }
     }
 
+    /// Refuses unless it opens the tenant of this thing; who may not even see it is told that there is
+    /// none.
+    pub(super) fn check_seen(
+        &self,
+        state: &State,
+        tenant: &str,
+        what: impl std::fmt::Display,
+    ) -> Result<(), Status> {
+        if !self.opens(state, tenant) && !state.allows(&self.principal, Read, tenant) {
+            return Err(not_found(what));
+        }
+        self.check(state, tenant)
+    }
+
+    /// Refuses unless it opens some tenant.
+    fn check_any(&self, state: &State) -> Result<(), Status> {
+        if tenants(state).iter().any(|tenant| self.opens(state, tenant)) {
+            Ok(())
+        } else {
+            Err(self.denied("*"))
+        }
+    }
+
     /// Refuses unless it opens this tenant.
     pub(super) fn check(&self, state: &State, tenant: &str) -> Result<(), Status> {
         if self.opens(state, tenant) { Ok(()) } else { Err(self.denied(tenant)) }
@@ -172,14 +195,7 @@ impl Control {
             Some(Access::NotAgents) => Err(Status::permission_denied("not for agents")),
             Some(Access::Tenant(permissions)) => {
                 let grant = grant(permissions);
-                self.fresh(|state| {
-                    if tenants(state).iter().any(|tenant| grant.opens(state, tenant)) {
-                        Ok(())
-                    } else {
-                        Err(grant.denied("*"))
-                    }
-                })
-                .await?;
+                self.fresh(|state| grant.check_any(state)).await?;
                 Ok(grant)
             }
             Some(Access::Everywhere(permission)) => {
@@ -188,6 +204,19 @@ impl Control {
                 Ok(grant)
             }
         }
+    }
+
+    /// Whether a stream may go on: the certificate is good, and the grant still opens the tenant
+    /// (`""`: the cluster), or any where the caller named none.
+    pub(super) fn still(&self, grant: &Grant, tenant: Option<&str>) -> Result<(), Status> {
+        if self.ledger.env().clock.now() >= grant.not_after {
+            let why = "the client certificate has expired; renew it and resume";
+            return Err(Status::unauthenticated(why));
+        }
+        self.ledger.read(|state| match tenant {
+            None => grant.check_any(state),
+            Some(tenant) => grant.check(state, tenant),
+        })
     }
 
     /// Looks at the local state; when that says no, catches up first: it may be old news.

@@ -90,14 +90,19 @@ impl Audit for Control {
         let grant = grant_of(&request)?;
         // Everything up to here, and no further: an export ends.
         let until = self.ledger.linearize().await.map_err(|error| ledger_status(&error))?;
-        self.ledger.read(|state| grant.check(state, ""))?;
+        self.still(&grant, Some(""))?;
         let mut after = request.get_ref().after_index;
         // Two pages ahead of the reader.
         let (sender, receiver) = mpsc::channel(2);
         let control = self.clone();
         tokio::spawn(async move {
             while after < until {
-                let page = match control.records(after).await {
+                // Looked at again for every page: a slow reader must not outlast its right.
+                let read = match control.still(&grant, Some("")) {
+                    Ok(()) => control.records(after).await,
+                    Err(status) => Err(status),
+                };
+                let page = match read {
                     Ok(page) => page,
                     Err(status) => {
                         drop(sender.send(Err(status)).await);

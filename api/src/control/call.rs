@@ -108,7 +108,7 @@ impl Control {
     pub(super) async fn may(&self, grant: &Grant, id: IncidentId) -> Result<(), Status> {
         self.fresh(|state| {
             let incident = state.incidents.get(&id).ok_or_else(|| not_found(id))?;
-            grant.check(state, &incident.tenant)
+            grant.check_seen(state, &incident.tenant, id)
         })
         .await
     }

@@ -134,7 +134,10 @@ impl Control {
         let (mut shown, mut first) = (Vec::with_capacity(bundle.len()), None);
         for (manifest, i) in bundle.iter().zip(0..) {
             let key = manifest.key();
-            let before = copy.manifests.get(&key).cloned();
+            // What is there is shown to those alone who may change it.
+            let tenant = if key.tenant == "*" { "" } else { &key.tenant };
+            let open = grant.opens(&copy, tenant);
+            let before = copy.manifests.get(&key).filter(|_| open).cloned();
             let mut one = applied(manifest, &key, before.as_ref());
             let manifest = manifest.clone();
             let entry = self.ledger.entry_for(
@@ -144,6 +147,7 @@ impl Control {
             );
             let index = copy.applied + 1;
             if let Err(refusal) = copy.apply(index, &entry).answer {
+                (one.created, one.changed) = (false, false);
                 one.refusal = refusal.to_string();
                 first.get_or_insert_with(|| {
                     let status = refusal_status(&refusal);

@@ -86,7 +86,7 @@ impl Remediations for Control {
             Ok(plan) if ask.id.to_ascii_uppercase().starts_with("PLAN-") => {
                 self.fresh(|state| {
                     let saga = state.sagas.get(&plan).ok_or_else(|| not_found(plan))?;
-                    grant.check(state, &saga.tenant)?;
+                    grant.check_seen(state, &saga.tenant, plan)?;
                     Ok(saga.incident.to_string())
                 })
                 .await?

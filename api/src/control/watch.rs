@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The cursor moves over records alone, never over the applied index, so nothing is skipped whatever
-//! the order in which the two appear. Rights are looked at per event:
-//! a role taken away ends the watch, and so does the end of the certificate (with its connection).
+//! the order in which the two appear. Rights are looked at per event, and on every wake when there is
+//! none: a role taken away ends the watch, and so does the end of the certificate.
 
 use std::{pin::Pin, time::Duration};
 
@@ -117,11 +117,9 @@ impl Watcher {
 
     /// Sends the events of the next stored records; says whether there were any records.
     async fn step(&mut self, sender: &Sender) -> Result<bool, Stop> {
+        let tenant = (!self.ask.tenant.is_empty()).then_some(self.ask.tenant.as_str());
+        self.control.still(&self.grant, tenant)?;
         let records = self.control.records(self.cursor).await?;
-        if self.control.ledger.env().clock.now() >= self.grant.not_after {
-            let why = "the client certificate has expired; renew it and resume";
-            return Err(Status::unauthenticated(why).into());
-        }
         let Some(last) = records.last().map(|record| record.index) else { return Ok(false) };
         for stored in records {
             let Record::Audit(record) = stored.record else { continue };

@@ -53,6 +53,23 @@ async fn manifests_are_rehearsed_applied_listed_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_rehearsal_shows_nothing_of_a_tenant_that_is_not_open() {
+    let node = Node::start().await;
+    let mut api = node.user("operator").await.services().manifests();
+    api.apply(apply(&service("default", "web"))).await.unwrap();
+    let mut blue = node.user("blue").await.services().manifests();
+    let mut shown = Vec::new();
+    for name in ["web", "absent"] {
+        let dry = apply(&service("default", name));
+        let dry = pb::ApplyManifestsRequest { dry_run: true, ..dry };
+        let one = blue.apply(dry).await.unwrap().into_inner().manifests.remove(0);
+        assert!(one.before.is_empty() && !one.refusal.is_empty(), "{one:?}");
+        shown.push((one.created, one.changed, one.refusal));
+    }
+    assert_eq!(shown[0], shown[1], "whether it is there cannot be told");
+}
+
+#[tokio::test]
 async fn a_bundle_is_refused_as_a_whole_before_anything_is_applied() {
     let node = Node::start().await;
     let mut api = node.user("operator").await.services().manifests();
@@ -156,7 +173,11 @@ async fn tenants_do_not_see_each_other() {
     let explain = pb::ExplainIncidentRequest { id: ours.clone() };
     assert_eq!(api.explain(explain).await.unwrap().into_inner().incident.unwrap().id, ours);
     let note = pb::AddNoteRequest { id: theirs, note: "hm".to_owned(), ..Default::default() };
-    assert_ne!(api.add_note(note).await.unwrap_err().code(), Code::Ok);
+    assert_eq!(api.add_note(note).await.unwrap_err().code(), Code::NotFound);
+    // Who may look but not touch is told so.
+    let mut viewer = node.user("viewer").await.services().incidents();
+    let note = pb::AddNoteRequest { id: ours.clone(), note: "hm".to_owned(), ..Default::default() };
+    assert_eq!(viewer.add_note(note).await.unwrap_err().code(), Code::PermissionDenied);
     let manifests = services.manifests().list(pb::ListManifestsRequest::default()).await.unwrap();
     assert!(manifests.into_inner().manifests.iter().all(|one| one.tenant == "blue"));
     let global = pb::FreezeRequest {

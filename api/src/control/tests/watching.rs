@@ -1,15 +1,20 @@
 //! Watches: they begin, resume and end where they should.
 
+use std::time::Duration;
+
 use medic_proto::v1::{self as pb, events_response::Kind};
 use medic_raft::{Ledger as _, LedgerExt as _};
 use medic_state::{
-    Command,
+    Command, Timestamp,
     manifest::{Kind as ManifestKind, ManifestKey},
-    rbac::Principal,
+    rbac::{Permission, Principal},
 };
 use tonic::{Code, Streaming};
 
-use crate::testing::Node;
+use crate::{
+    control::{Control, access::Grant},
+    testing::Node,
+};
 
 async fn event(stream: &mut Streaming<pb::EventsResponse>) -> pb::Event {
     loop {
@@ -64,14 +69,8 @@ async fn a_watch_shows_its_own_tenants_alone() {
     }
 }
 
-#[tokio::test]
-async fn a_watch_ends_when_the_role_is_taken_away() {
-    let node = Node::start().await;
-    let mut api = node.user("blue").await.services().watch();
-    let ask = pb::EventsRequest { tenant: "blue".to_owned(), ..Default::default() };
-    let mut live = api.events(ask).await.unwrap().into_inner();
-    node.incident("blue", "shop").await;
-    event(&mut live).await;
+/// Takes the only role of `blue` away.
+async fn take_the_role_away(node: &Node) {
     let key = ManifestKey {
         kind: ManifestKind::RoleBinding,
         tenant: "blue".to_owned(),
@@ -80,12 +79,67 @@ async fn a_watch_ends_when_the_role_is_taken_away() {
     let delete = Command::DeleteManifest(key);
     let entry = node.ledger.entry_for(Principal::user("root"), None, delete);
     node.ledger.propose(entry).await.unwrap().answer.unwrap();
-    let ended = loop {
-        match live.message().await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("it ended without a word"),
-            Err(status) => break status,
+}
+
+/// How a stream ends; it must not go on for long.
+async fn end_of(live: &mut Streaming<pb::EventsResponse>) -> Code {
+    let ended = async {
+        loop {
+            match live.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it ended without a word"),
+                Err(status) => break status.code(),
+            }
         }
     };
-    assert_eq!(ended.code(), Code::PermissionDenied);
+    tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_the_role_is_taken_away() {
+    let node = Node::start().await;
+    let mut api = node.user("blue").await.services().watch();
+    let ask = pb::EventsRequest { tenant: "blue".to_owned(), ..Default::default() };
+    let mut live = api.events(ask).await.unwrap().into_inner();
+    node.incident("blue", "shop").await;
+    event(&mut live).await;
+    take_the_role_away(&node).await;
+    assert_eq!(end_of(&mut live).await, Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_watch_that_waits_for_something_else_ends_with_the_role_too() {
+    let node = Node::start().await;
+    let mut api = node.user("blue").await.services().watch();
+    let mut watches = Vec::new();
+    for tenant in ["", "blue"] {
+        let ask = pb::EventsRequest {
+            tenant: tenant.to_owned(),
+            commands: vec!["Approve".to_owned()],
+            ..Default::default()
+        };
+        watches.push(api.events(ask).await.unwrap().into_inner());
+    }
+    take_the_role_away(&node).await;
+    for live in &mut watches {
+        assert_eq!(end_of(live).await, Code::PermissionDenied);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_only_while_its_right_and_its_certificate_do() {
+    let node = Node::start().await;
+    let control = Control { ledger: node.ledger.clone(), cluster: node.admin.clone() };
+    let permissions: &[Permission] = &[Permission::Read];
+    let grant =
+        Grant { principal: Principal::user("blue"), permissions, not_after: Timestamp(u64::MAX) };
+    let code = |grant: &Grant, tenant| control.still(grant, tenant).map_err(|status| status.code());
+    assert_eq!(code(&grant, Some("blue")), Ok(()));
+    assert_eq!(code(&grant, None), Ok(()));
+    assert_eq!(code(&grant, Some("")), Err(Code::PermissionDenied));
+    let over = Grant { not_after: node.ledger.env().clock.now(), ..grant.clone() };
+    assert_eq!(code(&over, Some("blue")), Err(Code::Unauthenticated));
+    take_the_role_away(&node).await;
+    assert_eq!(code(&grant, Some("blue")), Err(Code::PermissionDenied));
+    assert_eq!(code(&grant, None), Err(Code::PermissionDenied));
 }
