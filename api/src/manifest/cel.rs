@@ -34,6 +34,10 @@ pub const FUNCTIONS: [&str; 13] = [
     "dyn",
 ];
 
+/// Comprehensions within each other. Each multiplies the cost, and conditions are evaluated while the
+/// state is being read; what conditions may name are flat maps, so one level says all there is to say.
+const MAX_NESTED: usize = 1;
+
 /// What is wrong with a condition, and where in it (line and column from 1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BadCondition {
@@ -66,7 +70,8 @@ pub(super) fn check(source: &str, variables: &[&str]) -> Vec<BadCondition> {
                 .collect();
         }
     };
-    let mut walk = Walk { variables, bound: Vec::new(), seen: BTreeSet::new(), found: Vec::new() };
+    let mut walk =
+        Walk { variables, bound: Vec::new(), nested: 0, seen: BTreeSet::new(), found: Vec::new() };
     walk.expression(program.expression());
     let info = program.source_info();
     walk.found
@@ -90,6 +95,8 @@ struct Walk<'a> {
     variables: &'a [&'a str],
     /// Variables of the comprehensions around.
     bound: Vec<String>,
+    /// Bodies of comprehensions around.
+    nested: usize,
     seen: BTreeSet<String>,
     found: Vec<(u64, String)>,
 }
@@ -107,6 +114,11 @@ impl Walk<'_> {
             Expr::Comprehension(over) => {
                 self.expression(&over.iter_range);
                 self.expression(&over.accu_init);
+                if self.nested == MAX_NESTED {
+                    let message = "all, exists, exists_one, map and filter do not nest".to_owned();
+                    return self.found.push((node.id, message));
+                }
+                self.nested += 1;
                 let depth = self.bound.len();
                 self.bound.extend([over.iter_var.clone(), over.accu_var.clone()]);
                 self.bound.extend(over.iter_var2.clone());
@@ -114,6 +126,7 @@ impl Walk<'_> {
                     self.expression(part);
                 }
                 self.bound.truncate(depth);
+                self.nested -= 1;
             }
             Expr::List(list) => list.elements.iter().for_each(|item| self.expression(item)),
             Expr::Map(map) => map.entries.iter().for_each(|entry| self.entry(&entry.expr)),
@@ -182,6 +195,14 @@ mod tests {
         assert_eq!((found[0].0, found[0].1), (2, 3));
         assert!(found[0].2.contains("unknown variable `taget`; did you mean `target`?"));
         assert!(found[1].2.contains("unknown function `siz`; did you mean `size`?"));
+    }
+
+    #[test]
+    fn a_condition_cannot_cost_more_than_its_length() {
+        let inner = "[1, 2].all(x, [1, 2].exists(y, x < y))";
+        let found = wrong(inner);
+        assert!(found.len() == 1 && found[0].2.contains("do not nest"), "{found:?}");
+        assert_eq!(wrong("[1, 2].map(x, x + 1).filter(x, x > 1).exists(x, x == 3)"), []);
     }
 
     #[test]

@@ -209,6 +209,13 @@ fn the_same_manifest_twice_is_refused() {
 }
 
 #[test]
+fn aliases_cannot_make_a_short_text_long() {
+    let text = format!("a: &x \"{}\"\nb: [{}]", "x".repeat(100_000), "*x,".repeat(50));
+    let found = problems(&text);
+    assert!(found[0].contains("aliases copy more than"), "{found:?}");
+}
+
+#[test]
 fn hostile_texts_end_soon() {
     let laughs = (1..30).fold("a0: &a0 [x, x]\n".to_owned(), |text, i| {
         let p = i - 1;

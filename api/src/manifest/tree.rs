@@ -1,7 +1,7 @@
 //! YAML text to a tree whose every node knows where it stands.
 //!
 //! Limits hold while the tree grows, so that a hostile text costs no more than a long honest one.
-//! Aliases are copied (and counted) as they are met; tags and merge keys have no meaning here.
+//! Aliases are counted, nodes and bytes, and then copied as they are met; tags and merge keys have no meaning here.
 //! JSON is a subset of YAML and takes the same way.
 
 use std::{borrow::Cow, collections::HashMap};
@@ -94,11 +94,16 @@ impl Node {
         (node, true)
     }
 
-    fn count(&self) -> usize {
-        1 + match &self.value {
-            Value::Scalar { .. } => 0,
-            Value::Seq(items) => items.iter().map(Self::count).sum(),
-            Value::Map(entries) => entries.iter().map(|(_, node)| node.count()).sum(),
+    /// What a copy of it takes: nodes, and bytes of text.
+    fn weight(&self) -> (usize, usize) {
+        let add = |a: (usize, usize), b: (usize, usize)| (a.0 + b.0, a.1 + b.1);
+        match &self.value {
+            Value::Scalar { text, .. } => (1, text.len()),
+            Value::Seq(items) => items.iter().map(Self::weight).fold((1, 0), add),
+            Value::Map(entries) => entries
+                .iter()
+                .map(|(key, node)| add((0, key.text.len()), node.weight()))
+                .fold((1, 0), add),
         }
     }
 }
@@ -143,12 +148,14 @@ struct Builder<'p, 'input> {
     parser: &'p mut Parser<'input, StrInput<'input>>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
+    /// Of text that aliases have copied.
+    copied_bytes: usize,
     duplicates: Vec<Malformed>,
 }
 
 impl<'p, 'input> Builder<'p, 'input> {
     fn new(parser: &'p mut Parser<'input, StrInput<'input>>) -> Self {
-        Self { parser, anchors: HashMap::new(), nodes: 0, duplicates: Vec::new() }
+        Self { parser, anchors: HashMap::new(), nodes: 0, copied_bytes: 0, duplicates: Vec::new() }
     }
 
     /// The document's root; `None` when it is empty.
@@ -196,12 +203,19 @@ impl<'p, 'input> Builder<'p, 'input> {
                 (Value::Map(self.entries(depth)?), anchor)
             }
             Event::Alias(anchor) => {
-                let copy = self.anchors.get(&anchor).cloned().ok_or_else(|| Malformed {
+                let inside_itself = || Malformed {
                     at,
                     message: "an alias refers to an anchor that contains it".into(),
-                })?;
-                self.grow(copy.count(), at)?;
-                return Ok(copy);
+                };
+                // Paid for before it is copied.
+                let (nodes, bytes) = self.anchors.get(&anchor).ok_or_else(inside_itself)?.weight();
+                self.grow(nodes, at)?;
+                self.copied_bytes += bytes;
+                if self.copied_bytes > MAX_BYTES {
+                    let message = format!("aliases copy more than {MAX_BYTES} bytes of text");
+                    return Err(Malformed { at, message });
+                }
+                return self.anchors.get(&anchor).cloned().ok_or_else(inside_itself);
             }
             other => return Err(Malformed { at, message: format!("unexpected {other:?}") }),
         };
