@@ -14,7 +14,7 @@ use medic_raft::LedgerExt as _;
 use medic_state::{Command, command::MarkAgent};
 use tokio::time::Instant;
 
-use super::{FleetHub, session::lock};
+use super::FleetHub;
 
 /// Between two looks.
 const ROUND: Duration = Duration::from_secs(1);
@@ -74,12 +74,14 @@ pub(super) async fn keep_marked(hub: Weak<FleetHub>) {
 
 /// What the state says otherwise than this hub sees it.
 fn differences(hub: &Arc<FleetHub>) -> Vec<MarkAgent> {
-    let here: BTreeMap<String, (String, String)> = lock(&hub.sessions)
-        .values()
+    let sessions = hub.sessions();
+    let here: BTreeMap<String, (String, String)> = sessions
+        .iter()
         .filter(|session| session.since.elapsed() >= SETTLE)
         .map(|s| (s.agent.clone(), (s.region.clone(), s.version.clone())))
         .collect();
-    let connected: std::collections::BTreeSet<String> = hub.agents().into_iter().collect();
+    let connected: std::collections::BTreeSet<&str> =
+        sessions.iter().map(|session| session.agent.as_str()).collect();
     hub.ledger.read(|state| {
         let come = here.iter().filter_map(|(agent, (region, version))| {
             let same = state.agents.get(agent).is_some_and(|known| {
@@ -95,7 +97,7 @@ fn differences(hub: &Arc<FleetHub>) -> Vec<MarkAgent> {
         let gone = state
             .agents
             .iter()
-            .filter(|(agent, known)| known.node.is_some() && !connected.contains(*agent))
+            .filter(|(agent, known)| known.node.is_some() && !connected.contains(agent.as_str()))
             .map(|(agent, known)| MarkAgent {
                 agent: agent.clone(),
                 node: None,

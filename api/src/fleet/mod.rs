@@ -19,7 +19,7 @@ mod serve;
 mod session;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
@@ -27,6 +27,7 @@ use std::{
     time::Duration,
 };
 
+use dashmap::{DashMap, mapref::entry::Entry};
 use medic_proto::fleet::v1::{self as wire, query_answer};
 use medic_raft::{Ledger, LedgerExt as _};
 use medic_state::{NodeId, rbac::Principal, symptom::Target};
@@ -36,6 +37,7 @@ use tokio::{
 };
 
 use declaration::Declarations;
+use prost::Message as _;
 use session::{Session, lock};
 
 /// How often an agent reports.
@@ -53,6 +55,9 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Outcomes that nobody waited for, and how long they are kept. The agent's journal keeps them too.
 const LATE_MAX: usize = 1_024;
 const LATE_KEPT: Duration = Duration::from_secs(600);
+/// Bytes of one late outcome or of one instance's status; an honest one has some hundred. With the
+/// bounds on their number, what agents can make a node remember is bounded.
+const KEPT_BYTES_MAX: usize = 16 * 1024;
 /// Manifests are looked at this often at most, however fast the log grows.
 const DECLARE_EVERY: Duration = Duration::from_millis(100);
 
@@ -76,18 +81,27 @@ pub enum FleetError {
 /// Finds who speaks in what the door put into the request.
 type Identify = dyn Fn(&tonic::Extensions) -> Result<Principal, tonic::Status> + Send + Sync;
 
+/// An outcome that nobody waited for, and who said it.
+struct Late {
+    at: Instant,
+    agent: String,
+    outcome: wire::OrderOutcome,
+}
+
 /// All agents that are connected to this node.
 pub struct FleetHub {
     node: NodeId,
     cluster_id: String,
     ledger: Arc<dyn Ledger>,
     identify: Box<Identify>,
-    sessions: Mutex<BTreeMap<String, Arc<Session>>>,
+    /// Read by every probe, order and report at once: one lock per shard of the map. A guard is
+    /// never held across an await, nor while another is taken.
+    sessions: DashMap<String, Arc<Session>>,
     /// Changes whenever a session comes or goes.
     changed: watch::Sender<u64>,
-    seen: Mutex<BTreeMap<Target, (wire::InstanceStatus, Instant)>>,
+    seen: DashMap<Target, (wire::InstanceStatus, Instant)>,
     declarations: Mutex<Arc<Declarations>>,
-    late: Mutex<VecDeque<(Instant, wire::OrderOutcome)>>,
+    late: Mutex<VecDeque<Late>>,
     serial: AtomicU64,
 }
 
@@ -125,9 +139,9 @@ impl FleetHub {
             cluster_id,
             ledger,
             identify: Box::new(identify),
-            sessions: Mutex::default(),
+            sessions: DashMap::new(),
             changed: watch::Sender::new(0),
-            seen: Mutex::default(),
+            seen: DashMap::new(),
             declarations: Mutex::default(),
             late: Mutex::default(),
             serial: AtomicU64::new(0),
@@ -203,8 +217,8 @@ impl FleetHub {
     async fn session(&self, agent: &str, deadline: Instant) -> Option<Arc<Session>> {
         let mut changed = self.changed.subscribe();
         loop {
-            if let Some(session) = lock(&self.sessions).get(agent) {
-                return Some(Arc::clone(session));
+            if let Some(session) = self.sessions.get(agent).map(|found| Arc::clone(&found)) {
+                return Some(session);
             }
             if !matches!(timeout_at(deadline, changed.changed()).await, Ok(Ok(()))) {
                 return None;
@@ -212,41 +226,55 @@ impl FleetHub {
         }
     }
 
-    /// An outcome that came after its order had been given up.
+    /// An outcome that came after its order had been given up, as told by the agent that was ordered:
+    /// another's word about this key counts for nothing.
     #[must_use]
-    pub fn late_outcome(&self, key: &str) -> Option<wire::OrderOutcome> {
+    pub fn late_outcome(&self, agent: &str, key: &str) -> Option<wire::OrderOutcome> {
         let late = lock(&self.late);
-        late.iter().rev().find(|(_, outcome)| outcome.key == key).map(|(_, o)| o.clone())
+        let theirs = |late: &&Late| late.agent == agent && late.outcome.key == key;
+        late.iter().rev().find(theirs).map(|late| late.outcome.clone())
     }
 
     /// What was last reported about an instance, and how long ago by this node's monotonic clock.
     #[must_use]
     pub fn status(&self, target: &Target) -> Option<(wire::InstanceStatus, Duration)> {
-        lock(&self.seen).get(target).map(|(status, at)| (status.clone(), at.elapsed()))
+        self.seen.get(target).map(|seen| (seen.0.clone(), seen.1.elapsed()))
     }
 
     /// Whether the agent is connected to this node and was heard within [`SILENCE`].
     #[must_use]
     pub fn connected(&self, agent: &str) -> bool {
-        lock(&self.sessions).contains_key(agent)
+        self.sessions.contains_key(agent)
     }
 
-    /// Names of all connected agents.
+    /// Names of all connected agents, sorted.
     #[must_use]
     pub fn agents(&self) -> Vec<String> {
-        lock(&self.sessions).keys().cloned().collect()
+        self.sessions().into_iter().map(|session| session.agent.clone()).collect()
+    }
+
+    /// All sessions, by the agents' names: what follows from them must not depend on hashes.
+    fn sessions(&self) -> Vec<Arc<Session>> {
+        let mut all: Vec<_> = self.sessions.iter().map(|found| Arc::clone(found.value())).collect();
+        all.sort_by(|a, b| a.agent.cmp(&b.agent));
+        all
     }
 
     /// Lets an agent in; its earlier session, if any, ends.
     fn admit(&self, session: Session) -> Result<Arc<Session>, tonic::Status> {
         let session = Arc::new(session);
-        let replaced = {
-            let mut sessions = lock(&self.sessions);
-            if sessions.len() >= AGENTS_MAX && !sessions.contains_key(&session.agent) {
+        // Counted before: the map must not be asked for its size while one of its guards is held.
+        let full = self.sessions.len() >= AGENTS_MAX;
+        let replaced = match self.sessions.entry(session.agent.clone()) {
+            Entry::Occupied(mut taken) => Some(taken.insert(Arc::clone(&session))),
+            Entry::Vacant(_) if full => {
                 let full = format!("{AGENTS_MAX} agents are connected to this node already");
                 return Err(tonic::Status::resource_exhausted(full));
             }
-            sessions.insert(session.agent.clone(), Arc::clone(&session))
+            Entry::Vacant(free) => {
+                free.insert(Arc::clone(&session));
+                None
+            }
         };
         if let Some(replaced) = replaced {
             tracing::info!(agent = session.agent, "a newer connection replaces the agent's last");
@@ -259,10 +287,8 @@ impl FleetHub {
     /// Forgets a session, unless a newer one has replaced it.
     fn depart(&self, session: &Session) {
         session.close();
-        let mut sessions = lock(&self.sessions);
-        if sessions.get(&session.agent).is_some_and(|now| now.serial == session.serial) {
-            sessions.remove(&session.agent);
-            drop(sessions);
+        let own = |_: &String, now: &Arc<Session>| now.serial == session.serial;
+        if self.sessions.remove_if(&session.agent, own).is_some() {
             tracing::info!(agent = session.agent, "agent disconnected");
             self.changed.send_modify(|count| *count += 1);
         }
@@ -276,25 +302,35 @@ impl FleetHub {
     fn reported(&self, agent: &str, report: wire::Report) {
         let declarations = Arc::clone(&lock(&self.declarations));
         let now = Instant::now();
-        let mut seen = lock(&self.seen);
         for status in report.instances {
             let Some(key) = &status.key else { continue };
             let target = target_of(key);
-            if declarations.runs(agent, &target) {
-                seen.insert(target, (status, now));
+            if !declarations.runs(agent, &target) {
+                continue;
             }
+            let bytes = status.encoded_len();
+            if bytes > KEPT_BYTES_MAX {
+                tracing::warn!(agent, %target, bytes, "a status above {KEPT_BYTES_MAX} bytes is left out");
+                continue;
+            }
+            self.seen.insert(target, (status, now));
         }
     }
 
-    fn keep_late(&self, outcome: wire::OrderOutcome) {
-        let now = Instant::now();
+    fn keep_late(&self, agent: &str, outcome: wire::OrderOutcome) {
+        let bytes = outcome.encoded_len();
+        if bytes > KEPT_BYTES_MAX {
+            tracing::warn!(agent, bytes, "a late outcome above {KEPT_BYTES_MAX} bytes is not kept");
+            return;
+        }
+        let at = Instant::now();
         let mut late = lock(&self.late);
         while late.len() >= LATE_MAX
-            || late.front().is_some_and(|(at, _)| now.duration_since(*at) > LATE_KEPT)
+            || late.front().is_some_and(|late| at.duration_since(late.at) > LATE_KEPT)
         {
             late.pop_front();
         }
-        late.push_back((now, outcome));
+        late.push_back(Late { at, agent: agent.to_owned(), outcome });
     }
 
     /// Builds the declarations anew if Service manifests changed, and tells the agents concerned.
@@ -305,9 +341,8 @@ impl FleetHub {
             .read(|state| (declaration::stamp(state) != known).then(|| declaration::build(state)));
         let Some(built) = built.map(Arc::new) else { return };
         *lock(&self.declarations) = Arc::clone(&built);
-        lock(&self.seen).retain(|target, _| built.anybody_runs(target));
-        let sessions: Vec<_> = lock(&self.sessions).values().cloned().collect();
-        for session in sessions {
+        self.seen.retain(|target, _| built.anybody_runs(target));
+        for session in self.sessions() {
             self.declare_to(&session);
         }
     }

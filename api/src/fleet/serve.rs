@@ -72,7 +72,7 @@ impl FleetHub {
             agent_message::Kind::Report(report) => self.reported(&session.agent, report),
             agent_message::Kind::Outcome(outcome) => {
                 if !session.finished(&outcome) {
-                    self.keep_late(outcome);
+                    self.keep_late(&session.agent, outcome);
                 }
             }
             agent_message::Kind::Answer(answer) => session.answered(answer),

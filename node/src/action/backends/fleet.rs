@@ -93,7 +93,7 @@ impl FleetWorld {
 
     /// The outcome that came in after its order had been given up here.
     fn late(&self, order: &Order) -> Option<Outcome> {
-        let late = self.hub.late_outcome(&order.key.to_string())?;
+        let late = self.hub.late_outcome(&order.agent, &order.key.to_string())?;
         match outcome(late.result.filter(|_| late.attempt == order.attempt)?) {
             ActResult::Outcome(known @ (Outcome::Done(_) | Outcome::Failed { .. })) => Some(known),
             ActResult::Outcome(Outcome::Unknown { .. }) | ActResult::RefusedFence(_) => None,

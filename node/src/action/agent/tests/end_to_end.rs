@@ -345,7 +345,7 @@ async fn an_order_outlives_a_lost_connection_under_the_same_key() {
     second.say(outcome(1)).await;
     second.say(outcome(2)).await;
     assert_eq!(asked.await.unwrap().unwrap(), result);
-    assert_eq!(node.hub.late_outcome("k").unwrap().attempt, 1);
+    assert_eq!(node.hub.late_outcome(AGENT, "k").unwrap().attempt, 1);
 }
 
 #[tokio::test]
@@ -372,6 +372,20 @@ async fn an_agent_speaks_only_of_its_own_instances() {
     node.sees(|_| true).await;
     let other = Target { instance: "someone-elses".to_owned(), ..target() };
     assert!(node.hub.status(&other).is_none());
+    let said = |key: &str, reason: String| {
+        let failed = wire::Failed { reason, retryable: false };
+        agent_message::Kind::Outcome(wire::OrderOutcome {
+            key: key.to_owned(),
+            fence: 1,
+            attempt: 1,
+            result: Some(wire::Result { kind: Some(Kind::Failed(failed)) }),
+        })
+    };
+    agent.say(said("huge", "x".repeat(1 << 20))).await;
+    agent.say(said("k", "forged".to_owned())).await;
+    until(|| node.hub.late_outcome(AGENT, "k")).await;
+    assert_eq!(node.hub.late_outcome("host-2", "k"), None, "another's order is not its to end");
+    assert_eq!(node.hub.late_outcome(AGENT, "huge"), None, "what agents say is bounded in memory");
 }
 
 impl Drop for Node {
