@@ -60,11 +60,19 @@ impl<'a> Subject<'a> {
     }
 }
 
+/// Parameters that name their subject so, and in no other way.
+fn named(mut params: CertificateParams, says: &[(DnType, &str)]) -> CertificateParams {
+    params.distinguished_name = DistinguishedName::new();
+    for (kind, text) in says {
+        params.distinguished_name.push(kind.clone(), *text);
+    }
+    params
+}
+
 impl Pki {
     pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, "test authority");
+        let mut params =
+            named(CertificateParams::default(), &[(DnType::CommonName, "test authority")]);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         let key = KeyPair::generate().unwrap();
         let ca_pem = params.self_signed(&key).unwrap().pem();
@@ -73,11 +81,12 @@ impl Pki {
 
     pub(crate) fn issue(&self, subject: &Subject<'_>) -> Issued {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let mut params = CertificateParams::new(names).unwrap();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, subject.name);
-        params.distinguished_name.push(DnType::OrganizationName, subject.cluster);
-        params.distinguished_name.push(DnType::OrganizationalUnitName, subject.unit);
+        let says = [
+            (DnType::CommonName, subject.name),
+            (DnType::OrganizationName, subject.cluster),
+            (DnType::OrganizationalUnitName, subject.unit),
+        ];
+        let mut params = named(CertificateParams::new(names).unwrap(), &says);
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         if subject.expired {
