@@ -128,6 +128,8 @@ pub struct Driver {
 struct Job {
     order: Order,
     safety: SafetyClass,
+    /// Whether all probes of the target were good when the plan was made; `None`: not seen.
+    served_before: Option<bool>,
 }
 
 impl Driver {
@@ -250,7 +252,8 @@ impl Driver {
             timeout: planned.timeout,
             trace,
         };
-        Ok(Job { order, safety })
+        let served_before = resume::served_before(&saga.plan.baseline, &order.target);
+        Ok(Job { order, safety, served_before })
     }
 
     /// Waits until the act may be sent; gives the reason when it never may.

@@ -9,9 +9,9 @@
 //! Acts that no agent stands behind (webhooks) are waited out in every class: an earlier one that is
 //! still under way must not land behind a later one.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use medic_state::{Fence, manifest::SafetyClass, saga::Outcome};
+use medic_state::{Fence, manifest::SafetyClass, saga::Outcome, symptom::Target};
 use tokio::time::Instant;
 
 use super::{DriveError, Driver, Job};
@@ -102,13 +102,7 @@ impl Driver {
         let seen = self.world.observe(&job.order.target).await;
         let good = seen.probes.values().filter(|good| **good).count();
         let all = seen.probes.len();
-        let as_wanted = match leaves_serving(&job.order.action.name) {
-            Some(_) if all == 0 => None,
-            Some(true) if good == all => Some(true),
-            Some(false) if good == 0 => Some(true),
-            Some(_) => Some(false),
-            None => None,
-        };
+        let as_wanted = told_by_the_world(&job.order.action.name, (good, all), job.served_before);
         let what = format!("{good} of {all} probes of {} are good", job.order.target);
         match as_wanted {
             Some(true) => Ok(Outcome::Done([("observed".to_owned(), what)].into())),
@@ -147,6 +141,34 @@ fn unknown(from: Fence, why: &str) -> Outcome {
     Outcome::Unknown { reason }
 }
 
+/// Whether all probes of the target were good when the plan was made.
+pub(super) fn served_before(baseline: &BTreeMap<String, String>, target: &Target) -> Option<bool> {
+    let suffix = format!("@{target}");
+    let mut seen = baseline
+        .iter()
+        .filter(|(key, _)| key.starts_with("probe.") && key.ends_with(&suffix))
+        .map(|(_, value)| value == "1")
+        .peekable();
+    seen.peek()?;
+    Some(seen.all(|good| good))
+}
+
+/// Whether so many good probes of all say that the action was done, or that it was not; `None`: they
+/// tell nothing. One that served before and serves now may have been restarted in between, or not.
+fn told_by_the_world(
+    action: &str,
+    (good, all): (usize, usize),
+    served_before: Option<bool>,
+) -> Option<bool> {
+    let wanted = leaves_serving(action).filter(|_| all > 0)?;
+    let as_wanted = if wanted { good == all } else { good == 0 };
+    let a_change = action != "process.restart" || served_before == Some(false);
+    match as_wanted {
+        true => a_change.then_some(true),
+        false => Some(false),
+    }
+}
+
 /// Whether an instance serves once the action is done; `None`: that depends, and looking at it does
 /// not tell.
 fn leaves_serving(action: &str) -> Option<bool> {
@@ -154,5 +176,45 @@ fn leaves_serving(action: &str) -> Option<bool> {
         "process.start" | "process.restart" | "scale.out" => Some(true),
         "process.stop" | "scale.in" => Some(false),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn what_serves_as_before_says_nothing_about_a_restart() {
+        let told = |action, good, before| told_by_the_world(action, (good, 2), before);
+        assert_eq!(told("process.restart", 2, Some(false)), Some(true));
+        assert_eq!(told("process.restart", 2, Some(true)), None);
+        assert_eq!(told("process.restart", 2, None), None, "no data is no proof");
+        assert_eq!(told("process.restart", 1, Some(true)), Some(false));
+        assert_eq!(told("process.start", 2, Some(true)), Some(true), "a state, not a change");
+        assert_eq!(told("process.stop", 0, Some(true)), Some(true));
+        assert_eq!(told("process.stop", 1, None), Some(false));
+        assert_eq!(told("config.restore", 2, Some(false)), None);
+        assert_eq!(told_by_the_world("process.restart", (0, 0), Some(false)), None);
+    }
+
+    #[test]
+    fn the_baseline_is_read_per_target() {
+        let target = |instance: &str| Target {
+            tenant: "default".to_owned(),
+            service: "web".to_owned(),
+            instance: instance.to_owned(),
+        };
+        let key = |name: &str, instance| format!("{name}@{}", target(instance));
+        let baseline = BTreeMap::from([
+            (key("probe.http_ok", "a"), "1".to_owned()),
+            (key("probe.tcp_ok", "a"), "0".to_owned()),
+            (key("probe.http_ok", "b"), "1".to_owned()),
+            (key("metric.errors", "c"), "1".to_owned()),
+        ]);
+        assert_eq!(served_before(&baseline, &target("a")), Some(false));
+        assert_eq!(served_before(&baseline, &target("b")), Some(true));
+        assert_eq!(served_before(&baseline, &target("c")), None);
     }
 }
