@@ -10,7 +10,7 @@
 //! score = Σ weight·score / Σ weight over the checks that could be told; functional weighs 0.4.
 
 use medic_state::{
-    Millis, Ppm,
+    Millis, Ppm, Timestamp,
     manifest::NoData,
     saga::{Check, Verdict, VerdictValue},
 };
@@ -18,13 +18,15 @@ use medic_state::{
 use super::{
     AssessError, AssessInput, Assessment,
     checks::{self, Checked, latest},
-    expectations::{Expectation, LAG, expectation, hold},
+    expectations::{Expectation, Held, LAG, expectation, hold},
 };
 
 /// The expectation weighs as much as the other checks together, nearly.
 const FUNCTIONAL: f64 = 0.40;
 /// Within it, what the expectation says; the rest is the share of good probes.
 const EXPECTED: f64 = 0.7;
+/// Agents dial again within three seconds, and probes take up to five.
+const RECONNECT: Millis = Millis(10_000);
 /// A score must be above this to pass.
 const PASS: f64 = 0.8;
 
@@ -34,12 +36,11 @@ pub(super) fn assess(input: &AssessInput<'_>) -> Result<Assessment, AssessError>
     let since = input.saga.verifying_since.ok_or(AssessError::NotVerifying(input.saga.id))?;
     // A new leader starts with an empty history, and the law's time may run ahead of this clock.
     let first = input.history.first().map_or(input.now, |sample| sample.observation.at);
-    let watched = input.now.since(first);
-    let elapsed = input.now.since(since).max(watched);
-    let enough = watched >= Millis(verify.hold.0.saturating_add(5_000)).min(verify.timeout);
-    let time_is_up = elapsed >= verify.timeout && enough;
-
+    let looked = input.now.since(first);
+    let elapsed = input.now.since(since).max(looked);
     let held = hold(input.saga, input.history)?;
+    let enough = seen_enough(input, &held, looked);
+    let time_is_up = elapsed >= verify.timeout && enough;
     let stated = expectation(&held, verify.hold);
     match &stated {
         Expectation::Held => {}
@@ -61,6 +62,21 @@ pub(super) fn assess(input: &AssessInput<'_>) -> Result<Assessment, AssessError>
         return Ok(Assessment::Wait);
     }
     Ok(Assessment::Verdict(verdict(input, &checks)))
+}
+
+/// Whether the samples are a fair chance to see the expectation held: as long as it takes, counted
+/// from when every target could be told about. A leader that has just taken over may have to wait for
+/// agents to dial it; it does so for [`RECONNECT`] beyond that, and no longer.
+fn seen_enough(input: &AssessInput<'_>, held: &[Held], looked: Millis) -> bool {
+    let verify = &input.saga.plan.verify;
+    let fair = Millis(verify.hold.0.saturating_add(5_000)).min(verify.timeout);
+    let told_since = held.iter().map(|held| held.first_told).try_fold(None, |latest, told| {
+        told.map(|told| latest.map_or(Some(told), |latest: Timestamp| Some(latest.max(told))))
+    });
+    match told_since.flatten() {
+        Some(told_since) => input.now.since(told_since) >= fair,
+        None => looked.0 >= fair.0.saturating_add(RECONNECT.0),
+    }
 }
 
 fn functional(input: &AssessInput<'_>, stated: &Expectation) -> Checked {

@@ -34,6 +34,8 @@ pub(super) struct Held {
     pub(super) for_: Millis,
     /// Whether it was false lately.
     pub(super) false_lately: bool,
+    /// When it could first be told, of the samples kept.
+    pub(super) first_told: Option<Timestamp>,
 }
 
 /// What all targets' samples say.
@@ -121,8 +123,17 @@ pub(super) fn hold(saga: &Saga, history: &[Sample]) -> Result<Vec<Held>, AssessE
         .map(|target| {
             let before = before(saga, target);
             let samples = history.iter().rev().filter(|sample| sample.target == *target);
-            one(&condition, &before, target, (verify.hold, enough), samples)
-                .map_err(|error| bad(error.to_string()))
+            let mut held = one(&condition, &before, target, (verify.hold, enough), samples)
+                .map_err(|error| bad(error.to_string()))?;
+            for sample in history.iter().filter(|sample| sample.target == *target) {
+                let told = answer(&condition, &before, &sample.observation)
+                    .map_err(|error| bad(error.to_string()))?;
+                if !matches!(told, Truth::NoData(_)) {
+                    held.first_told = Some(sample.observation.at);
+                    break;
+                }
+            }
+            Ok(held)
         })
         .collect()
 }
@@ -140,6 +151,7 @@ fn one<'a>(
         latest: Truth::NoData("nothing was seen".to_owned()),
         for_: Millis(0),
         false_lately: false,
+        first_told: None,
     };
     let mut newest: Option<Timestamp> = None;
     let mut unbroken = true;

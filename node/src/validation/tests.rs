@@ -189,6 +189,25 @@ fn no_data_is_inconclusive_or_failed_but_never_passed() {
 }
 
 #[test]
+fn a_new_leader_has_a_fair_chance_to_see_before_the_time_is_up() {
+    let state = fleet();
+    let mut saga = restart(&["orders-1"], "probe.http_ok == 1.0", &[]);
+    (saga.plan.verify.timeout, saga.plan.verify.hold) = (Millis(4_000), Millis(2_000));
+    // Agents have yet to dial it; the plan's own time was up before it took office.
+    saga.verifying_since = Some(Timestamp(T0.0 - 60_000));
+    let mut seen = vec![nothing(); 10];
+    assert_eq!(at_the_end(&state, &saga, &looks("orders-1", &seen)), Assessment::Wait);
+    seen.extend([good(&[]), good(&[])]);
+    assert_eq!(at_the_end(&state, &saga, &looks("orders-1", &seen)), Assessment::Wait);
+    seen.push(good(&[]));
+    let found = verdict(at_the_end(&state, &saga, &looks("orders-1", &seen)));
+    assert_eq!(found.value, VerdictValue::Passed, "{found:#?}");
+    // One that never sees anything comes to an end all the same.
+    let found = verdict(at_the_end(&state, &saga, &looks("orders-1", &vec![nothing(); 15])));
+    assert_eq!(found.value, VerdictValue::Inconclusive, "{found:#?}");
+}
+
+#[test]
 fn baseline_and_delta_are_of_each_target() {
     let state = fleet();
     let baseline = [("metric.memory@users/users-1", "90"), ("metric.memory@users/users-2", "50")];
