@@ -21,6 +21,9 @@ use std::{
 use medic_state::{Millis, NodeId, Ppm, decision::ThresholdOverrides};
 use serde::{Deserialize, Deserializer};
 
+/// Trends are looked at over hours at the most: no prediction reaches further than a day.
+const LEAD_MAX: Millis = Millis::from_secs(86_400);
+
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -176,11 +179,13 @@ impl Default for RaftTimings {
 pub struct DetectionConfig {
     /// Time between scrapes where a service does not say. `DETECTION_INTERVAL`, in seconds.
     pub interval: Millis,
+    /// A limit that will be reached within this time is reported before it is.
+    pub lead: Millis,
 }
 
 impl Default for DetectionConfig {
     fn default() -> Self {
-        Self { interval: Millis::from_secs(5) }
+        Self { interval: Millis::from_secs(5), lead: Millis::from_secs(600) }
     }
 }
 
@@ -333,6 +338,9 @@ impl NodeConfig {
         }
         if self.detection.interval < Millis(100) {
             return bad("detection.interval", "is at least 100ms");
+        }
+        if !(Millis::from_secs(10)..=LEAD_MAX).contains(&self.detection.lead) {
+            return bad("detection.lead", "is from 10s to 24h");
         }
         Ok(())
     }

@@ -41,6 +41,15 @@ pub struct ShardsConfig {
     pub interval: Duration,
 }
 
+impl ShardsConfig {
+    /// With slower elections, silence means less.
+    #[must_use]
+    pub fn for_elections_of(election_max: Duration) -> Self {
+        let least = Self::default();
+        Self { dead_after: least.dead_after.max(election_max * 5), ..least }
+    }
+}
+
 impl Default for ShardsConfig {
     fn default() -> Self {
         Self { dead_after: Duration::from_millis(1_500), interval: Duration::from_millis(250) }
@@ -59,10 +68,12 @@ pub async fn run(
     loop {
         let now = *leadership.borrow_and_update();
         if now.me {
-            let (term, since) = *leading_since.get_or_insert((now.term, Instant::now()));
-            if term != now.term {
-                leading_since = Some((now.term, Instant::now()));
-            }
+            // A new term is a new beginning, even when this node led the last one too.
+            let since = match leading_since {
+                Some((term, since)) if term == now.term => since,
+                _ => Instant::now(),
+            };
+            leading_since = Some((now.term, since));
             let status = admin.status();
             if let Err(error) = once(ledger.as_ref(), &status.members, since, config).await {
                 tracing::debug!(%error, "shards are not assigned this time");
@@ -322,6 +333,13 @@ mod tests {
         }
         assert_eq!(settle(&mut cluster, 1), 16, "it gets its share back");
         assert_eq!(loads(&cluster), BTreeMap::from([(2, 16), (3, 16), (4, 16), (5, 16)]));
+    }
+
+    #[test]
+    fn slower_elections_make_silence_mean_less() {
+        let dead_after = |ms| ShardsConfig::for_elections_of(Duration::from_millis(ms)).dead_after;
+        assert_eq!(dead_after(300), Duration::from_millis(1_500));
+        assert_eq!(dead_after(1_000), Duration::from_millis(5_000));
     }
 
     #[test]

@@ -43,7 +43,16 @@ fn a_short_file_is_enough() {
     assert_eq!(config.members[&NodeId(2)], "127.0.0.1:7451");
     assert_eq!(config.api_addr(), "127.0.0.1:7440");
     assert_eq!(config.detection.interval, Millis::from_secs(5));
+    assert_eq!(config.detection.lead, Millis::from_secs(600));
     assert_eq!(config.overrides(), ThresholdOverrides::default());
+}
+
+#[test]
+fn how_early_a_prediction_is_told_can_be_chosen() {
+    let with = |lead: &str| load(&format!("{GOOD}[detection]\nlead = \"{lead}\"\n"), &[]);
+    assert_eq!(with("2h").unwrap().detection.lead, Millis::from_secs(7_200));
+    assert!(with("1s").unwrap_err().contains("`detection.lead`: is from 10s to 24h"));
+    assert!(with("2d").is_err());
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The doors of a node, opened with what stands behind each.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
+use anyhow::{Context as _, bail};
 use medic_api::{
     door::{Door, Limits, TlsSource, node_identity, serve_grpc},
     fleet::FleetHub,
@@ -9,10 +10,9 @@ use medic_api::{
 };
 use medic_raft::{ClusterAdmin, Consensus, Ledger};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Sockets, telemetry};
+use super::{Parts, Sockets, telemetry};
 use crate::{config::NodeConfig, detection::alerts::Alerts, security::ReloadableTls};
 
 /// Log entries that a node may be behind what it has received, and still be ready.
@@ -37,22 +37,24 @@ pub(super) struct Open<'a> {
 pub(super) async fn open(
     open: Open<'_>,
     sockets: Sockets,
-    parts: &mut JoinSet<()>,
+    parts: &mut Parts,
 ) -> anyhow::Result<()> {
     let Sockets { api, peer, http } = sockets;
     let cluster = &open.config.cluster;
     let tls = tls_source(open.tls);
 
+    // Certificates end by the same clock as everything else.
+    let clock = open.consensus.env().clock.clone();
     let peers = open.consensus.peer_routes(Arc::new(node_identity));
     let serving = serve_grpc(
         peer,
         tls.clone(),
-        Door::peer(cluster),
+        Door { clock: clock.clone(), ..Door::peer(cluster) },
         peers,
         Limits::default(),
         open.stop.clone().cancelled_owned(),
     );
-    parts.spawn(async move { report("peer", serving.await) });
+    parts.spawn(kept_open("peer", serving, open.stop.clone()));
 
     let ledger: Arc<dyn Ledger> = open.consensus.clone();
     let admin: Arc<dyn ClusterAdmin> = open.consensus.clone();
@@ -60,12 +62,12 @@ pub(super) async fn open(
     let serving = serve_grpc(
         api,
         tls,
-        Door::control(cluster),
+        Door { clock, ..Door::control(cluster) },
         control.routes,
         Limits::default(),
         open.stop.clone().cancelled_owned(),
     );
-    parts.spawn(async move { report("api", serving.await) });
+    parts.spawn(kept_open("api", serving, open.stop.clone()));
 
     let sources = telemetry::Sources {
         ledger,
@@ -75,7 +77,11 @@ pub(super) async fn open(
     };
     let door = http_door(open.metrics, sources);
     let stopped = open.stop.clone().cancelled_owned();
-    parts.spawn(serve_http(http, door, stopped));
+    let serving = async move {
+        serve_http(http, door, stopped).await;
+        Ok::<(), std::convert::Infallible>(())
+    };
+    parts.spawn(kept_open("http", serving, open.stop.clone()));
     Ok(())
 }
 
@@ -87,10 +93,20 @@ fn tls_source(tls: &Arc<ReloadableTls>) -> TlsSource {
     })
 }
 
-fn report(door: &str, ended: Result<(), tonic::transport::Error>) {
-    if let Err(error) = ended {
-        tracing::error!(door, %error, "the door failed");
+/// A door that ends before it is told to is a failure, whatever it says: nobody could come in.
+async fn kept_open<E>(
+    door: &'static str,
+    serving: impl Future<Output = Result<(), E>>,
+    stop: CancellationToken,
+) -> anyhow::Result<()>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    serving.await.with_context(|| format!("the {door} door failed"))?;
+    if !stop.is_cancelled() {
+        bail!("the {door} door closed by itself");
     }
+    Ok(())
 }
 
 fn http_door(metrics: PrometheusHandle, sources: telemetry::Sources) -> HttpDoor {

@@ -21,6 +21,7 @@ mod telemetry;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
+use futures::FutureExt as _;
 use medic_api::fleet::FleetHub;
 use medic_raft::{
     ClusterAdmin, Consensus, Env, Ledger, PeerConnector, TlsConnector,
@@ -48,6 +49,9 @@ use crate::{
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(30);
 /// Time the parts are given to end before the process ends without them.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The tasks of a node; one that fails or panics ends it.
+type Parts = JoinSet<anyhow::Result<()>>;
 
 /// The addresses of a node, bound.
 struct Sockets {
@@ -93,10 +97,10 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
         api = %config.listen.api, peer = %config.listen.peer, http = %config.listen.http, "serving"
     );
 
-    let mut parts = JoinSet::new();
-    parts.spawn(Arc::clone(&tls).follow(env.clock.clone(), CERTIFICATES_EVERY));
-    parts.spawn(telemetry::upkeep(metrics.clone()));
-    parts.spawn(register::register(ledger.clone(), config.clone()));
+    let mut parts: Parts = JoinSet::new();
+    parts.spawn(Arc::clone(&tls).follow(env.clock.clone(), CERTIFICATES_EVERY).map(Ok));
+    parts.spawn(telemetry::upkeep(metrics.clone()).map(Ok));
+    parts.spawn(register::register(ledger.clone(), config.clone()).map(Ok));
     let open = doors::Open {
         config: &config,
         tls: &tls,
@@ -112,15 +116,27 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
         &config.detection,
         stop.clone(),
     );
+    let detection = detection.ended().boxed().shared();
     let world = FleetWorld::new(hub, ledger.clone());
-    let settings = LeaderConfig { overrides: config.overrides(), ..LeaderConfig::default() };
-    parts.spawn(Leader::new(ledger.clone(), world, settings).run(stop.clone()));
-    parts.spawn(shards::run(ledger, admin, ShardsConfig::default(), stop.clone()));
+    let leader = Leader::new(ledger.clone(), world, leader_config(&config));
+    parts.spawn(leader.run(stop.clone()).map(Ok));
+    let election_max = config.raft.election_max.as_duration();
+    let shards = ShardsConfig::for_elections_of(election_max);
+    parts.spawn(shards::run(ledger, admin, shards, stop.clone()).map(Ok));
 
-    let outcome = until_told(&consensus, &mut parts).await;
+    let outcome = tokio::select! {
+        // Why consensus ended says more than what ended with it.
+        biased;
+        outcome = until_told(&consensus, &mut parts) => outcome,
+        ended = detection.clone() => Err(anyhow::anyhow!(
+            "detection ended by itself{}", ended.map_or_else(|why| format!(": {why}"), |()| String::new())
+        )),
+    };
     stop.cancel();
     let ended = async {
-        detection.ended().await;
+        if let Err(error) = detection.await {
+            tracing::error!(error, "detection ended badly");
+        }
         consensus.shutdown().await;
     };
     if tokio::time::timeout(SHUTDOWN_PATIENCE, ended).await.is_err() {
@@ -130,9 +146,9 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
     outcome
 }
 
-/// Waits for a reason to stop. Parts that end by themselves are fine (registration does); parts
-/// that panic are not: a node without its leader's loop or its door must not look alive.
-async fn until_told(consensus: &Arc<Consensus>, parts: &mut JoinSet<()>) -> anyhow::Result<()> {
+/// Waits for a reason to stop. Parts that end well are fine (registration does); parts that fail or
+/// panic are not: a node without its leader's loop or one of its doors must not look alive.
+async fn until_told(consensus: &Arc<Consensus>, parts: &mut Parts) -> anyhow::Result<()> {
     let mut fatal = consensus.fatal();
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
@@ -145,12 +161,19 @@ async fn until_told(consensus: &Arc<Consensus>, parts: &mut JoinSet<()>) -> anyh
                 bail!("this node can no longer serve: {}", reason.unwrap_or_default());
             }
             Some(ended) = parts.join_next() => {
-                if let Err(error) = ended {
-                    bail!("a part of this node failed: {error}");
-                }
+                ended.context("a part of this node failed")??;
             }
         }
     }
+}
+
+/// The leader's bounds, with those that follow from this cluster's timings.
+fn leader_config(config: &NodeConfig) -> LeaderConfig {
+    let mut settings = LeaderConfig { overrides: config.overrides(), ..LeaderConfig::default() };
+    // Whoever led before may have held a lease for so long: see `action::driver`.
+    let lease_max = &mut settings.driver.lease_max;
+    *lease_max = (*lease_max).max(config.raft.election_max.as_duration());
+    settings
 }
 
 fn consensus_config(config: &NodeConfig) -> Config {

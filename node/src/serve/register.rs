@@ -57,7 +57,7 @@ async fn propose(ledger: &dyn Ledger, command: Command, what: &str) {
             Ok(committed) => match committed.answer {
                 Ok(_) => return,
                 Err(refusal) => {
-                    tracing::debug!(%refusal, what, "not taken");
+                    tracing::warn!(%refusal, what, "not taken");
                     return;
                 }
             },

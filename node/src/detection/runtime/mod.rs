@@ -72,7 +72,7 @@ impl From<&DetectionConfig> for Timings {
         Self {
             scrape: config.interval,
             process: Millis(config.interval.0.min(1_000)),
-            lead: Millis::from_secs(600),
+            lead: config.lead,
         }
     }
 }
@@ -178,10 +178,11 @@ impl Runtime {
     }
 
     /// Waits until every task has ended (after `shutdown`).
-    pub async fn ended(self) {
-        if let Err(error) = self.supervisor.await {
-            tracing::error!(%error, "the supervisor of detection ended badly");
-        }
+    ///
+    /// # Errors
+    /// When the supervisor panicked: nothing is watched any more.
+    pub async fn ended(self) -> Result<(), String> {
+        self.supervisor.await.map_err(|error| format!("its supervisor failed: {error}"))
     }
 }
 
@@ -358,7 +359,11 @@ impl Supervisor {
                 Ok(committed) => {
                     tracing::info!(%fingerprint, answer = ?committed.answer, "cleared a finding about an instance that is gone");
                 }
-                Err(error) => tracing::debug!(%fingerprint, %error, "not cleared yet"),
+                Err(error) => {
+                    // The rest would wait as long: shards that come meanwhile are more urgent.
+                    tracing::debug!(%fingerprint, %error, "not cleared yet");
+                    return;
+                }
             }
         }
     }

@@ -196,7 +196,7 @@ async fn a_killed_service_is_reported_and_cleared_when_it_is_back() {
     let _service = Service::start(address).await;
     lab.until("it is back", down_and(true)).await;
     lab.stop.cancel();
-    runtime.ended().await;
+    runtime.ended().await.unwrap();
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn a_shard_that_moves_takes_its_watch_along_and_its_next_owner_clears() {
     lab.until("the new owner clears", down_and(true)).await;
     assert_eq!(watched(), 1);
     lab.stop.cancel();
-    runtime.ended().await;
+    runtime.ended().await.unwrap();
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn what_is_declared_no_longer_is_cleared() {
     })
     .await;
     lab.stop.cancel();
-    runtime.ended().await;
+    runtime.ended().await.unwrap();
 }
 
 /// Panics over the first looks, then refuses.
@@ -276,7 +276,7 @@ async fn a_task_that_panics_is_started_again() {
     let runtime = lab.watch(Arc::new(Panics(AtomicU32::new(0))));
     lab.until("it is down", down_and(false)).await;
     lab.stop.cancel();
-    runtime.ended().await;
+    runtime.ended().await.unwrap();
 }
 
 #[tokio::test]
@@ -305,6 +305,6 @@ async fn checkpoints_are_bytes_that_another_node_takes() {
     assert!(cold.restore(b"nonsense").is_err());
     for (lab, runtime) in [(lab, runtime), (other, cold)] {
         lab.stop.cancel();
-        runtime.ended().await;
+        runtime.ended().await.unwrap();
     }
 }
