@@ -140,7 +140,9 @@ impl Desk {
         if due.is_some_and(|due| due <= now) {
             owed.push(Owed::of(Work::Tick, TraceId::default()));
         }
-        self.parked.retain(|work, _| owed.iter().any(|owed| owed.work == *work));
+        let is_owed = |work: &Work| owed.iter().any(|owed| owed.work == *work);
+        self.parked.retain(|work, _| is_owed(work));
+        self.failures.retain(|work, _| is_owed(work));
         let mut wake = due.filter(|due| *due > now).map(|due| after(due.since(now).as_duration()));
         for owed in owed {
             if let Work::Notify(incident, text) = &owed.work

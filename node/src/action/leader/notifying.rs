@@ -27,19 +27,26 @@ const RETRY_LAST: Duration = Duration::from_secs(60);
 /// What this process has told already.
 #[derive(Debug, Default)]
 pub(super) struct Told {
+    known: BTreeSet<(IncidentId, String)>,
+    /// Oldest first.
     order: VecDeque<(IncidentId, String)>,
 }
 
 impl Told {
     pub(super) fn has(&self, incident: IncidentId, text: &str) -> bool {
-        self.order.iter().any(|(id, told)| *id == incident && told == text)
+        self.known.contains(&(incident, text.to_owned()))
     }
 
     pub(super) fn remember(&mut self, incident: IncidentId, text: &str) {
-        if self.order.len() >= TOLD_MAX {
-            self.order.pop_front();
+        let one = (incident, text.to_owned());
+        if !self.known.insert(one.clone()) {
+            return;
         }
-        self.order.push_back((incident, text.to_owned()));
+        self.order.push_back(one);
+        while self.order.len() > TOLD_MAX {
+            let Some(oldest) = self.order.pop_front() else { return };
+            self.known.remove(&oldest);
+        }
     }
 }
 
