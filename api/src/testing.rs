@@ -236,6 +236,7 @@ impl Node {
             api_addr: self.addr.to_string(),
             boot: BootId(1),
             version: "0".to_owned(),
+            understands: Some(medic_state::CLUSTER_VERSION),
         };
         self.propose(&node, Command::RegisterNode(register)).await;
         if self.ledger.read(|state| state.shards.get(&shard).and_then(|s| s.owner)).is_none() {

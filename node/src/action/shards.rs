@@ -277,6 +277,7 @@ mod tests {
                 live: *live,
                 since: Timestamp(0),
                 version: String::new(),
+                understands: 1,
             };
             state.nodes.insert(NodeId(*node), known);
         }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use medic_raft::{Ledger, LedgerExt as _};
 use medic_state::{
-    Command, TraceId,
+    CLUSTER_VERSION, Command, TraceId,
     command::{ApplyManifest, RegisterNode},
     manifest::{Kind, Manifest, Metadata, RoleBindingSpec, Spec, Subject},
 };
@@ -26,6 +26,7 @@ pub(super) async fn register(ledger: Arc<dyn Ledger>, config: NodeConfig) {
         api_addr: config.api_addr(),
         boot: ledger.boot(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        understands: Some(CLUSTER_VERSION),
     });
     propose(ledger.as_ref(), command, "register this node").await;
     if config.admins.is_empty() {

@@ -64,6 +64,7 @@ fn populated() -> State {
         api_addr: "127.0.0.1:1".to_owned(),
         boot: BootId(1),
         version: "bench".to_owned(),
+        understands: None,
     });
     let moves = (0..medic_state::state::SHARDS).map(|shard| (ShardId(shard), NODE)).collect();
     let assign = Command::AssignShards(AssignShards { moves });

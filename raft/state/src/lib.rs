@@ -17,6 +17,7 @@ pub mod applied;
 pub mod codec;
 pub mod command;
 pub mod decision;
+pub mod form;
 pub mod ids;
 pub mod incident;
 mod law;
@@ -30,7 +31,8 @@ pub mod symptom;
 pub mod time;
 
 pub use applied::{Answer, Applied, AuditRecord, ClosedIncident, Effect, Record, Refusal, Reply};
-pub use command::{Command, Entry};
+pub use command::{CLUSTER_VERSION, Command, Entry};
+pub use form::FormError;
 pub use ids::{
     BootId, Digest, Epoch, Fence, IncidentId, Millis, NodeId, PlanId, Ppm, RequestId, Revision,
     ShardId, Timestamp, TraceId,

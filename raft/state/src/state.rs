@@ -21,8 +21,9 @@ pub const SHARDS: u32 = 64;
 pub const MAX_REQUESTS: usize = 8_192;
 /// Closed incidents kept in memory; older ones are in the record store alone.
 pub const MAX_CLOSED: usize = 256;
-/// Version of this state's form; written into snapshots.
-pub const STATE_VERSION: u32 = 1;
+/// Version of this state's form; written into snapshots. Form 2 remembers what people were told and
+/// what each node understands.
+pub const STATE_VERSION: u32 = 2;
 
 /// The whole state.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -102,6 +103,9 @@ pub struct State {
     /// Open incidents that a human reopened, and who: the cause of the plan that follows.
     #[n(24)]
     pub reopened: BTreeMap<IncidentId, String>,
+    /// Digest of the text that people were told last about an open incident.
+    #[cbor(n(25), default)]
+    pub told: BTreeMap<IncidentId, Digest>,
 }
 
 /// The leader in office.
@@ -142,6 +146,9 @@ pub struct NodeState {
     /// Its build.
     #[n(5)]
     pub version: String,
+    /// The newest command set its build understands.
+    #[cbor(n(6), default)]
+    pub understands: u32,
 }
 
 /// An agent as the cluster knows it.

@@ -99,6 +99,7 @@ pub(crate) fn registration(raft: &Consensus, node: u64, addr: &str) -> Entry {
         api_addr: addr.to_owned(),
         boot: BootId(7),
         version: "0.1.0".to_owned(),
+        understands: Some(medic_state::CLUSTER_VERSION),
     });
     raft.entry_for(Principal::node(node), None, command)
 }

@@ -80,6 +80,7 @@ async fn any_node_passes_alerts_on_and_the_law_takes_them() {
             api_addr: "127.0.0.1:1".to_owned(),
             boot: BootId(1),
             version: "test".to_owned(),
+            understands: Some(medic_state::CLUSTER_VERSION),
         };
         let entry = law.entry(TraceId::default(), Command::RegisterNode(register));
         must(Entry { principal: Principal::node(node), ..entry }).await;

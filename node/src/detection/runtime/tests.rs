@@ -93,6 +93,7 @@ impl Lab {
                 api_addr: "127.0.0.1:1".to_owned(),
                 boot: BootId(node.0),
                 version: "test".to_owned(),
+                understands: Some(medic_state::CLUSTER_VERSION),
             };
             let entry = Entry {
                 principal: Principal::node(node),

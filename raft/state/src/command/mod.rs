@@ -126,7 +126,14 @@ pub enum Command {
     /// A membership or leadership change that an operator asked for, for the audit log.
     #[n(41)]
     NoteClusterChange(#[n(0)] String),
+    // ---- since version 2 ----
+    /// People have been told what `Effect::Notify` says: the next leader need not tell them again.
+    #[n(17)]
+    NoteTold(#[n(0)] NoteTold),
 }
+
+/// The newest command set this build understands; see [`Command::since`].
+pub const CLUSTER_VERSION: u32 = 2;
 
 /// See [`Command::Fence`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -157,6 +164,9 @@ pub struct RegisterNode {
     /// Its build.
     #[n(4)]
     pub version: String,
+    /// [`CLUSTER_VERSION`] of its build; absent: 1, from before it was said.
+    #[n(5)]
+    pub understands: Option<u32>,
 }
 
 /// See [`Command::MarkNode`].
@@ -355,6 +365,17 @@ pub struct Freeze {
     pub until: Option<Timestamp>,
 }
 
+/// See [`Command::NoteTold`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NoteTold {
+    /// The incident.
+    #[n(0)]
+    pub incident: IncidentId,
+    /// Digest of the text that was delivered.
+    #[n(1)]
+    pub text: Digest,
+}
+
 /// See [`Command::ApplyManifest`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ApplyManifest {
@@ -367,6 +388,41 @@ pub struct ApplyManifest {
 }
 
 impl Command {
+    /// The cluster version from which on it may be proposed: below it a member may run a build that
+    /// does not know it, and would halt.
+    #[must_use]
+    pub const fn since(&self) -> u32 {
+        match self {
+            Self::NoteTold(_) => 2,
+            Self::Fence(_)
+            | Self::Tick
+            | Self::RegisterNode(_)
+            | Self::MarkNode(_)
+            | Self::MarkAgent(_)
+            | Self::AssignShards(_)
+            | Self::SetClusterVersion(_)
+            | Self::ReportSymptom(_)
+            | Self::ClearSymptom(_)
+            | Self::AdoptDecision(_)
+            | Self::EscalateIncident(_)
+            | Self::StartStep(_)
+            | Self::FinishStep(_)
+            | Self::RecordVerdict(_)
+            | Self::Approve(_)
+            | Self::Reject(_)
+            | Self::Acknowledge(_)
+            | Self::Freeze(_)
+            | Self::Unfreeze(_)
+            | Self::CancelRemediation(_)
+            | Self::ResolveIncident(_)
+            | Self::ReopenIncident(_)
+            | Self::AddNote(_)
+            | Self::ApplyManifest(_)
+            | Self::DeleteManifest(_)
+            | Self::NoteClusterChange(_) => 1,
+        }
+    }
+
     /// Its name, as in the audit log.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -397,6 +453,7 @@ impl Command {
             Self::ApplyManifest(_) => "ApplyManifest",
             Self::DeleteManifest(_) => "DeleteManifest",
             Self::NoteClusterChange(_) => "NoteClusterChange",
+            Self::NoteTold(_) => "NoteTold",
         }
     }
 }

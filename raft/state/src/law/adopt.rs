@@ -86,6 +86,10 @@ fn pinned(state: &State, tenant: &str, plan: &Plan) -> Result<(PlaybookSpec, Str
         Refusal::HeldBack(format!("playbook {name} has changed or gone since: decide again"))
     })?;
     match as_playbook(&stored.manifest.spec) {
+        Some(playbook) if playbook.approval != plan.approval || playbook.scope != plan.scope => {
+            let text = format!("the plan has other rules than its playbook {}", plan.playbook);
+            Err(Refusal::Invalid(text))
+        }
         Some(playbook) => Ok((playbook.clone(), stored.by.clone())),
         None => Err(Refusal::Invalid(format!("{} is no playbook", plan.playbook))),
     }
@@ -230,7 +234,8 @@ fn in_words(plan: &Plan) -> String {
     text
 }
 
-/// Keeps the number of an incident's ended plans bounded; the record store has them all.
+/// Keeps the number of an incident's ended plans bounded. What became of the oldest is on the
+/// timeline, among the attempts and in the audit chain.
 fn forget_old_sagas(state: &mut State, id: IncidentId) {
     let mut ended: Vec<PlanId> = state
         .sagas

@@ -3,7 +3,7 @@
 use crate::{
     applied::Refusal,
     ids::{Digest, IncidentId},
-    law::adopt::unchanged,
+    law::{adopt::unchanged, context::actor},
     rbac::{Permission, Principal},
     saga::{Saga, SagaStatus},
     state::State,
@@ -43,7 +43,10 @@ impl State {
             });
         }
         let author = unchanged(self, &saga.tenant, &saga.plan).map(|stored| stored.by.as_str());
-        let caused = saga.requested_by.as_deref() == Some(user) || author == Some(user);
+        // Causes are written down as actors are.
+        let user = actor(&principal);
+        let caused =
+            saga.requested_by.as_deref() == Some(user.as_str()) || author == Some(user.as_str());
         if rules.forbid_self && caused {
             return Err(Refusal::Denied {
                 principal: principal.to_string(),

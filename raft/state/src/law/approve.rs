@@ -114,6 +114,18 @@ mod tests {
     }
 
     #[test]
+    fn a_cause_that_is_named_like_a_node_may_not_approve_either() {
+        let mut lab = Lab::new();
+        lab.apply("nodes", binding("admin", &["node-7"]));
+        let spec = PlaybookSpec { mode: Mode::Approve, ..playbook() };
+        let playbook = manifest("restart", TENANT, Spec::Playbook(spec));
+        lab.user("node-7", crate::law::tests::lab::apply(playbook)).unwrap();
+        let id = lab.report("api", "a", "down");
+        lab.adopt(id, vec![step(&target("api", "a"))]);
+        assert!(matches!(lab.approve("node-7", id), Err(Refusal::Denied { .. })));
+    }
+
+    #[test]
     fn another_role_or_another_plan_does_not_count() {
         let (mut lab, id, _) = asking(|approval| approval.roles = vec!["surgeon".into()]);
         assert!(matches!(lab.approve("ann", id), Err(Refusal::Denied { .. })));

@@ -76,6 +76,7 @@ pub(super) fn subject(state: &State, command: &Command) -> Subject {
         }
         Command::DeleteManifest(key) => tenant(&key.tenant, key.to_string()),
         Command::NoteClusterChange(text) => cluster(text.clone()),
+        Command::NoteTold(told) => incident(state, told.incident, told.text.short()),
     }
 }
 
@@ -132,7 +133,7 @@ pub(super) fn append(
         trace: entry.trace,
         previous: state.audit.hash,
         hash: Digest::default(),
-        tenant: subject.tenant,
+        tenant: super::context::clip_to(&subject.tenant, super::context::MAX_NAME_BYTES),
         incident: incident.or(subject.incident),
     };
     record.hash = record.link();

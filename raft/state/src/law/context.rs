@@ -4,11 +4,14 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    applied::Record,
+    applied::{Answer, Record, Refusal, Reply},
     command::Entry,
     ids::{IncidentId, Timestamp, TraceId},
     rbac::{Principal, PrincipalKind},
 };
+
+/// Who acts where the law does by itself.
+pub(super) const LAW: &str = "medic";
 
 /// Longest free text (notes, reasons, summaries) kept, in bytes: a screen of it.
 pub(super) const MAX_TEXT_BYTES: usize = 2_048;
@@ -49,11 +52,13 @@ impl<'a> Context<'a> {
     }
 }
 
-/// A user by bare name, unless that could be taken for a node's or an agent's.
+/// A user by bare name, unless that could be taken for a node's, an agent's or the law's.
 pub(super) fn actor(principal: &Principal) -> String {
     match principal.kind {
         PrincipalKind::User
-            if principal.name.starts_with("node-") || principal.name.contains(':') =>
+            if principal.name.starts_with("node-")
+                || principal.name.contains(':')
+                || principal.name == LAW =>
         {
             principal.to_string()
         }
@@ -79,6 +84,36 @@ pub(super) fn clip(text: &str) -> String {
     clip_to(text, MAX_TEXT_BYTES)
 }
 
+/// An answer with every text bounded: it is remembered, and a command may name things of any length.
+pub(super) fn bounded(answer: Answer) -> Answer {
+    match answer {
+        Ok(Reply::Noted(text)) => Ok(Reply::Noted(clip(&text))),
+        Ok(
+            reply @ (Reply::Done
+            | Reply::Incident(_)
+            | Reply::Decided { .. }
+            | Reply::Fenced(_)
+            | Reply::Stored { .. }),
+        ) => Ok(reply),
+        Err(refusal) => Err(match refusal {
+            Refusal::NotFound(text) => Refusal::NotFound(clip(&text)),
+            Refusal::IllegalState(text) => Refusal::IllegalState(clip(&text)),
+            Refusal::HeldBack(text) => Refusal::HeldBack(clip(&text)),
+            Refusal::Invalid(text) => Refusal::Invalid(clip(&text)),
+            Refusal::Limit(text) => Refusal::Limit(clip(&text)),
+            Refusal::Conflict(text) => Refusal::Conflict(clip(&text)),
+            Refusal::Denied { principal, permission, tenant } => Refusal::Denied {
+                principal: clip(&principal),
+                permission: clip(&permission),
+                tenant: clip_to(&tenant, MAX_NAME_BYTES),
+            },
+            Refusal::StaleFence { .. }
+            | Refusal::StaleEpoch { .. }
+            | Refusal::StaleRevision { .. } => refusal,
+        }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,5 +129,6 @@ mod tests {
         assert_eq!(actor(&Principal::user("alice")), "alice");
         assert_eq!(actor(&Principal::user("node-1")), "user:node-1");
         assert_eq!(actor(&Principal::node(crate::NodeId(1))), "node-1");
+        assert_eq!(actor(&Principal::user("medic")), "user:medic");
     }
 }

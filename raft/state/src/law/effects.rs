@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     applied::Effect,
-    ids::IncidentId,
+    ids::{Digest, IncidentId},
     incident::{Incident, IncidentStatus},
     law::saga,
     saga::{Saga, SagaStatus},
@@ -72,7 +72,7 @@ impl State {
         Some(Effect::RunStep { plan: saga.id, step, direction, resume, not_before })
     }
 
-    /// What people should hear: until somebody acknowledges it.
+    /// What people should hear: until it is known to be told, or somebody acknowledges it.
     fn told(&self, incident: &Incident) -> Option<Effect> {
         if incident.acknowledged_by.is_some() {
             return None;
@@ -88,6 +88,10 @@ impl State {
         } else {
             return None;
         };
+        let known = self.told.get(&incident.id);
+        if known.is_some_and(|told| *told == Digest::of(&[text.as_bytes()])) {
+            return None;
+        }
         Some(Effect::Notify { incident: incident.id, text })
     }
 }

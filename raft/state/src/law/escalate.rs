@@ -13,6 +13,7 @@ use crate::{
         incidents::{bump, tell},
         saga,
     },
+    rbac::Principal,
     saga::SagaStatus,
     state::State,
 };
@@ -22,6 +23,13 @@ pub(super) fn apply(
     context: &mut Context<'_>,
     command: &EscalateIncident,
 ) -> Answer {
+    // Failures are those of the leader in office: a deposed one that finds its work failing late
+    // must not end what its successor has taken over.
+    let leader = Principal::node(state.fence.node);
+    if *context.principal != leader {
+        let text = format!("{leader} is in office, not {}", context.principal);
+        return Err(Refusal::IllegalState(text));
+    }
     let id = command.incident;
     let reason = &command.reason;
     let incident = state.incident_mut(id)?;
@@ -71,6 +79,17 @@ mod tests {
     fn escalate(lab: &mut Lab, incident: IncidentId) -> Answer {
         let reason = "judgement panicked".to_owned();
         lab.node(1, Command::EscalateIncident(EscalateIncident { incident, reason }))
+    }
+
+    #[test]
+    fn a_deposed_leader_ends_nothing() {
+        let mut lab = Lab::new();
+        let id = lab.report("api", "a", "down");
+        let plan = lab.adopt(id, vec![step(&target("api", "a"))]);
+        lab.run(plan, 0, done());
+        lab.fence(2);
+        assert!(matches!(escalate(&mut lab, id), Err(Refusal::IllegalState(_))));
+        assert_eq!(lab.saga(plan).status, SagaStatus::Verifying);
     }
 
     #[test]

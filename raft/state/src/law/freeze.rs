@@ -6,7 +6,7 @@ use crate::{
     command::Freeze,
     ids::PlanId,
     law::{
-        context::{Context, clip},
+        context::{Context, LAW, MAX_NAME_BYTES, clip},
         holds, saga,
     },
     saga::SagaStatus,
@@ -17,6 +17,7 @@ use crate::{
 const MAX_FREEZES: usize = 1_024;
 
 pub(super) fn freeze(state: &mut State, context: &mut Context<'_>, command: &Freeze) -> Answer {
+    check_names(&command.scope)?;
     if command.until.is_some_and(|until| until <= context.now) {
         return Err(Refusal::Invalid("its end has passed already".to_owned()));
     }
@@ -25,7 +26,7 @@ pub(super) fn freeze(state: &mut State, context: &mut Context<'_>, command: &Fre
     }
     if let FreezeScope::Target(target) = &command.scope
         && let Some(known) = state.freezes.get(&command.scope)
-        && known.by == "medic"
+        && known.by == LAW
     {
         let text = format!("{target} is frozen already: {}", known.reason);
         return Ok(Reply::Noted(text));
@@ -64,6 +65,21 @@ pub(super) fn unfreeze(
     Ok(Reply::Done)
 }
 
+/// A scope lives in memory for as long as its freeze: what it names has a name's length.
+fn check_names(scope: &FreezeScope) -> Result<(), Refusal> {
+    let names = match scope {
+        FreezeScope::Global => vec![],
+        FreezeScope::Tenant(name) | FreezeScope::Region(name) => vec![name],
+        FreezeScope::Service { tenant, service: name }
+        | FreezeScope::Playbook { tenant, playbook: name } => vec![tenant, name],
+        FreezeScope::Target(target) => vec![&target.tenant, &target.service, &target.instance],
+    };
+    if names.into_iter().any(|name| name.len() > MAX_NAME_BYTES) {
+        return Err(Refusal::Invalid(format!("a name has more than {MAX_NAME_BYTES} bytes")));
+    }
+    Ok(())
+}
+
 /// Steps may be due again, or no longer.
 fn touch_plans(state: &State, context: &mut Context<'_>) {
     let under_way = state.sagas.values().filter(|saga| !saga.status.ended());
@@ -75,6 +91,44 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{command::Command, ids::Timestamp, law::tests::lab::*};
+
+    #[test]
+    fn nothing_of_any_length_is_kept() {
+        let mut lab = Lab::new();
+        let long = "x".repeat(1 << 20);
+        let before = lab.state.to_snapshot().len();
+        for (user, name) in [("root", "r1"), ("mallory", "r2")] {
+            let scope = FreezeScope::Tenant(long.clone());
+            let freeze = Freeze { scope: scope.clone(), reason: long.clone(), until: None };
+            lab.request = Some(name.into());
+            lab.user(user, Command::Freeze(freeze)).unwrap_err();
+            lab.request = Some(format!("{name}-again"));
+            lab.user(user, Command::Unfreeze(scope)).unwrap_err();
+        }
+        let grown = lab.state.to_snapshot().len() - before;
+        assert!(grown < 32 << 10, "{grown} bytes are remembered of refused commands");
+        let records = crate::codec::encode(&lab.records).len();
+        assert!(records < 64 << 10, "{records} bytes of audit");
+    }
+
+    #[test]
+    fn a_humans_freeze_outlives_what_the_law_froze_for() {
+        let mut lab = Lab::new();
+        let id = lab.report("api", "a", "down");
+        let plan = lab.adopt(id, vec![step(&target("api", "a"))]);
+        lab.start(plan, 0, crate::plan::Direction::Forward).unwrap();
+        let scope = FreezeScope::Target(target("api", "a"));
+        let until = Some(Timestamp(lab.now + 10_000));
+        let freeze = Freeze { scope: scope.clone(), reason: "mine".into(), until };
+        lab.root(Command::Freeze(freeze)).unwrap();
+        lab.finish(plan, 0, crate::plan::Direction::Forward, unknown()).unwrap();
+        lab.wait(60);
+        assert!(lab.state.freezes.contains_key(&scope), "the unknown keeps it frozen");
+        lab.root(Command::ResolveIncident(Lab::note(id))).unwrap();
+        let kept = &lab.state.freezes[&scope];
+        assert_eq!(kept.by, "root", "resolving lifted another's freeze");
+        assert!(kept.reason.starts_with("mine"));
+    }
 
     #[test]
     fn it_holds_decisions_back_until_it_ends() {

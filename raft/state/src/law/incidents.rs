@@ -79,6 +79,7 @@ impl State {
 
     /// Back to `Open`: the leader owes a decision.
     pub(super) fn back_to_open(&mut self, context: &mut Context<'_>, id: IncidentId, why: &str) {
+        self.told.remove(&id);
         if let Some(incident) = self.incidents.get_mut(&id) {
             incident.status = IncidentStatus::Open;
             incident.escalation = None;
@@ -114,6 +115,7 @@ impl State {
         }
         self.fingerprints.retain(|_, incident| *incident != id);
         self.reopened.remove(&id);
+        self.told.remove(&id);
         let Some(incident) = self.incidents.get_mut(&id) else { return };
         incident.status = IncidentStatus::Resolved;
         incident.resolution = Some(how);
@@ -130,10 +132,17 @@ impl State {
             },
         };
         tell(incident, context, text);
-        let closed = ClosedIncident { incident: incident.clone(), sagas: self.sagas_of(id) };
-        context.records.push(Record::Closed(Box::new(closed)));
+        self.archive(context, id);
         context.touched.insert(id);
         self.evict();
+    }
+
+    /// Emits a closed incident as it is now: the newest such record is the one that counts.
+    pub(super) fn archive(&self, context: &mut Context<'_>, id: IncidentId) {
+        if let Some(incident) = self.incidents.get(&id).filter(|incident| incident.closed()) {
+            let closed = ClosedIncident { incident: incident.clone(), sagas: self.sagas_of(id) };
+            context.records.push(Record::Closed(Box::new(closed)));
+        }
     }
 
     fn sagas_of(&self, id: IncidentId) -> Vec<Saga> {
@@ -159,6 +168,11 @@ impl State {
             self.incidents.remove(&id);
             self.sagas.retain(|_, saga| saga.incident != id);
         }
+    }
+
+    /// Open incidents of all tenants.
+    pub(super) fn all_open_incidents(&self) -> usize {
+        self.incidents.values().filter(|incident| !incident.closed()).count()
     }
 
     /// Open incidents of a tenant.

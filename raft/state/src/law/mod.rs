@@ -28,10 +28,12 @@ mod fence;
 mod finish_step;
 mod fleet;
 mod freeze;
+mod grouping;
 mod holds;
 mod incidents;
 mod manifests;
 mod note;
+mod note_told;
 mod permit;
 mod reject;
 mod reopen;
@@ -73,6 +75,7 @@ impl State {
             None => {
                 let answer = permit::check(self, entry)
                     .and_then(|()| dispatch(self, &mut context, &entry.command));
+                let answer = context::bounded(answer);
                 requests::remember(self, index, entry, &answer);
                 answer
             }
@@ -123,5 +126,6 @@ fn dispatch(state: &mut State, context: &mut Context<'_>, command: &Command) -> 
         Command::ApplyManifest(apply) => manifests::apply(state, context, apply),
         Command::DeleteManifest(key) => manifests::delete(state, context, key),
         Command::NoteClusterChange(_) => Ok(crate::applied::Reply::Done),
+        Command::NoteTold(told) => note_told::apply(state, told),
     }
 }

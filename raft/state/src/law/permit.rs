@@ -23,6 +23,15 @@ enum Needs {
 /// Refuses what the principal may not propose.
 pub(super) fn check(state: &State, entry: &Entry) -> Result<(), Refusal> {
     let principal = &entry.principal;
+    let since = entry.command.since();
+    if since > state.cluster_version {
+        let text = format!(
+            "{} needs cluster version {since}, and {} is in force: upgrade all members first",
+            entry.command.name(),
+            state.cluster_version
+        );
+        return Err(Refusal::IllegalState(text));
+    }
     let (allowed, permission, tenant) = match needs(state, &entry.command)? {
         Needs::Node => (principal.kind == PrincipalKind::Node, "node".to_owned(), String::new()),
         Needs::TheNode(node) => (*principal == node, node.to_string(), String::new()),
@@ -59,7 +68,8 @@ fn needs(state: &State, command: &Command) -> Result<Needs, Refusal> {
         | Command::EscalateIncident(_)
         | Command::StartStep(_)
         | Command::FinishStep(_)
-        | Command::RecordVerdict(_) => Ok(Needs::Node),
+        | Command::RecordVerdict(_)
+        | Command::NoteTold(_) => Ok(Needs::Node),
         Command::Approve(approve) => of_incident(Permission::Approve, approve.incident),
         Command::Reject(reject) => of_incident(Permission::Approve, reject.incident),
         Command::Acknowledge(note) | Command::AddNote(note) => {

@@ -18,9 +18,10 @@ use crate::{
     applied::{Answer, Refusal, Reply},
     command::ReportSymptom,
     ids::{IncidentId, Revision},
-    incident::{Incident, IncidentStatus, MAX_SYMPTOMS, Resolution, SymptomState},
+    incident::{Incident, IncidentStatus, MAX_SYMPTOMS, SymptomState},
     law::{
         context::{Context, MAX_NAME_BYTES, clip, clip_to},
+        grouping::{cause_of, merge_effects, own_home},
         holds,
         incidents::{bump, tell},
     },
@@ -30,10 +31,8 @@ use crate::{
 
 /// Labels kept per symptom: those of a generous alert.
 const MAX_LABELS: usize = 64;
-/// Kinds that something on the instance itself must explain, whatever it depends on.
-const LOCAL_KINDS: [&str; 4] = ["down", "agent-lost", "saturation", "saturation-predicted"];
-/// Values of the label `process` that say the same.
-const LOCAL_PROCESS: [&str; 3] = ["dead", "paused", "stopped"];
+/// Open incidents of all tenants: alerts may name tenants that nobody declared, each with a quota.
+const MAX_OPEN: usize = 5_000;
 
 pub(super) fn apply(
     state: &mut State,
@@ -127,69 +126,6 @@ fn repeat(
     Ok(Reply::Incident(id))
 }
 
-/// The open incident about the same instance; or about the same service, as long as the decision is
-/// still owed and can cover this instance too. One that a human has, or whose plan is fixed, does
-/// not take in further instances: they would wait there untreated.
-fn own_home(state: &State, target: &Target) -> Option<IncidentId> {
-    let about = |incident: &&Incident| {
-        !incident.closed()
-            && incident.tenant == target.tenant
-            && incident.target.service == target.service
-    };
-    let same_instance = |incident: &&Incident| {
-        incident.target == *target
-            || incident.own_symptoms().any(|known| known.symptom.target == *target)
-    };
-    let undecided = |incident: &&Incident| incident.status == IncidentStatus::Open;
-    let of_service = || state.incidents.values().filter(about);
-    of_service()
-        .find(same_instance)
-        .or_else(|| of_service().find(undecided))
-        .map(|incident| incident.id)
-}
-
-/// Whether a failing dependency could explain it.
-fn could_be_effect(symptom: &Symptom) -> bool {
-    let process = symptom.labels.get("process").map(String::as_str);
-    !LOCAL_KINDS.contains(&symptom.kind.as_str())
-        && !process.is_some_and(|process| LOCAL_PROCESS.contains(&process))
-}
-
-/// The incident of the nearest dependency that is ill right now.
-fn cause_of(state: &State, symptom: &Symptom) -> Option<IncidentId> {
-    if !could_be_effect(symptom) {
-        return None;
-    }
-    let target = &symptom.target;
-    state.dependencies(&target.tenant, &target.service).iter().find_map(|service| {
-        state
-            .incidents
-            .values()
-            .find(|incident| {
-                incident.tenant == target.tenant
-                    && incident.target.service == *service
-                    && is_ill(incident)
-            })
-            .map(|incident| incident.id)
-    })
-}
-
-/// Has an active symptom of its own that is more than a prediction, or is being treated. An
-/// incident that merely waits for somebody to close it explains nothing.
-fn is_ill(incident: &Incident) -> bool {
-    match incident.status {
-        IncidentStatus::Remediating | IncidentStatus::Verifying | IncidentStatus::RollingBack => {
-            true
-        }
-        IncidentStatus::Open | IncidentStatus::AwaitingApproval | IncidentStatus::Escalated => {
-            incident
-                .own_symptoms()
-                .any(|known| known.cleared_at.is_none() && !known.symptom.predicted())
-        }
-        IncidentStatus::Resolved => false,
-    }
-}
-
 /// Adds a symptom to an open incident.
 fn join(
     state: &mut State,
@@ -239,6 +175,10 @@ fn open(
         state.totals.refused_symptoms = state.totals.refused_symptoms.saturating_add(1);
         return Err(Refusal::Limit(format!("tenant {tenant} has {quota} open incidents")));
     }
+    if state.all_open_incidents() >= MAX_OPEN {
+        state.totals.refused_symptoms = state.totals.refused_symptoms.saturating_add(1);
+        return Err(Refusal::Limit(format!("{MAX_OPEN} incidents are open, over all tenants")));
+    }
     let id = IncidentId(context.index);
     let summary = format!("opened: {}: {}", symptom.target, symptom.summary);
     let mut incident = Incident {
@@ -282,53 +222,6 @@ fn open(
     Ok(Reply::Incident(id))
 }
 
-/// Takes in the undecided incidents of services that depend on the new one's, where a failing
-/// dependency explains every active symptom.
-fn merge_effects(state: &mut State, context: &mut Context<'_>, cause: IncidentId) {
-    let Some(target) = state.incidents.get(&cause).map(|incident| incident.target.clone()) else {
-        return;
-    };
-    let effects: Vec<IncidentId> = state
-        .incidents
-        .values()
-        .filter(|other| {
-            other.id != cause
-                && other.status == IncidentStatus::Open
-                && other.tenant == target.tenant
-                && other
-                    .symptoms
-                    .values()
-                    .filter(|known| known.cleared_at.is_none())
-                    .all(|known| could_be_effect(&known.symptom))
-                && state
-                    .dependencies(&other.tenant, &other.target.service)
-                    .contains(&target.service)
-        })
-        .map(|other| other.id)
-        .collect();
-    for id in effects {
-        merge(state, context, id, cause);
-    }
-}
-
-fn merge(state: &mut State, context: &mut Context<'_>, id: IncidentId, cause: IncidentId) {
-    let Some(effect) = state.incidents.get_mut(&id) else { return };
-    effect.merged_into = Some(cause);
-    let symptoms = effect.symptoms.clone();
-    let (severity, target) = (effect.severity, effect.target.clone());
-    state.close(context, id, Resolution::Merged);
-    let Some(incident) = state.incidents.get_mut(&cause) else { return };
-    for (fingerprint, known) in symptoms {
-        if incident.symptoms.len() < MAX_SYMPTOMS {
-            incident.symptoms.insert(fingerprint, SymptomState { grouped: true, ..known });
-            state.fingerprints.insert(fingerprint, cause);
-        }
-    }
-    incident.severity = incident.severity.max(severity);
-    bump(incident);
-    tell(incident, context, format!("took in {id} ({target}), being an effect"));
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -358,26 +251,6 @@ mod tests {
     }
 
     #[test]
-    fn symptoms_of_one_service_share_an_incident_until_it_is_decided() {
-        let mut lab = Lab::new();
-        let id = lab.report("api", "a", "errors");
-        assert_eq!(lab.report("api", "b", "errors"), id);
-        let plan = lab.adopt(id, vec![step(&target("api", "a"))]);
-        assert_eq!(lab.report("api", "a", "latency"), id, "the same instance");
-        assert_ne!(lab.report("api", "c", "errors"), id, "an instance the plan does not cover");
-        assert_eq!(lab.saga(plan).incident, id);
-    }
-
-    #[test]
-    fn an_escalated_incident_keeps_no_other_instance_from_treatment() {
-        let mut lab = Lab::new();
-        let id = lab.report("api", "a", "down");
-        lab.propose(id, lab.proposal(None)).unwrap();
-        assert_eq!(lab.report("api", "a", "errors"), id);
-        assert_ne!(lab.report("api", "b", "down"), id);
-    }
-
-    #[test]
     fn an_alert_is_taken_from_any_registered_node() {
         let mut lab = Lab::new();
         let mut symptom = symptom("api", "a", crate::symptom::ALERT_KIND);
@@ -388,57 +261,6 @@ mod tests {
         let answer = lab.node(9, Command::ReportSymptom(report.clone()));
         assert!(matches!(answer, Err(Refusal::NotFound(_))));
         lab.node(1, Command::ReportSymptom(report)).unwrap();
-    }
-
-    #[test]
-    fn effects_of_an_ill_dependency_are_grouped_even_through_others() {
-        let mut lab = Lab::new();
-        let cause = lab.report("db", "d", "down");
-        assert_eq!(lab.report("web", "w", "errors"), cause);
-        assert!(lab.incident(cause).symptoms.values().any(|known| known.grouped));
-        assert_eq!(lab.incident(cause).target, target("db", "d"));
-    }
-
-    #[test]
-    fn a_crash_is_nobodys_effect() {
-        let mut lab = Lab::new();
-        let cause = lab.report("db", "d", "down");
-        assert_ne!(lab.report("api", "a", "down"), cause);
-        let mut paused = symptom("web", "w", "unresponsive");
-        paused.labels.insert("process".into(), "paused".into());
-        assert_ne!(lab.report_symptom(paused), Ok(Reply::Incident(cause)));
-    }
-
-    #[test]
-    fn a_cause_seen_late_takes_in_undecided_effects() {
-        let mut lab = Lab::new();
-        let web = lab.report("web", "w", "errors");
-        let api = lab.report("api", "a", "latency");
-        assert_eq!(lab.incident(web).merged_into, Some(api));
-        let cause = lab.report("db", "d", "down");
-        for effect in [web, api] {
-            assert_eq!(lab.status(effect), IncidentStatus::Resolved);
-            assert_eq!(lab.incident(effect).resolution, Some(Resolution::Merged));
-        }
-        assert_eq!(lab.incident(cause).symptoms.len(), 3);
-        assert_eq!(lab.report("web", "w", "errors"), cause, "its fingerprint moved along");
-    }
-
-    #[test]
-    fn a_cause_that_is_well_again_explains_nothing() {
-        let mut lab = Lab::new();
-        let cause = lab.report("db", "d", "down");
-        lab.clear("db", "d", "down").unwrap();
-        assert_ne!(lab.report("api", "a", "errors"), cause);
-    }
-
-    #[test]
-    fn cycles_do_no_harm() {
-        let mut lab = Lab::new();
-        lab.apply("db", Spec::Service(service(&["d"], &["web", "nowhere"])));
-        let id = lab.report("db", "d", "errors");
-        assert_eq!(lab.report("web", "w", "errors"), id);
-        assert_eq!(lab.state.dependencies(TENANT, "web"), ["api", "db", "nowhere"]);
     }
 
     #[test]
@@ -483,6 +305,20 @@ mod tests {
         let answer = lab.report_symptom(symptom("db", "d", "down"));
         assert!(matches!(answer, Err(Refusal::Limit(_))));
         assert_eq!(lab.state.totals.refused_symptoms, 1);
+    }
+
+    #[test]
+    fn tenants_that_nobody_declared_do_not_fill_the_memory() {
+        let mut lab = Lab::new();
+        let id = lab.report("api", "a", "down");
+        let one = lab.incident(id).clone();
+        for n in 1..MAX_OPEN {
+            let id = IncidentId(1_000_000 + n as u64);
+            let incident = Incident { id, tenant: format!("t{n}"), ..one.clone() };
+            lab.state.incidents.insert(id, Incident { symptoms: BTreeMap::new(), ..incident });
+        }
+        let answer = lab.report_symptom(symptom("db", "d", "down"));
+        assert!(matches!(&answer, Err(Refusal::Limit(why)) if why.contains("all tenants")));
     }
 
     #[test]

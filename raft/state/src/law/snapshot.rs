@@ -1,9 +1,11 @@
-//! The state as bytes, and back. The layer that stores them adds its own checksum.
+//! The state as bytes, and back, from every form there ever was. The layer that stores them adds its
+//! own checksum.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     codec::{self, CodecError},
+    form::FormError,
     ids::Timestamp,
     state::{AuditHead, FenceState, STATE_VERSION, State, Totals},
 };
@@ -38,6 +40,7 @@ impl State {
             totals: Totals::default(),
             held_since: BTreeMap::new(),
             reopened: BTreeMap::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -47,29 +50,50 @@ impl State {
         codec::encode(self)
     }
 
-    /// Reads a state back.
+    /// Reads a state back; one of an older form is lifted to the present one.
     ///
     /// # Errors
-    /// When the bytes are no state, or one of a form that this build does not know.
-    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, CodecError> {
-        let version = version_of(bytes)?;
-        if version != STATE_VERSION {
-            let reason = format!(
-                "it has form {version}, and this build reads form {STATE_VERSION}: \
-                 start the build that wrote it, or one that upgrades from it"
-            );
-            return Err(CodecError { what: "a snapshot of the state", reason });
+    /// When the bytes are no state, or one of a newer form.
+    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, FormError> {
+        let found = form_of(bytes)?;
+        if found > STATE_VERSION {
+            return Err(FormError::Newer { what: WHAT, found, known: STATE_VERSION });
         }
-        codec::decode(bytes)
+        if found == STATE_VERSION {
+            return Ok(codec::decode(bytes)?);
+        }
+        let done = usize::try_from(found)
+            .unwrap_or(usize::MAX)
+            .checked_sub(1)
+            .ok_or_else(|| CodecError { what: WHAT, reason: "there is no form 0".to_owned() })?;
+        let mut state: Self = codec::decode_older(bytes)?;
+        for step in STEPS.iter().skip(done) {
+            step(&mut state);
+        }
+        state.version = STATE_VERSION;
+        Ok(state)
+    }
+}
+
+const WHAT: &str = "a snapshot of the state";
+
+/// The way from each form to the next: the first step makes form 2 of form 1. A step is never
+/// changed once a build with it was released; a new form adds one.
+const STEPS: [fn(&mut State); STATE_VERSION as usize - 1] = [to_form_2];
+
+/// Form 1 did not say what nodes understand: the first command set.
+fn to_form_2(state: &mut State) {
+    for node in state.nodes.values_mut() {
+        node.understands = 1;
     }
 }
 
 /// The form's number stands first, so that it can be read whatever follows.
-fn version_of(bytes: &[u8]) -> Result<u32, CodecError> {
+fn form_of(bytes: &[u8]) -> Result<u32, CodecError> {
     let mut decoder = minicbor::Decoder::new(bytes);
     let read = decoder.array().and_then(|_| decoder.u32());
     read.map_err(|error| CodecError {
-        what: "a snapshot of the state",
+        what: WHAT,
         reason: format!("it does not begin with the number of its form: {error}"),
     })
 }
@@ -89,7 +113,7 @@ mod tests {
     fn another_form_and_garbage_are_refused_with_a_reason() {
         let state = State { version: 9, ..State::new() };
         let error = State::from_snapshot(&state.to_snapshot()).unwrap_err().to_string();
-        assert!(error.contains("form 9"), "{error}");
+        assert!(error.contains("form 9") && error.contains("at least as new"), "{error}");
         assert!(State::from_snapshot(b"").is_err());
         assert!(State::from_snapshot(b"not a snapshot").is_err());
         let mut longer = State::new().to_snapshot();

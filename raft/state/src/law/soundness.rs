@@ -6,6 +6,7 @@ use crate::{
     applied::Refusal,
     codec,
     decision::Proposal,
+    ids::Ppm,
     plan::{MAX_STEPS, Plan},
     state::State,
 };
@@ -17,6 +18,10 @@ const MAX_RETRIES: u32 = 10;
 /// Refuses proposals that are too large, or blame another tenant.
 pub(super) fn check(tenant: &str, proposal: &Proposal) -> Result<(), Refusal> {
     check_size(proposal)?;
+    let scores = [proposal.confidence, proposal.risk, proposal.class_confidence];
+    if scores.into_iter().any(|score| score > Ppm::ONE) {
+        return Err(Refusal::Invalid("a score lies between 0 and 1".to_owned()));
+    }
     check_cause(tenant, proposal)
 }
 
@@ -42,6 +47,9 @@ fn check_cause(tenant: &str, proposal: &Proposal) -> Result<(), Refusal> {
 /// Refuses plans that are unsound in themselves.
 pub(super) fn check_plan(state: &State, tenant: &str, plan: &Plan) -> Result<(), Refusal> {
     let bad = |text: String| Err(Refusal::Invalid(text));
+    if let Some(other) = plan.verify_targets.iter().find(|target| target.tenant != tenant) {
+        return bad(format!("{other}, which is to be verified, is another tenant's"));
+    }
     if plan.steps.is_empty() || plan.steps.len() > MAX_STEPS {
         return bad(format!("a plan has 1 to {MAX_STEPS} steps, not {}", plan.steps.len()));
     }
@@ -53,7 +61,8 @@ pub(super) fn check_plan(state: &State, tenant: &str, plan: &Plan) -> Result<(),
         if state.service(tenant, &target.service).is_none() {
             return bad(format!("step {name}: there is no service {}", target.service));
         }
-        if !target.instance.is_empty() && state.instance(target).is_none() {
+        // Locks, blast radius and freezes are of instances: one instance, or it is none of theirs.
+        if state.instance(target).is_none() {
             return bad(format!("step {name}: there is no instance {target}"));
         }
         for action in std::iter::once(&step.action).chain(&step.undo) {

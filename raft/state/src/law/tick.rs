@@ -5,7 +5,7 @@ use crate::{
     ids::{IncidentId, Millis, PlanId, Timestamp},
     incident::Resolution,
     law::{context::Context, holds, saga},
-    manifest::{Kind, OnTimeout},
+    manifest::{Kind, ManifestKey, OnTimeout},
     saga::{Saga, SagaStatus},
     state::{FreezeScope, State},
 };
@@ -185,6 +185,11 @@ fn prune(state: &mut State) -> bool {
     state.playbook_starts.retain(|_, starts| !starts.is_empty());
     state.target_starts.retain(|_, starts| !starts.is_empty());
     state.target_ends.retain(|_, at| !old(at));
-    state.breakers.retain(|_, breaker| breaker.failures > 0);
+    let manifests = &state.manifests;
+    state.breakers.retain(|(tenant, name), breaker| {
+        let (kind, tenant, name) = (Kind::Playbook, tenant.clone(), name.clone());
+        let declared = || manifests.contains_key(&ManifestKey { kind, tenant, name });
+        breaker.failures > 0 && (breaker.open_until.is_some() || declared())
+    });
     false
 }

@@ -3,6 +3,7 @@
 use crate::{
     applied::{Answer, Refusal, Reply},
     command::RecordVerdict,
+    ids::Ppm,
     law::{
         context::{Context, clip},
         incidents::tell,
@@ -12,6 +13,8 @@ use crate::{
     state::State,
 };
 
+/// What a verdict that passed scores more than.
+const PASSED_ABOVE: Ppm = Ppm(800_000);
 /// Checks kept per verdict: six kinds for every instance of a large plan.
 const MAX_CHECKS: usize = 256;
 
@@ -22,6 +25,11 @@ pub(super) fn apply(
 ) -> Answer {
     state.check_fence(context, command.fence)?;
     let plan = command.plan;
+    if command.verdict.value == VerdictValue::Passed && command.verdict.score <= PASSED_ABOVE {
+        let score = command.verdict.score;
+        let text = format!("a verdict that passed scores above {PASSED_ABOVE}, not {score}");
+        return Err(Refusal::Invalid(text));
+    }
     let saga = state.sagas.get_mut(&plan).ok_or_else(|| Refusal::NotFound(plan.to_string()))?;
     if saga.status != SagaStatus::Verifying {
         return Err(Refusal::IllegalState(format!("{plan} is {}", saga.status)));

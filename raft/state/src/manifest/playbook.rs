@@ -138,7 +138,10 @@ impl fmt::Display for MaxUnavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Count(count) => write!(f, "{count}"),
-            Self::Share(share) => write!(f, "{}%", share.0 / 10_000),
+            Self::Share(share) => {
+                let text = format!("{}.{:04}", share.0 / 10_000, share.0 % 10_000);
+                write!(f, "{}%", text.trim_end_matches('0').trim_end_matches('.'))
+            }
         }
     }
 }

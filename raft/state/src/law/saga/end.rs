@@ -4,9 +4,10 @@ use crate::{
     ids::{IncidentId, PlanId},
     incident::{IncidentStatus, Resolution},
     law::{
-        context::{Context, clip},
+        context::{Context, LAW, clip},
         incidents::tell,
     },
+    manifest::Kind,
     saga::SagaStatus,
     state::{FreezeScope, FreezeState, Lesson, LessonKey, State},
     symptom::Target,
@@ -64,9 +65,19 @@ fn learn(state: &mut State, plan: PlanId, incident: IncidentId, count: impl FnOn
         class: decision.proposal.class.clone(),
         playbook: saga.plan.playbook.clone(),
     };
-    if state.lessons.contains_key(&key) || state.lessons.len() < MAX_LESSONS {
-        count(state.lessons.entry(key).or_default());
+    if !state.lessons.contains_key(&key) && state.lessons.len() >= MAX_LESSONS {
+        // Makes room: what was learnt of a playbook that is gone, else the least of what is known.
+        let gone =
+            |key: &LessonKey| state.stored(Kind::Playbook, &key.tenant, &key.playbook).is_none();
+        let weight = |lesson: &Lesson| {
+            lesson.succeeded.saturating_add(lesson.failed).saturating_add(lesson.inconclusive)
+        };
+        let least = state.lessons.iter().min_by_key(|(key, known)| (!gone(key), weight(known)));
+        if let Some(least) = least.map(|(key, _)| key.clone()) {
+            state.lessons.remove(&least);
+        }
     }
+    count(state.lessons.entry(key).or_default());
 }
 
 /// A plan that began did not help: its breaker counts, and opens at the policy's bound.
@@ -174,13 +185,20 @@ pub(in crate::law) fn end_unknown(
     learn(state, plan, id, |lesson| {
         lesson.inconclusive = lesson.inconclusive.saturating_add(1);
     });
-    let freeze = FreezeState {
-        by: "medic".to_owned(),
-        reason: clip(&format!("{plan}: {reason}")),
-        at: context.now,
-        until: None,
-    };
-    state.freezes.insert(FreezeScope::Target(target.clone()), freeze);
+    let why = clip(&format!("{plan}: {reason}"));
+    let freeze = state.freezes.entry(FreezeScope::Target(target.clone()));
+    freeze
+        // A human's stays theirs, and lasts until somebody lifts it.
+        .and_modify(|theirs| {
+            theirs.until = None;
+            theirs.reason = clip(&format!("{}; {why}", theirs.reason));
+        })
+        .or_insert_with(|| FreezeState {
+            by: LAW.to_owned(),
+            reason: why.clone(),
+            at: context.now,
+            until: None,
+        });
     state.note_attempt(context, plan, reason);
     state.escalate(context, id, reason);
     super::super::holds::refresh(state, context);
@@ -193,7 +211,7 @@ pub(in crate::law) fn settle_unknown(state: &mut State, context: &mut Context<'_
     let prefix = format!("{plan}: ");
     state.freezes.retain(|scope, freeze| {
         !(matches!(scope, FreezeScope::Target(_))
-            && freeze.by == "medic"
+            && freeze.by == LAW
             && freeze.reason.starts_with(&prefix))
     });
     super::super::holds::refresh(state, context);

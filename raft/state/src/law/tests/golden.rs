@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use super::lab::{self, Lab, TENANT, done, manifest, playbook, service, step, symptom, target};
 use crate::{
+    applied::Record,
     codec,
     command::*,
     ids::*,
@@ -15,7 +16,7 @@ use crate::{
     plan::Direction,
     rbac::Principal,
     saga::{Check, Verdict, VerdictValue},
-    state::FreezeScope,
+    state::{FreezeScope, STATE_VERSION, State},
     symptom::Signal,
 };
 
@@ -69,6 +70,7 @@ fn samples() -> Vec<Command> {
             api_addr: "10.0.0.2:7000".into(),
             boot,
             version: "0.1.0".into(),
+            understands: None,
         }),
         Command::MarkNode(MarkNode { node, live: false }),
         Command::MarkAgent(MarkAgent {
@@ -114,12 +116,28 @@ fn samples() -> Vec<Command> {
         })),
         Command::DeleteManifest(key),
         Command::NoteClusterChange("add node-4".into()),
+        Command::NoteTold(NoteTold { incident, text: digest }),
     ]
 }
 
 fn file(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1");
-    folder.join(format!("{name}.hex"))
+    let folder = if name.contains('/') { "tests/golden" } else { "tests/golden/v1" };
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder).join(format!("{name}.hex"))
+}
+
+fn read(name: &str) -> Vec<u8> {
+    let path = file(name);
+    let text = std::fs::read_to_string(&path);
+    from_hex(&text.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+}
+
+/// Writes a golden file that is not there yet, if that is asked for.
+fn write_new(name: &str, bytes: &[u8]) {
+    let path = file(name);
+    if !path.exists() && std::env::var_os("MEDIC_WRITE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, to_hex(bytes)).unwrap();
+    }
 }
 
 /// Hexadecimal, 32 bytes a line.
@@ -135,11 +153,8 @@ fn from_hex(text: &str) -> Vec<u8> {
 }
 
 fn compare(name: &str, bytes: &[u8]) {
+    write_new(name, bytes);
     let path = file(name);
-    if !path.exists() && std::env::var_os("MEDIC_WRITE_GOLDEN").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, to_hex(bytes)).unwrap();
-    }
     let text = std::fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("{}: {error}; see the header of this file", path.display()));
     assert_eq!(
@@ -153,7 +168,7 @@ fn compare(name: &str, bytes: &[u8]) {
 fn golden_bytes_of_every_command() {
     let samples = samples();
     let names: BTreeSet<&str> = samples.iter().map(Command::name).collect();
-    assert_eq!(names.len(), 26, "one sample for each command");
+    assert_eq!(names.len(), 27, "one sample for each command");
     for command in samples {
         let entry = Entry {
             at: Timestamp(1_764_000_000_000),
@@ -184,4 +199,114 @@ fn an_unknown_command_is_an_error() {
     assert!(codec::decode::<Command>(&known).is_ok());
     // [99, [1]]
     assert!(codec::decode::<Command>(&[0x82, 0x18, 99, 0x81, 0x01]).is_err());
+}
+
+/// A state with something in every part of it.
+fn full_state() -> Lab {
+    let mut lab = Lab::new();
+    lab.request = Some("req-1".into());
+    let cause = lab.report("db", "d", "down");
+    lab.report("web", "w", "errors");
+    lab.adopt(cause, vec![step(&target("db", "d"))]);
+    let closed = lab.report("api", "a", "down");
+    let plan = lab.adopt(closed, vec![step(&target("api", "a"))]);
+    lab.run(plan, 0, done());
+    lab.verdict(plan, VerdictValue::Passed).unwrap();
+    let again = lab.report("api", "b", "down");
+    lab.root(Command::ResolveIncident(Lab::note(again))).unwrap();
+    lab.root(Command::ReopenIncident(Lab::note(again))).unwrap();
+    let plan = lab.adopt(again, vec![step(&target("api", "b")), step(&target("api", "c"))]);
+    lab.run(plan, 0, done());
+    lab.report("web", "x", "down");
+    let held = lab.start(plan, 1, Direction::Forward);
+    assert!(held.is_err(), "{held:?}");
+    let failing = lab.report("web", "y", "down");
+    let plan = lab.adopt(failing, vec![step(&target("web", "y"))]);
+    lab.run(plan, 0, lab::failed(false));
+    lab.freeze(FreezeScope::Tenant("elsewhere".into()));
+    lab.node(
+        1,
+        Command::MarkAgent(MarkAgent {
+            agent: "host-1".into(),
+            node: Some(NodeId(2)),
+            region: "eu".into(),
+            version: "0.1.0".into(),
+        }),
+    )
+    .unwrap();
+    let incident = *lab.state.incidents.keys().next().unwrap();
+    lab.node(1, Command::NoteTold(NoteTold { incident, text: Digest([8; 32]) })).unwrap();
+    lab
+}
+
+/// Nothing is left out of the sample, and what could be confused is told apart.
+fn check_full(state: &State) {
+    let filled = [
+        state.agents.len(),
+        state.locks.len(),
+        state.freezes.len(),
+        state.playbook_starts.len(),
+        state.target_starts.len(),
+        state.target_ends.len(),
+        state.breakers.len(),
+        state.lessons.len(),
+        state.requests.len(),
+        state.held_since.len(),
+        state.reopened.len(),
+        state.shards.len(),
+        state.sagas.len(),
+        state.fingerprints.len(),
+    ];
+    assert!(!filled.contains(&0), "{filled:?}");
+    assert_eq!(state.now, Timestamp(1_000_000));
+    assert_eq!((state.fence.fence, state.fence.node, state.fence.boot), FENCE_OF_SAMPLE);
+    let totals = &state.totals;
+    assert_eq!((totals.incidents, totals.attempted, totals.successful), (4, 3, 1));
+    assert_eq!((totals.manual, totals.rolled_back, totals.detected), (1, 1, 4));
+    assert_eq!(state.audit.seq, state.applied, "each entry of the sample has its link");
+}
+
+/// The fence of the sample is the index of its entry.
+const FENCE_OF_SAMPLE: (Fence, NodeId, BootId) = (Fence(3), NodeId(1), BootId(2));
+
+/// The state in its present form, from a file: it is read, and gives the same bytes again.
+#[test]
+fn golden_bytes_of_a_snapshot() {
+    let name = format!("v{STATE_VERSION}/snapshot");
+    write_new(&name, &full_state().state.to_snapshot());
+    let bytes = read(&name);
+    let state = State::from_snapshot(&bytes).unwrap();
+    assert_eq!(to_hex(&state.to_snapshot()), to_hex(&bytes), "the form of the state has changed");
+    check_full(&state);
+    assert_eq!(state.told.values().next(), Some(&Digest([8; 32])));
+    assert!(state.nodes.values().all(|node| node.understands == 2));
+}
+
+#[test]
+fn a_snapshot_of_form_1_is_lifted() {
+    let state = State::from_snapshot(&read("v1/snapshot")).unwrap();
+    assert_eq!(state.version, STATE_VERSION);
+    check_full(&state);
+    assert!(state.told.is_empty() && state.cluster_version == 1);
+    assert!(state.nodes.values().all(|node| node.understands == 1));
+    assert_eq!(State::from_snapshot(&state.to_snapshot()).unwrap(), state);
+}
+
+#[test]
+fn golden_bytes_of_records() {
+    let lab = full_state();
+    let closed = lab.records.iter().find(|record| matches!(record, Record::Closed(_))).unwrap();
+    for (name, record) in [("record-audit", &lab.records[0]), ("record-closed", closed)] {
+        write_new(&format!("records/{name}-1"), &record.to_bytes());
+        let bytes = read(&format!("records/{name}-1"));
+        let known = Record::from_bytes(&bytes).unwrap();
+        assert_eq!(to_hex(&known.to_bytes()), to_hex(&bytes), "the form of {name} has changed");
+        // From before forms were numbered.
+        let old: Record = codec::decode(&read(name)).unwrap();
+        assert_eq!(std::mem::discriminant(&old), std::mem::discriminant(&known));
+        if let (Record::Audit(old), Record::Audit(known)) = (&old, &known) {
+            assert_eq!((old.link(), known.link()), (old.hash, known.hash), "{name}: a new hash");
+            assert_eq!((known.seq, known.index, known.command.as_str()), (1, 1, "RegisterNode"));
+        }
+    }
 }

@@ -160,6 +160,7 @@ impl Lab {
                 api_addr: format!("127.0.0.1:{node}"),
                 boot: BootId(node),
                 version: "lab".into(),
+                understands: Some(CLUSTER_VERSION),
             };
             lab.node(node, Command::RegisterNode(register)).unwrap();
         }
@@ -172,6 +173,7 @@ impl Lab {
         lab.apply("api", Spec::Service(service(&["a", "b", "c"], &["db"])));
         lab.apply("web", Spec::Service(service(&["w", "x", "y", "z"], &["api"])));
         lab.apply("restart", Spec::Playbook(playbook()));
+        lab.node(1, Command::SetClusterVersion(CLUSTER_VERSION)).unwrap();
         lab
     }
 
@@ -346,7 +348,8 @@ impl Lab {
     }
 
     pub(crate) fn verdict(&mut self, plan: PlanId, value: VerdictValue) -> Answer {
-        let verdict = Verdict { value, score: Ppm(500_000), checks: Vec::new(), at: Timestamp(0) };
+        let score = if value == VerdictValue::Passed { Ppm(900_000) } else { Ppm(500_000) };
+        let verdict = Verdict { value, score, checks: Vec::new(), at: Timestamp(0) };
         let fence = self.state.fence.fence;
         let node = self.state.fence.node.0;
         self.node(node, Command::RecordVerdict(RecordVerdict { plan, fence, verdict }))

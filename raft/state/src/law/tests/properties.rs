@@ -116,8 +116,12 @@ fn of_loop(lab: &Lab, (kind, a, b, c): Op) -> Command {
         9 => {
             let value = [VerdictValue::Passed, VerdictValue::Failed, VerdictValue::Inconclusive]
                 [usize::from(b % 3)];
-            let verdict =
-                crate::saga::Verdict { value, score: Ppm(0), checks: vec![], at: Timestamp(0) };
+            let verdict = crate::saga::Verdict {
+                value,
+                score: Ppm(900_000),
+                checks: vec![],
+                at: Timestamp(0),
+            };
             let (plan, fence) = (some_plan(state, a), some_fence(state, c));
             Command::RecordVerdict(RecordVerdict { plan, fence, verdict })
         }
@@ -212,8 +216,12 @@ fn of_driver(lab: &Lab, (_, a, _, c): Op) -> Option<Command> {
         Some(Effect::Verify(plan)) => {
             let value = [VerdictValue::Passed, VerdictValue::Failed, VerdictValue::Inconclusive]
                 [usize::from(c % 3)];
-            let verdict =
-                crate::saga::Verdict { value, score: Ppm(0), checks: vec![], at: Timestamp(0) };
+            let verdict = crate::saga::Verdict {
+                value,
+                score: Ppm(900_000),
+                checks: vec![],
+                at: Timestamp(0),
+            };
             Some(Command::RecordVerdict(RecordVerdict { plan: *plan, fence, verdict }))
         }
     }
