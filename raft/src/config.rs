@@ -212,6 +212,14 @@ pub enum StartError {
         /// First index in the log.
         log_begins: u64,
     },
+    /// A newer build wrote the newest snapshot.
+    #[error("the snapshot {file} cannot be read: {reason}. Nothing was changed")]
+    NewerSnapshot {
+        /// Which.
+        file: String,
+        /// What it is, and what to do.
+        reason: String,
+    },
     /// The database cannot be opened or read.
     #[error("cannot open the store in the data directory: {0}")]
     Store(#[from] std::io::Error),

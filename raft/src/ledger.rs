@@ -14,7 +14,10 @@ use medic_state::{
 };
 use tokio::sync::watch;
 
-use crate::env::Env;
+use crate::{
+    env::Env,
+    store::{About, MAX_RECORDS},
+};
 
 /// Who leads, as this node sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,6 +87,27 @@ pub trait Ledger: Send + Sync + 'static {
     fn leadership(&self) -> watch::Receiver<Leadership>;
     /// Records from the store of this node, by log index.
     fn records(&self, query: RecordQuery) -> Result<Vec<StoredRecord>, LedgerError>;
+    /// Those about one incident or plan. This looks through all; a store with an index need not.
+    fn records_about(
+        &self,
+        about: About,
+        query: RecordQuery,
+    ) -> Result<Vec<StoredRecord>, LedgerError> {
+        let mut found: Vec<StoredRecord> = Vec::new();
+        let mut after = query.after;
+        loop {
+            let page = self.records(RecordQuery { after, limit: MAX_RECORDS })?;
+            let Some(last) = page.last() else { return Ok(found) };
+            after = last.index;
+            for stored in page.into_iter().filter(|stored| about.holds(&stored.record)) {
+                let full = found.len() >= query.limit.min(MAX_RECORDS);
+                if full && found.last().is_none_or(|last| last.index != stored.index) {
+                    return Ok(found);
+                }
+                found.push(stored);
+            }
+        }
+    }
     /// How long this node may still act as leader without hearing a quorum again; zero: it may not.
     fn lease_remaining(&self) -> Duration;
 }
@@ -163,7 +187,8 @@ pub trait LedgerExt: Ledger {
         look(&guard)
     }
 
-    /// An entry of this node's own, stamped now, with a fresh request id.
+    /// An entry of this node's own, stamped now. It carries no request id: proposing it again is
+    /// harmless, or its proposer looks first.
     fn entry(&self, trace: TraceId, command: Command) -> Entry {
         Entry {
             at: self.env().clock.now(),

@@ -20,3 +20,4 @@ pub use ledger::{
 pub use network::{
     ConnectError, IdentityCheck, PeerConnector, PlainConnector, TlsConnector, trust_metadata,
 };
+pub use store::About;

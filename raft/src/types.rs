@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use medic_state::{
-    Answer, Entry,
+    Answer, Entry, Timestamp,
     codec::{self, CodecError},
 };
 use openraft::alias;
@@ -50,6 +50,12 @@ impl Proposal {
     pub fn decode(bytes: Bytes) -> Result<Self, CodecError> {
         let entry = Arc::new(codec::decode(&bytes)?);
         Ok(Self { entry, bytes })
+    }
+
+    /// The same, proposed at another time.
+    #[must_use]
+    pub fn stamped(self, at: Timestamp) -> Self {
+        Self::new(Entry { at, ..Arc::unwrap_or_clone(self.entry) })
     }
 
     /// The entry.

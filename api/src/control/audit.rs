@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use futures::Stream;
 use medic_proto::v1::{self as pb, audit_server::Audit};
-use medic_raft::LedgerExt as _;
+use medic_raft::{About, LedgerExt as _};
 use medic_state::{AuditRecord, IncidentId, Record};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,8 +18,12 @@ use super::{
 };
 use crate::convert;
 
-/// Records looked through for one page; a page may come back short, with a token to go on.
-const SCAN_MAX: usize = 50_000;
+/// Records looked through for one page, where no index leads to them: a page may come back short,
+/// with a token to go on.
+const SCAN_MAX: usize = 10_000;
+
+/// Records read at once, at least.
+const LEAST_READ: usize = 100;
 
 fn audit_labels(record: &AuditRecord) -> Labels {
     labels([
@@ -53,7 +57,13 @@ impl Audit for Control {
         };
         let (mut page, mut scanned) = (Vec::new(), 0);
         let more = loop {
-            let records = self.records(after).await?;
+            let limit = paging.size().max(LEAST_READ);
+            let records = match incident {
+                Some(incident) => {
+                    self.records_about(About::Incident(incident), after, limit).await?
+                }
+                None => self.some_records(after, limit).await?,
+            };
             let Some(last) = records.last().map(|record| record.index) else { break false };
             scanned += records.len();
             let full = self.ledger.read(|state| {

@@ -1,7 +1,7 @@
 //! What handlers share: a consistent look at the state, and a proposal in the caller's name.
 
 use medic_proto::v1 as pb;
-use medic_raft::{LedgerError, LedgerExt as _, RecordQuery, StoredRecord};
+use medic_raft::{About, LedgerError, LedgerExt as _, RecordQuery, StoredRecord};
 use medic_state::{
     ClosedIncident, Command, IncidentId, Record, Reply, RequestId, State, incident::Incident,
 };
@@ -15,8 +15,6 @@ use super::{
 
 /// Longest request id; the law's own bound, less room for the position within a bundle.
 const REQUEST_ID_MAX: usize = 120;
-/// Records looked through for one archived incident: some 20 MiB of reading at most.
-const ARCHIVE_SCAN_MAX: usize = 100_000;
 /// Records per look into the store.
 pub(super) const RECORDS_PER_READ: usize = 1_000;
 
@@ -113,32 +111,59 @@ impl Control {
         .await
     }
 
-    /// An incident that has left the live state, with its sagas, as it closed last. It is looked
-    /// for from its own log index on.
-    pub(super) async fn archived(&self, id: IncidentId) -> Result<Option<ClosedIncident>, Status> {
-        let (mut after, mut seen, mut found) = (id.0, 0, None);
-        while seen < ARCHIVE_SCAN_MAX {
-            let records = self.records(after).await?;
-            let Some(last) = records.last() else { break };
-            (after, seen) = (last.index, seen + records.len());
+    /// An incident that has left the live state, with its sagas, as it closed last: found by the
+    /// index of the record store.
+    pub(super) async fn archived(&self, about: About) -> Result<Option<ClosedIncident>, Status> {
+        let (mut after, mut found) = (0, None);
+        loop {
+            let records = self.records_about(about, after, RECORDS_PER_READ).await?;
+            let Some(last) = records.last() else { return Ok(found) };
+            after = last.index;
             for record in records {
                 match record.record {
-                    Record::Closed(closed) if closed.incident.id == id => found = Some(*closed),
-                    Record::Closed(_) | Record::Audit(_) => {}
+                    Record::Closed(closed) => found = Some(*closed),
+                    Record::Audit(_) => {}
                 }
             }
         }
-        Ok(found)
     }
 
-    /// The next records after an index. Reads the disk, so not on a runtime thread.
-    pub(super) async fn records(&self, after: u64) -> Result<Vec<StoredRecord>, Status> {
+    /// The next records about something after an index.
+    pub(super) async fn records_about(
+        &self,
+        about: About,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredRecord>, Status> {
         let ledger = std::sync::Arc::clone(&self.ledger);
-        let query = RecordQuery { after, limit: RECORDS_PER_READ };
-        let read = tokio::task::spawn_blocking(move || ledger.records(query)).await;
-        read.unwrap_or_else(|error| Err(LedgerError::Stopped(error.to_string())))
-            .map_err(|error| ledger_status(&error))
+        let query = RecordQuery { after, limit };
+        blocking(move || ledger.records_about(about, query)).await
     }
+
+    /// The next records after an index.
+    pub(super) async fn records(&self, after: u64) -> Result<Vec<StoredRecord>, Status> {
+        self.some_records(after, RECORDS_PER_READ).await
+    }
+
+    /// So many records after an index.
+    pub(super) async fn some_records(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredRecord>, Status> {
+        let ledger = std::sync::Arc::clone(&self.ledger);
+        let query = RecordQuery { after, limit };
+        blocking(move || ledger.records(query)).await
+    }
+}
+
+/// Reads the disk, so not on a runtime thread.
+async fn blocking(
+    read: impl FnOnce() -> Result<Vec<StoredRecord>, LedgerError> + Send + 'static,
+) -> Result<Vec<StoredRecord>, Status> {
+    let read = tokio::task::spawn_blocking(read).await;
+    read.unwrap_or_else(|error| Err(LedgerError::Stopped(error.to_string())))
+        .map_err(|error| ledger_status(&error))
 }
 
 /// An incident in the live state, if the caller may see it.

@@ -1,7 +1,7 @@
 //! `medic.v1.Incidents`.
 
 use medic_proto::v1::{self as pb, incidents_server::Incidents};
-use medic_raft::LedgerExt as _;
+use medic_raft::{About, LedgerExt as _};
 use medic_state::{
     ClosedIncident, Command, IncidentId, State, command::IncidentNote, incident::Incident,
     saga::Saga,
@@ -163,7 +163,7 @@ impl Control {
             Some(None) => return Err(not_found(id)),
             None => {}
         }
-        let closed = self.archived(id).await?.ok_or_else(|| not_found(id))?;
+        let closed = self.archived(About::Closed(id)).await?.ok_or_else(|| not_found(id))?;
         let seen = self.ledger.read(|state| grant.opens(state, &closed.incident.tenant));
         if seen { Ok((Found::Archived(Box::new(closed)), index)) } else { Err(not_found(id)) }
     }

@@ -1,8 +1,8 @@
 //! `medic.v1.Remediations`.
 
 use medic_proto::v1::{self as pb, remediations_server::Remediations};
-use medic_raft::LedgerExt as _;
-use medic_state::{Command, PlanId, Record, saga::Saga};
+use medic_raft::{About, LedgerExt as _};
+use medic_state::{Command, PlanId, saga::Saga};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -100,26 +100,15 @@ impl Remediations for Control {
 }
 
 impl Control {
-    /// A saga whose incident has left the live state. A plan is younger than its incident, and the
-    /// incident closed later than the plan was made.
+    /// A saga whose incident has left the live state.
     async fn archived_saga(
         &self,
         id: PlanId,
         visible: impl Fn(&str) -> bool + Send,
     ) -> Result<pb::Remediation, Status> {
-        let mut after = id.0;
-        for _ in 0..100 {
-            let records = self.records(after).await?;
-            let Some(last) = records.last() else { break };
-            after = last.index;
-            for record in records {
-                let Record::Closed(closed) = record.record else { continue };
-                if let Some(saga) = closed.sagas.iter().find(|saga| saga.id == id) {
-                    let shown = visible(&saga.tenant);
-                    return if shown { Ok(convert::remediation(saga)) } else { Err(not_found(id)) };
-                }
-            }
-        }
-        Err(not_found(id))
+        let closed = self.archived(About::Plan(id)).await?;
+        let saga = closed.as_ref().and_then(|closed| closed.sagas.iter().find(|s| s.id == id));
+        let saga = saga.filter(|saga| visible(&saga.tenant)).ok_or_else(|| not_found(id))?;
+        Ok(convert::remediation(saga))
     }
 }

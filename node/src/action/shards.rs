@@ -21,7 +21,7 @@ use std::{
 
 use medic_raft::{ClusterAdmin, Ledger, LedgerError, LedgerExt as _, Member};
 use medic_state::{
-    Command, Digest, NodeId, ShardId, State, TraceId,
+    CLUSTER_VERSION, Command, Digest, NodeId, ShardId, State, TraceId,
     command::{AssignShards, MarkNode},
     manifest::Spec,
     state::SHARDS,
@@ -102,6 +102,10 @@ async fn once(
         tracing::info!(node = %mark.node, live = mark.live, "a node came or went");
         propose(ledger, Command::MarkNode(mark)).await?;
     }
+    if let Some(version) = ledger.read(|state| newer_version(state, members)) {
+        tracing::info!(version, "every member understands a newer command set: switching it on");
+        propose(ledger, Command::SetClusterVersion(version)).await?;
+    }
     let moves = ledger.read(|state| plan_moves(state, me));
     if moves.is_empty() {
         return Ok(());
@@ -118,6 +122,17 @@ async fn propose(ledger: &dyn Ledger, command: Command) -> Result<(), LedgerErro
         tracing::warn!(command = name, %refusal, "refused");
     }
     Ok(())
+}
+
+/// The command set that every member understands, whether it lives or not, if that is newer than the
+/// one in force. Above what this build knows it is a newer leader's to say.
+fn newer_version(state: &State, members: &[Member]) -> Option<u32> {
+    let understood = members.iter().map(|member| {
+        // One that never said who it is may be of any build.
+        state.nodes.get(&member.node).map_or(0, |node| node.understands)
+    });
+    let version = understood.min()?.min(CLUSTER_VERSION);
+    (version > state.cluster_version).then_some(version)
 }
 
 /// The nodes whose liveness differs from what the state says.
@@ -341,6 +356,31 @@ mod tests {
         let dead_after = |ms| ShardsConfig::for_elections_of(Duration::from_millis(ms)).dead_after;
         assert_eq!(dead_after(300), Duration::from_millis(1_500));
         assert_eq!(dead_after(1_000), Duration::from_millis(5_000));
+    }
+
+    #[test]
+    fn a_command_set_is_switched_on_when_every_member_understands_it() {
+        let mut cluster = state(&[(1, true, ""), (2, true, ""), (9, false, "")]);
+        let members = [1, 2].map(|node| Member {
+            node: NodeId(node),
+            peer_addr: String::new(),
+            voter: true,
+            matched: None,
+            silent_ms: None,
+        });
+        let understands = |cluster: &mut State, node: u64, version: u32| {
+            if let Some(node) = cluster.nodes.get_mut(&NodeId(node)) {
+                node.understands = version;
+            }
+        };
+        assert_eq!(newer_version(&cluster, &members), None);
+        understands(&mut cluster, 1, CLUSTER_VERSION + 1);
+        assert_eq!(newer_version(&cluster, &members), None, "one of them does not");
+        understands(&mut cluster, 2, CLUSTER_VERSION + 1);
+        assert_eq!(newer_version(&cluster, &members), Some(CLUSTER_VERSION), "what we know");
+        cluster.cluster_version = CLUSTER_VERSION;
+        assert_eq!(newer_version(&cluster, &members), None);
+        assert_eq!(newer_version(&cluster, &[]), None);
     }
 
     #[test]

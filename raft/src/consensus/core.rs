@@ -84,6 +84,7 @@ impl Core {
                 proposal.entry().command.name()
             )));
         }
+        self.switched_on(proposal.entry().command.since(), proposal.entry().command.name())?;
         let deadline = self.config.timing.propose_deadline;
         let began = Instant::now();
         let written = timeout(deadline, self.raft.client_write(proposal)).await.map_err(|_| {
@@ -95,6 +96,23 @@ impl Core {
         let nothing = || Err(Refusal::Invalid("the entry is not a command".to_owned()));
         let answer: Answer = answer.unwrap_or_else(nothing);
         Ok(Committed { index: response.log_id.index, answer })
+    }
+
+    /// A kind of entry that a member may not know never gets into the log: that member would halt.
+    fn switched_on(&self, since: u32, name: &str) -> Result<(), LedgerError> {
+        let state = self.shared.state.read().unwrap_or_else(PoisonError::into_inner);
+        if since <= state.cluster_version {
+            return Ok(());
+        }
+        Err(LedgerError::Refused(format!(
+            "{name} needs cluster version {since}, and {} is in force: upgrade all members first",
+            state.cluster_version
+        )))
+    }
+
+    /// Whether a node is in the cluster, as far as this one knows: a leader always knows.
+    pub(crate) fn is_member(&self, node: NodeId) -> bool {
+        self.member(node.0).is_some()
     }
 
     fn write_error(

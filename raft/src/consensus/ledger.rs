@@ -22,6 +22,7 @@ use crate::{
         RecordQuery, StoredRecord,
     },
     network::{Lane, PeerClient, describe, failure_in},
+    store::About,
     types::Proposal,
 };
 
@@ -277,6 +278,16 @@ impl Ledger for Consensus {
     fn records(&self, query: RecordQuery) -> Result<Vec<StoredRecord>, LedgerError> {
         let applied = *self.core.shared.applied.borrow();
         let found = self.core.records.query(query, applied);
+        found.map_err(|error| LedgerError::Stopped(format!("records cannot be read: {error}")))
+    }
+
+    fn records_about(
+        &self,
+        about: About,
+        query: RecordQuery,
+    ) -> Result<Vec<StoredRecord>, LedgerError> {
+        let applied = *self.core.shared.applied.borrow();
+        let found = self.core.records.query_about(about, query, applied);
         found.map_err(|error| LedgerError::Stopped(format!("records cannot be read: {error}")))
     }
 

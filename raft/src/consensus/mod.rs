@@ -138,7 +138,7 @@ impl Consensus {
         let leadership = watch::Sender::new(Leadership::default());
         let this =
             Arc::new(Self { core, caller, leadership, store, tasks: Mutex::new(Vec::new()) });
-        this.spawn(watch_leadership(this.core.raft.clone(), this.leadership.clone()));
+        this.spawn(watch_leadership(this.core.clone(), this.leadership.clone()));
         this.spawn(watch_raft(this.core.clone()));
         this.spawn(watch_fatal(this.core.clone(), this.leadership.clone()));
         if let Some(until) = quiet_until {
@@ -269,15 +269,18 @@ async fn found(core: Arc<Core>) {
     }
 }
 
-async fn watch_leadership(raft: Raft, leadership: watch::Sender<Leadership>) {
-    let mut metrics = raft.server_metrics();
+async fn watch_leadership(core: Arc<Core>, leadership: watch::Sender<Leadership>) {
+    let mut metrics = core.raft.server_metrics();
     loop {
         let now = {
             let now = metrics.borrow_watched();
             Leadership {
                 leader: now.current_leader.map(medic_state::NodeId),
                 term: now.vote.leader_id.term,
-                me: now.current_leader == Some(now.id) && now.state.is_leader(),
+                // One that is out leads nobody, whatever openraft's last word was.
+                me: now.current_leader == Some(now.id)
+                    && now.state.is_leader()
+                    && core.alive().is_ok(),
             }
         };
         Metric::Term.set(now.term);

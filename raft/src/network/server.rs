@@ -18,7 +18,7 @@ use super::{Claim, printable};
 use crate::{
     consensus::Core,
     ledger::LedgerError,
-    store::{self, RawRecord},
+    store::{self, RawRecord, SnapshotError},
     types::{Proposal, Snapshot},
     wire::{self, WireError},
 };
@@ -123,6 +123,16 @@ impl PeerService {
         known.before = Some(known.now);
         known.now = claim.boot;
         Ok(())
+    }
+
+    /// What changes the cluster or reads it is for its members: the certificate of a node that was
+    /// removed is still good.
+    fn admit_member<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        let from = self.admit(request)?;
+        if self.core.is_member(from) {
+            return Ok(from);
+        }
+        Err(Status::permission_denied(format!("{from} is not a member of this cluster")))
     }
 
     /// Takes in all chunks: records go to their table at once, the file is gathered.
@@ -274,8 +284,15 @@ impl Peer for PeerService {
             .try_acquire()
             .map_err(|_| Status::resource_exhausted("another snapshot is being installed"))?;
         let (vote, file) = self.receive(&mut request.into_inner()).await?;
-        let (meta, _) = store::decode_snapshot(&file).map_err(|reason| {
-            Status::data_loss(format!("the snapshot arrived damaged: {reason}"))
+        let (meta, _) = store::decode_snapshot(&file).map_err(|error| match error {
+            SnapshotError::Newer(reason) => {
+                let text = format!("the leader's snapshot cannot be read: {reason}");
+                self.core.fatal.set(text.clone());
+                Status::failed_precondition(text)
+            }
+            SnapshotError::Damaged(reason) => {
+                Status::data_loss(format!("the snapshot arrived damaged: {reason}"))
+            }
         })?;
         tracing::info!(from = from.0, bytes = file.len(), last = ?meta.last_log_id, "installing a snapshot");
         let snapshot = Snapshot { meta, snapshot: file };
@@ -300,10 +317,13 @@ impl Peer for PeerService {
 
     async fn forward(&self, request: Request<pb::ForwardRequest>) -> Answer<pb::ForwardResponse> {
         use pb::forward_response::Result as R;
-        self.admit(&request)?;
+        self.admit_member(&request)?;
         let proposal = Proposal::decode(request.into_inner().entry).map_err(|error| {
             Status::invalid_argument(format!("the forwarded entry cannot be read: {error}"))
         })?;
+        // One clock at a time makes the law's time: the leader's. A follower whose clock is ahead
+        // would end every cooldown and budget at once, and make time stand still after that.
+        let proposal = proposal.stamped(self.core.env.clock.now());
         let result = match self.core.propose_here(proposal).await {
             Ok(committed) => R::Committed(pb::Committed {
                 index: committed.index,
@@ -319,7 +339,7 @@ impl Peer for PeerService {
         request: Request<pb::ReadIndexRequest>,
     ) -> Answer<pb::ReadIndexResponse> {
         use pb::read_index_response::Result as R;
-        self.admit(&request)?;
+        self.admit_member(&request)?;
         let result = match self.core.read_index_here().await {
             Ok(index) => R::Index(index),
             Err(error) => R::Failure(failure_out(&error)),
@@ -328,7 +348,7 @@ impl Peer for PeerService {
     }
 
     async fn admin(&self, request: Request<pb::AdminRequest>) -> Answer<pb::AdminResponse> {
-        self.admit(&request)?;
+        self.admit_member(&request)?;
         let operation = request
             .into_inner()
             .operation

@@ -16,11 +16,13 @@ pub enum Table {
     Meta,
     /// Audit chain and closed incidents by log index and ordinal.
     Records,
+    /// What records are about, with their places.
+    Index,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Log, Self::Meta, Self::Records];
+    pub const ALL: [Self; 4] = [Self::Log, Self::Meta, Self::Records, Self::Index];
 
     /// Its name on disk.
     #[must_use]
@@ -29,6 +31,7 @@ impl Table {
             Self::Log => "log",
             Self::Meta => "meta",
             Self::Records => "records",
+            Self::Index => "index",
         }
     }
 }

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use super::{
     disk::{Disk, invalid},
     records::RecordStore,
-    snapshot,
+    snapshot::{self, SnapshotError},
     writer::WriterMode,
 };
 use crate::{
@@ -65,7 +65,7 @@ pub struct Machine {
 
 impl Machine {
     /// Loads the newest snapshot that is good and from which the log goes on. A damaged one is set
-    /// aside.
+    /// aside; one that only newer builds can read is left alone, and this build does not start.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         records: RecordStore,
@@ -76,16 +76,17 @@ impl Machine {
         let mut found = None;
         let files = disk.list_files()?;
         for name in files.into_iter().rev().filter(|name| snapshot::is_snapshot(name)) {
-            match disk
-                .read_file(&name)
-                .map_err(|e| e.to_string())
-                .and_then(|f| snapshot::decode(&f))
-            {
+            let read = disk.read_file(&name);
+            let read = read.map_err(|error| SnapshotError::Damaged(error.to_string()));
+            match read.and_then(|file| snapshot::decode(&file)) {
                 Ok((meta, state)) => {
                     found = Some((meta, name, state));
                     break;
                 }
-                Err(reason) => damaged.push((name, reason)),
+                Err(SnapshotError::Newer(reason)) => {
+                    return Err(StartError::NewerSnapshot { file: name, reason });
+                }
+                Err(SnapshotError::Damaged(reason)) => damaged.push((name, reason)),
             }
         }
         let reaches =

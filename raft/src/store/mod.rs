@@ -15,6 +15,7 @@
 //! place and a way out, never skipped. Absent on purpose: any knowledge of leaders or peers.
 
 mod disk;
+mod index;
 mod log;
 mod machine;
 mod memory;
@@ -22,6 +23,7 @@ mod offline;
 mod records;
 mod rocks;
 mod snapshot;
+mod upgrade;
 mod writer;
 
 use std::{sync::Arc, time::Duration};
@@ -29,8 +31,13 @@ use std::{sync::Arc, time::Duration};
 use medic_proto::peer::v1 as pb;
 use medic_state::NodeId;
 
+use self::{
+    disk::unseal,
+    log::{meta, put_meta},
+};
 pub use self::{
     disk::{Disk, Op, Pair, Table, log_key, record_key},
+    index::About,
     log::LogStore,
     machine::{Builder, Machine},
     memory::{Fate, Fates, MemoryDisk},
@@ -39,17 +46,16 @@ pub use self::{
     rocks::RocksDisk,
     writer::{FatalFlag, WriterMode},
 };
-use self::{
-    disk::{seal, unseal},
-    log::{meta, put_meta},
-};
 pub(crate) use self::{
-    machine::Shared, records::RawRecord, snapshot::decode as decode_snapshot, writer::Writer,
+    machine::Shared,
+    records::RawRecord,
+    snapshot::{SnapshotError, decode as decode_snapshot},
+    writer::Writer,
 };
 use crate::config::StartError;
 
-/// Version of the whole data directory.
-pub const FORMAT: u32 = 1;
+/// Version of the whole data directory; see `upgrade` for what each changed.
+pub const FORMAT: u32 = 2;
 const FORMAT_KEY: &[u8] = b"format";
 const IDENTITY_KEY: &[u8] = b"identity";
 
@@ -84,11 +90,14 @@ impl Store {
     /// # Errors
     /// When it belongs to another node or cluster, was written by a newer build, or is damaged.
     pub async fn open(disk: Arc<dyn Disk>, options: &StoreOptions) -> Result<Self, StartError> {
-        check_format(&*disk)?;
+        let format = check_format(&*disk)?;
         let stored = meta::<pb::Identity>(&*disk, IDENTITY_KEY)?;
         let fatal = FatalFlag::default();
         if let Some(stored) = &stored {
             check_identity(stored, options)?;
+        }
+        if let Some(older) = format.filter(|format| *format < FORMAT) {
+            upgrade::lift(&*disk, older)?;
         }
         let writer =
             Writer::start(disk.clone(), fatal.clone(), options.mode, options.fsync_deadline)?;
@@ -115,12 +124,8 @@ impl Store {
         if claim {
             let identity =
                 pb::Identity { cluster_id: options.cluster_id.clone(), node: options.node_id.0 };
-            let format = Op::Put {
-                table: Table::Meta,
-                key: FORMAT_KEY.to_vec(),
-                value: seal(FORMAT_KEY, &FORMAT.to_be_bytes()),
-            };
-            writer.sync(vec![format, put_meta(IDENTITY_KEY, &identity)]).await?;
+            let ops = vec![upgrade::format_op(), put_meta(IDENTITY_KEY, &identity)];
+            writer.sync(ops).await?;
         }
         Ok((log, machine))
     }
@@ -132,8 +137,9 @@ impl Store {
     }
 }
 
-fn check_format(disk: &dyn Disk) -> Result<(), StartError> {
-    let Some(sealed) = disk.get(Table::Meta, FORMAT_KEY)? else { return Ok(()) };
+/// The format of a directory; `None`: it is empty.
+fn check_format(disk: &dyn Disk) -> Result<Option<u32>, StartError> {
+    let Some(sealed) = disk.get(Table::Meta, FORMAT_KEY)? else { return Ok(None) };
     let bad = |reason| StartError::CorruptMeta { what: "format version".to_owned(), reason };
     let value = unseal(FORMAT_KEY, &sealed).map_err(|damage| bad(damage.to_string()))?;
     let stored = value.try_into().map_err(|_| bad(format!("{} bytes", value.len())))?;
@@ -141,7 +147,7 @@ fn check_format(disk: &dyn Disk) -> Result<(), StartError> {
     if stored > FORMAT {
         return Err(StartError::NewerFormat { stored, known: FORMAT });
     }
-    Ok(())
+    Ok(Some(stored))
 }
 
 fn check_identity(stored: &pb::Identity, options: &StoreOptions) -> Result<(), StartError> {

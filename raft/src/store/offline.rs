@@ -7,9 +7,10 @@ use std::{ops::ControlFlow, path::Path};
 use medic_state::{AuditRecord, Record};
 
 use super::{
-    disk::{Disk as _, Table, parse_record_key, record_key},
-    records::{decode, opened},
+    disk::{Disk as _, Table, invalid, parse_record_key, record_key},
+    records::opened,
     rocks::RocksDisk,
+    upgrade::of_any_form,
 };
 use crate::config::StartError;
 
@@ -41,7 +42,9 @@ pub fn read_audit(
         next = (index, ordinal.saturating_add(1));
         for (key, sealed) in page {
             let (at, bytes) = opened(&key, &sealed).map_err(StartError::Store)?;
-            let record = decode(at.0, at.1, bytes).map_err(StartError::Store)?;
+            let record = of_any_form(bytes).map_err(|error| {
+                StartError::Store(invalid(format!("the record {}.{}: {error}", at.0, at.1)))
+            })?;
             if let Record::Audit(record) = record
                 && visit(record).is_break()
             {

@@ -5,15 +5,17 @@
 //! when a snapshot that covers them is, since both pass the same writer.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, PoisonError, RwLock, atomic::Ordering},
 };
 
-use medic_state::{Record, codec};
+use medic_state::Record;
 
 use super::{
     disk::{Disk, Op, Table, invalid, parse_record_key, record_key, seal, unseal},
+    index::{self, About},
+    upgrade::index_op,
     writer::{Done, Job, Writer},
 };
 use crate::ledger::{RecordQuery, StoredRecord};
@@ -24,6 +26,8 @@ pub const MAX_RECORDS: usize = 1_000;
 const PIECE_BYTES: usize = 512 << 10;
 /// Records read from the disk at a time.
 const PAGE: usize = 256;
+/// More than any entry emits: one link, and the incidents it closes.
+const RECORDS_PER_ENTRY: usize = 1_024;
 
 /// A record as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +38,33 @@ pub(crate) struct RawRecord {
 }
 
 /// Encoded records by log index and ordinal.
-type Queued = BTreeMap<(u64, u32), Vec<u8>>;
+type Page = BTreeMap<(u64, u32), Vec<u8>>;
+
+/// Records on their way through the writer.
+#[derive(Default)]
+struct Queued {
+    /// Each with its keys in the index.
+    records: BTreeMap<(u64, u32), (Vec<u8>, Vec<Vec<u8>>)>,
+    /// All their keys.
+    keys: BTreeSet<Vec<u8>>,
+}
+
+impl Queued {
+    /// Forgets what is on disk.
+    fn shrink(&mut self, landed: u64) {
+        while self.records.first_key_value().is_some_and(|((index, _), _)| *index < landed) {
+            for key in self.records.pop_first().map(|(_, (_, keys))| keys).unwrap_or_default() {
+                self.keys.remove(&key);
+            }
+        }
+    }
+}
 
 /// The record store; clones share it.
 #[derive(Clone)]
 pub struct RecordStore {
     disk: Arc<dyn Disk>,
     writer: Writer,
-    /// Records on their way through the writer.
     queued: Arc<RwLock<Queued>>,
 }
 
@@ -52,36 +75,37 @@ impl RecordStore {
 
     /// Stores the records of one entry; readable when this returns.
     pub(crate) async fn push(&self, index: u64, records: &[Record]) -> io::Result<()> {
-        let raw = records.iter().zip(0..).map(|(record, ordinal)| RawRecord {
-            index,
-            ordinal,
-            bytes: codec::encode(record),
+        let raw = records.iter().zip(0..).map(|(record, ordinal)| {
+            let raw = RawRecord { index, ordinal, bytes: record.to_bytes() };
+            (raw, index::keys(index, ordinal, record))
         });
         self.push_raw(raw.collect()).await
     }
 
     /// Stores records that came with a snapshot. Refuses what this build cannot read.
     pub(crate) async fn import(&self, records: Vec<RawRecord>) -> io::Result<()> {
-        for raw in &records {
-            decode(raw.index, raw.ordinal, &raw.bytes)?;
-        }
-        self.push_raw(records).await
+        let with_keys = records.into_iter().map(|raw| {
+            let record = decode(raw.index, raw.ordinal, &raw.bytes)?;
+            let keys = index::keys(raw.index, raw.ordinal, &record);
+            Ok((raw, keys))
+        });
+        self.push_raw(with_keys.collect::<io::Result<_>>()?).await
     }
 
-    async fn push_raw(&self, records: Vec<RawRecord>) -> io::Result<()> {
-        let Some(last) = records.iter().map(|raw| raw.index).max() else { return Ok(()) };
+    async fn push_raw(&self, records: Vec<(RawRecord, Vec<Vec<u8>>)>) -> io::Result<()> {
+        let Some(last) = records.iter().map(|(raw, _)| raw.index).max() else { return Ok(()) };
         let mut ops = Vec::with_capacity(records.len());
         {
             let mut queued = self.queued.write().unwrap_or_else(PoisonError::into_inner);
             let landed = self.writer.landed.records.load(Ordering::Acquire);
-            while queued.first_key_value().is_some_and(|((index, _), _)| *index < landed) {
-                queued.pop_first();
-            }
-            for RawRecord { index, ordinal, bytes } in records {
+            queued.shrink(landed);
+            for (RawRecord { index, ordinal, bytes }, keys) in records {
                 let key = record_key(index, ordinal);
                 let value = seal(&key, &bytes);
-                queued.insert((index, ordinal), bytes);
                 ops.push(Op::Put { table: Table::Records, key, value });
+                ops.extend(keys.iter().cloned().map(index_op));
+                queued.keys.extend(keys.iter().cloned());
+                queued.records.insert((index, ordinal), (bytes, keys));
             }
         }
         let job = Job { ops, done: Done::Nobody, log_through: None, records_through: Some(last) };
@@ -114,6 +138,58 @@ impl RecordStore {
             .collect()
     }
 
+    /// Records about something, of entries after `query.after`, through `applied`: found by the
+    /// index, so that it costs what it gives.
+    pub(crate) fn query_about(
+        &self,
+        about: About,
+        query: RecordQuery,
+        applied: u64,
+    ) -> io::Result<Vec<StoredRecord>> {
+        let limit = query.limit.min(MAX_RECORDS);
+        let low = about.key(query.after.saturating_add(1), 0);
+        let high = about.key(applied.saturating_add(1), 0);
+        if limit == 0 || low >= high {
+            return Ok(Vec::new());
+        }
+        // Entries are not split: as many more as one entry emits at most.
+        let most = limit + RECORDS_PER_ENTRY;
+        // The queue first: what lands in between is then found twice, never missed.
+        let mut keys: BTreeSet<Vec<u8>> = {
+            let queued = self.queued.read().unwrap_or_else(PoisonError::into_inner);
+            queued.keys.range(low.clone()..high.clone()).take(most).cloned().collect()
+        };
+        let stored = self.disk.scan(Table::Index, &low, &high, most, usize::MAX)?;
+        keys.extend(stored.into_iter().map(|(key, _)| key));
+        let mut found: Vec<StoredRecord> = Vec::new();
+        for key in keys {
+            let place = index::place(&key).ok_or_else(|| invalid("the index has a bad key"))?;
+            if found.len() >= limit && found.last().is_some_and(|last| last.index != place.0) {
+                break;
+            }
+            let record = self.at(place)?;
+            found.push(StoredRecord { index: place.0, record });
+        }
+        Ok(found)
+    }
+
+    /// The record at a place that the index names.
+    fn at(&self, (index, ordinal): (u64, u32)) -> io::Result<Record> {
+        let queued = {
+            let queued = self.queued.read().unwrap_or_else(PoisonError::into_inner);
+            queued.records.get(&(index, ordinal)).map(|(bytes, _)| bytes.clone())
+        };
+        if let Some(bytes) = queued {
+            return decode(index, ordinal, &bytes);
+        }
+        let key = record_key(index, ordinal);
+        let sealed = self.disk.get(Table::Records, &key)?;
+        let sealed = sealed.ok_or_else(|| {
+            invalid(format!("the record {index}.{ordinal}, which the index names, is missing"))
+        })?;
+        decode(index, ordinal, opened(&key, &sealed)?.1)
+    }
+
     /// Records of entries in `first..=last`, until one of the limits is reached and the entry that
     /// reached it is complete.
     fn collect(
@@ -143,7 +219,7 @@ impl RecordStore {
     }
 
     /// The next records in order, from the disk and from the queue.
-    fn page(&self, from: (u64, u32), last: u64) -> io::Result<Queued> {
+    fn page(&self, from: (u64, u32), last: u64) -> io::Result<Page> {
         if from.0 > last {
             return Ok(BTreeMap::new());
         }
@@ -151,7 +227,8 @@ impl RecordStore {
         // The queue first: a record that lands in between is then found twice, never missed.
         let mut page: BTreeMap<_, _> = {
             let queued = self.queued.read().unwrap_or_else(PoisonError::into_inner);
-            queued.range(from..(end, 0)).take(PAGE).map(|(k, v)| (*k, v.clone())).collect()
+            let range = queued.records.range(from..(end, 0)).take(PAGE);
+            range.map(|(place, (bytes, _))| (*place, bytes.clone())).collect()
         };
         let (low, high) = (record_key(from.0, from.1), record_key(end, 0));
         let stored = self.disk.scan(Table::Records, &low, &high, PAGE, PIECE_BYTES)?;
@@ -183,6 +260,6 @@ pub(super) fn opened<'a>(key: &[u8], sealed: &'a [u8]) -> io::Result<((u64, u32)
 }
 
 pub(super) fn decode(index: u64, ordinal: u32, bytes: &[u8]) -> io::Result<Record> {
-    codec::decode(bytes)
+    Record::from_bytes(bytes)
         .map_err(|error| invalid(format!("the record {index}.{ordinal} cannot be read: {error}")))
 }

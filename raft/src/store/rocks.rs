@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   data_dir/LOCK          held for the life of the process
-//!   data_dir/db/           RocksDB: log, meta, records
+//!   data_dir/db/           RocksDB: log, meta, records, index
 //!   data_dir/snapshots/    checksummed files, written aside and renamed
 //! ```
 
@@ -98,6 +98,7 @@ fn family(table: Table) -> Options {
             options.set_write_buffer_size(16 << 20);
             options.set_compression_type(rocksdb::DBCompressionType::Zstd);
         }
+        Table::Index => options.set_write_buffer_size(8 << 20),
         Table::Meta => options.set_write_buffer_size(1 << 20),
     }
     options

@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 use medic_proto::peer::v1 as pb;
-use medic_state::{State, codec, state::STATE_VERSION};
+use medic_state::{FormError, State};
 use prost::Message as _;
 
 use crate::{types::SnapshotMeta, wire};
@@ -37,7 +37,7 @@ pub(crate) fn is_snapshot(name: &str) -> bool {
 /// The file of a snapshot.
 pub(crate) fn encode(meta: &SnapshotMeta, state: &State) -> Bytes {
     let meta = wire::snapshot_meta_out(meta).encode_to_vec();
-    let state = codec::encode(state);
+    let state = state.to_snapshot();
     let mut file = Vec::with_capacity(meta.len() + state.len() + 28);
     file.extend_from_slice(MAGIC);
     file.extend_from_slice(&VERSION.to_be_bytes());
@@ -51,39 +51,60 @@ pub(crate) fn encode(meta: &SnapshotMeta, state: &State) -> Bytes {
     Bytes::from(file)
 }
 
-/// Checks a snapshot file and takes it apart.
+/// A file that is no snapshot this build can use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SnapshotError {
+    /// Whole, but of a form that only newer builds know.
+    #[error("{0}")]
+    Newer(String),
+    /// Not what was written.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl From<&str> for SnapshotError {
+    fn from(reason: &str) -> Self {
+        Self::Damaged(reason.to_owned())
+    }
+}
+
+/// Checks a snapshot file and takes it apart; a state of an older form is lifted.
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub(crate) fn decode(file: &[u8]) -> Result<(SnapshotMeta, State), String> {
+pub(crate) fn decode(file: &[u8]) -> Result<(SnapshotMeta, State), SnapshotError> {
     let (body, sum) = file.split_last_chunk::<4>().ok_or("it is too short")?;
     let version = body.strip_prefix(MAGIC).ok_or("it does not begin with MEDICSNP")?;
     let found = crc32c::crc32c(body);
     let expected = u32::from_be_bytes(*sum);
     if found != expected {
-        return Err(format!("checksum {found:08x} instead of {expected:08x}"));
+        let reason = format!("checksum {found:08x} instead of {expected:08x}");
+        return Err(SnapshotError::Damaged(reason));
     }
     let (version, rest) = version.split_first_chunk::<4>().ok_or("it has no version")?;
     let version = u32::from_be_bytes(*version);
-    if version != VERSION {
-        return Err(format!("it has version {version}, this build knows {VERSION}"));
+    if version > VERSION {
+        return Err(SnapshotError::Newer(format!(
+            "it has version {version}, this build knows up to {VERSION}: \
+             start a build at least as new as the one that wrote it"
+        )));
+    }
+    if version == 0 {
+        return Err("there is no version 0".into());
     }
     let (length, rest) = rest.split_first_chunk::<4>().ok_or("it has no header")?;
     let length = u32::from_be_bytes(*length) as usize;
     let (meta, rest) = rest.split_at_checked(length).ok_or("its header is cut off")?;
     let (length, state) = rest.split_first_chunk::<8>().ok_or("it has no state")?;
     if u64::from_be_bytes(*length) != state.len() as u64 {
-        return Err("its state is cut off".to_owned());
+        return Err("its state is cut off".into());
     }
     let meta = wire::decode::<pb::SnapshotMeta>("snapshot header", meta)
         .and_then(wire::snapshot_meta_in)
-        .map_err(|error| error.to_string())?;
-    let state: State = codec::decode(state).map_err(|error| error.to_string())?;
-    if state.version > STATE_VERSION {
-        return Err(format!(
-            "its state has version {}, this build knows up to {STATE_VERSION}: upgrade this node",
-            state.version
-        ));
-    }
+        .map_err(|error| SnapshotError::Damaged(error.to_string()))?;
+    let state = State::from_snapshot(state).map_err(|error| match error {
+        FormError::Newer { .. } => SnapshotError::Newer(error.to_string()),
+        FormError::Unreadable(_) => SnapshotError::Damaged(error.to_string()),
+    })?;
     Ok((meta, state))
 }

@@ -1,4 +1,4 @@
-//! What one entry costs: apply, encode, decode, and a snapshot of a state with a thousand incidents.
+//! What one entry costs: apply, encode, decode; and a snapshot of a state with 500 incidents.
 //!
 //! Run with `make bench`. Figures depend on the machine; nothing is asserted.
 #![allow(

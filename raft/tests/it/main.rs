@@ -7,6 +7,7 @@ mod crash;
 mod harness;
 mod peers;
 mod process;
+mod records;
 mod start;
 mod suite;
 mod tls;

@@ -1,10 +1,20 @@
 //! Peers that are not what they seem.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use medic_proto::peer::v1::{self as pb, peer_client::PeerClient};
-use medic_raft::{Config, Consensus, Env, Ledger, LedgerError, MAX_ENTRY_BYTES};
-use medic_state::NodeId;
+use medic_raft::{
+    Clock, Config, Consensus, Env, Ledger, LedgerError, LedgerExt, MAX_ENTRY_BYTES,
+    env::SystemClock,
+};
+use medic_state::{Millis, NodeId, Timestamp};
 use tonic::{Code, Request, Status, transport::Endpoint};
 
 use crate::harness::{Cluster, Node, connector, free_addr, registration};
@@ -31,6 +41,67 @@ impl Call<'_> {
         }
         PeerClient::new(channel).vote(request).await.map(tonic::Response::into_inner)
     }
+
+    async fn forward(&self, addr: &str, entry: Vec<u8>) -> Result<pb::ForwardResponse, Status> {
+        let channel = Endpoint::from_shared(format!("http://{addr}")).unwrap().connect_lazy();
+        let mut request = Request::new(pb::ForwardRequest { entry: entry.into() });
+        let metadata = request.metadata_mut();
+        metadata.insert("medic-cluster", self.cluster.parse().unwrap());
+        for (key, value) in
+            [("medic-from", self.from), ("medic-to", self.to), ("medic-boot", self.boot)]
+        {
+            metadata.insert(key, value.into());
+        }
+        PeerClient::new(channel).forward(request).await.map(tonic::Response::into_inner)
+    }
+}
+
+/// A clock that is wrong by this many milliseconds.
+struct Wrong(Arc<AtomicU64>);
+
+impl Clock for Wrong {
+    fn now(&self) -> Timestamp {
+        SystemClock.now().plus(Millis(self.0.load(Ordering::SeqCst)))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_no_member_forwards_nothing() {
+    let cluster = Cluster::start(1).await;
+    let leader = cluster.leader().await;
+    let before = cluster.node(leader).register(10, "a:1").await.unwrap().index;
+    let entry = registration(&cluster.node(leader).raft, 11, "a:1");
+    let bytes = medic_state::codec::encode(&entry);
+    let call = Call { cluster: "test", from: 2, to: 1, boot: 5 };
+    let status = call.forward(&cluster.members[&leader], bytes).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    assert!(status.message().contains("node-2 is not a member"), "{status}");
+    assert_eq!(cluster.node(leader).raft.linearize().await.unwrap(), before);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_followers_wrong_clock_moves_nobodys_time() {
+    const DAY: u64 = 86_400_000;
+    let mut cluster = Cluster::empty(3).await;
+    let mut wrong = BTreeMap::new();
+    for node in cluster.members.keys().copied().collect::<Vec<_>>() {
+        let by = Arc::new(AtomicU64::new(0));
+        wrong.insert(node, by.clone());
+        let started = Node::start_with(cluster.config(node), |config| async {
+            let env = Env { clock: Arc::new(Wrong(by)), ..Env::system() };
+            Consensus::start(config, env, connector()).await
+        });
+        cluster.nodes.insert(node, started.await.unwrap());
+    }
+    let leader = cluster.leader().await;
+    let follower = cluster.followers(leader)[0];
+    wrong[&follower].store(DAY, Ordering::SeqCst);
+    let committed = cluster.node(follower).register(10, "a:1").await.unwrap();
+    cluster.all_applied(committed.index).await;
+    let now = cluster.node(follower).raft.read(|state| state.now);
+    assert!(now < SystemClock.now().plus(Millis(DAY / 2)), "time is a day ahead");
+    cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -114,7 +114,7 @@ async fn refuses_a_newer_format() {
     let put = Op::Put { table: Table::Meta, key: b"format".to_vec(), value };
     disk.write(&[put], true).unwrap();
     let text = refusal(start(quick(1), disk, WriterMode::Task).await);
-    assert!(text.contains("format 9, this build knows up to 1"), "{text}");
+    assert!(text.contains("format 9, this build knows up to 2"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -131,7 +131,7 @@ impl Desk {
     }
 
     /// Starts what is owed and neither running nor parked; gives the next time to look.
-    pub(super) fn reconcile(&mut self, told: &Told) -> Option<Instant> {
+    pub(super) fn reconcile(&mut self, told: &mut Told) -> Option<Instant> {
         let now = self.context.office.clock().now();
         let fence = self.context.office.fence();
         let (mut owed, due, holds) =
@@ -143,6 +143,12 @@ impl Desk {
         let is_owed = |work: &Work| owed.iter().any(|owed| owed.work == *work);
         self.parked.retain(|work, _| is_owed(work));
         self.failures.retain(|work, _| is_owed(work));
+        told.keep(|incident, text| {
+            let told = |work: &Work| {
+                matches!(work, Work::Notify(id, owed) if *id == incident && owed == text)
+            };
+            owed.iter().any(|owed| told(&owed.work))
+        });
         let mut wake = due.filter(|due| *due > now).map(|due| after(due.since(now).as_duration()));
         for owed in owed {
             if let Work::Notify(incident, text) = &owed.work
@@ -194,7 +200,7 @@ impl Desk {
             Work::Decide(incident) => self.tasks.spawn(deciding::decide(context, incident)),
             Work::Verify(plan) => self.tasks.spawn(verifying::verify(context, plan)),
             Work::Notify(incident, text) => {
-                self.tasks.spawn(notifying::notify(context, incident, text))
+                self.tasks.spawn(notifying::notify(context, incident, trace, text))
             }
             Work::Step(key) if given_up => self.tasks.spawn(async move {
                 let why = format!("its driver failed {FAILURES_MAX} times");

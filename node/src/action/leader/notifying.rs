@@ -1,52 +1,44 @@
-//! Telling people: each text once per channel and process, at least once over a change of leader.
+//! Telling people: each text once per channel, unless a leader dies between telling and saying so.
 //!
-//! Whether a message was delivered is not in the log: two leaders may both tell. A pager that hears
-//! twice is better than one that hears never.
+//! ```text
+//!   owed ─► every channel told ─► NoteTold committed ─► owed no more, to this leader or the next
+//! ```
+//!
+//! A pager that hears twice is better than one that hears never: the note follows the delivery.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use medic_state::{
-    IncidentId, State,
+    Command, Digest, IncidentId, State, TraceId,
+    command::NoteTold,
     manifest::{Escalation, Kind, ManifestKey, Spec},
 };
 
 use super::{Context, WorkError, desk::End};
 use crate::action::metrics::Metric;
 
-/// Texts remembered; older ones belong to incidents that are long over.
-const TOLD_MAX: usize = 4_096;
-
 /// Tries per channel, and the waits between them: about ten minutes in all.
 const TRIES_MAX: u32 = 16;
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(60);
 
-/// What this process has told already.
+/// What this process has told already and is owed all the same: the note of it has not landed, or a
+/// channel could not be told. Bounded by what the law owes.
 #[derive(Debug, Default)]
-pub(super) struct Told {
-    known: BTreeSet<(IncidentId, String)>,
-    /// Oldest first.
-    order: VecDeque<(IncidentId, String)>,
-}
+pub(super) struct Told(BTreeSet<(IncidentId, String)>);
 
 impl Told {
     pub(super) fn has(&self, incident: IncidentId, text: &str) -> bool {
-        self.known.contains(&(incident, text.to_owned()))
+        self.0.contains(&(incident, text.to_owned()))
+    }
+
+    /// Forgets what is not owed any more: owed again, it is news.
+    pub(super) fn keep(&mut self, owed: impl Fn(IncidentId, &str) -> bool) {
+        self.0.retain(|(incident, text)| owed(*incident, text));
     }
 
     pub(super) fn remember(&mut self, incident: IncidentId, text: &str) {
-        let one = (incident, text.to_owned());
-        if !self.known.insert(one.clone()) {
-            return;
-        }
-        self.order.push_back(one);
-        while self.order.len() > TOLD_MAX {
-            let Some(oldest) = self.order.pop_front() else { return };
-            self.known.remove(&oldest);
-        }
+        self.0.insert((incident, text.to_owned()));
     }
 }
 
@@ -54,6 +46,7 @@ impl Told {
 pub(super) async fn notify(
     context: Context,
     id: IncidentId,
+    trace: TraceId,
     text: String,
 ) -> Result<End, WorkError> {
     let Some((tenant, mut channels)) = context.read(|state| channels(state, id)) else {
@@ -61,6 +54,7 @@ pub(super) async fn notify(
     };
     if channels.is_empty() {
         tracing::warn!(incident = %id, text, "people should know, and no channel is declared");
+        return Ok(End::Done);
     }
     let mut wait = RETRY_FIRST;
     for _ in 0..TRIES_MAX {
@@ -73,7 +67,7 @@ pub(super) async fn notify(
             }
         }
         if failed.is_empty() {
-            return Ok(End::Done);
+            return Ok(note(&context, id, trace, &text).await);
         }
         channels = failed;
         tokio::time::sleep(wait).await;
@@ -81,6 +75,21 @@ pub(super) async fn notify(
     }
     tracing::error!(incident = %id, ?channels, text, "channels were not told");
     Ok(End::Done)
+}
+
+/// Commits that people were told, so that no other leader tells them again.
+async fn note(context: &Context, incident: IncidentId, trace: TraceId, text: &str) -> End {
+    let command = Command::NoteTold(NoteTold { incident, text: Digest::of(&[text.as_bytes()]) });
+    if context.read(|state| state.cluster_version) < command.since() {
+        return End::Done;
+    }
+    // They have been told, whatever becomes of the note.
+    match context.office.ask(trace, command).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(refusal)) => tracing::debug!(%incident, %refusal, "not noted as told"),
+        Err(error) => tracing::debug!(%incident, %error, "not noted as told"),
+    }
+    End::Done
 }
 
 /// The channels that the incident's playbooks name; else every channel of its tenant.
