@@ -335,8 +335,13 @@ impl Core {
     }
 
     fn ever_registered(&self, node: u64) -> bool {
+        self.registered_boot(NodeId(node)).is_some()
+    }
+
+    /// The incarnation of a node that registered last, as far as applied here.
+    pub(crate) fn registered_boot(&self, node: NodeId) -> Option<BootId> {
         let state = self.shared.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.nodes.contains_key(&NodeId(node))
+        state.nodes.get(&node).map(|known| known.boot)
     }
 }
 

@@ -148,6 +148,9 @@ impl Consensus {
                 core.raft.runtime_config().elect(true);
             });
         }
+        if pristine {
+            this.spawn(watch_identity(this.core.clone()));
+        }
         if pristine && this.core.config.bootstrap {
             this.spawn(found(this.core.clone()));
         }
@@ -232,6 +235,9 @@ fn openraft_config(config: &Config, pristine: bool) -> Result<openraft::Config, 
         enable_pre_vote: Some(true),
         // Term and node would not tell two incarnations of a process apart.
         enable_leader_restore: Some(false),
+        // A follower that lost its data must not bring its leader down; it takes itself out: see
+        // `watch_identity`.
+        allow_log_reversion: Some(true),
         // Acts admitted under the lease end before another may lead.
         removed_leader_step_down: StepDownPolicy::After(millis(t.election_max)),
         backoff: "50ms 100ms 200ms ...500ms".to_owned(),
@@ -294,6 +300,28 @@ async fn watch_leadership(core: Arc<Core>, leadership: watch::Sender<Leadership>
             changed
         });
         if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes a node out that began with nothing under an id that somebody has used: it has forgotten what
+/// it promised, and its votes and acknowledgements could lose what was committed.
+async fn watch_identity(core: Arc<Core>) {
+    let mut applied = core.shared.applied.subscribe();
+    loop {
+        let registered = core.registered_boot(core.me());
+        if registered == Some(core.boot) {
+            return;
+        }
+        if registered.is_some() {
+            core.fatal.set(format!(
+                "{} has run in this cluster before, and this data directory began empty: remove it from the cluster and add it again under a new id, or restore its directory",
+                core.me()
+            ));
+            return;
+        }
+        if applied.changed().await.is_err() {
             return;
         }
     }

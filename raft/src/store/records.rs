@@ -40,11 +40,14 @@ pub(crate) struct RawRecord {
 /// Encoded records by log index and ordinal.
 type Page = BTreeMap<(u64, u32), Vec<u8>>;
 
+/// Keys of one record in the index.
+type Keys = Vec<Vec<u8>>;
+
 /// Records on their way through the writer.
 #[derive(Default)]
 struct Queued {
     /// Each with its keys in the index.
-    records: BTreeMap<(u64, u32), (Vec<u8>, Vec<Vec<u8>>)>,
+    records: BTreeMap<(u64, u32), (Vec<u8>, Keys)>,
     /// All their keys.
     keys: BTreeSet<Vec<u8>>,
 }
@@ -92,7 +95,7 @@ impl RecordStore {
         self.push_raw(with_keys.collect::<io::Result<_>>()?).await
     }
 
-    async fn push_raw(&self, records: Vec<(RawRecord, Vec<Vec<u8>>)>) -> io::Result<()> {
+    async fn push_raw(&self, records: Vec<(RawRecord, Keys)>) -> io::Result<()> {
         let Some(last) = records.iter().map(|(raw, _)| raw.index).max() else { return Ok(()) };
         let mut ops = Vec::with_capacity(records.len());
         {

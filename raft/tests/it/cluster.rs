@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use medic_raft::{ClusterAdmin, Config, Ledger, LedgerError, LedgerExt, RecordQuery, StoredRecord};
-use medic_state::NodeId;
+use medic_state::{Command, NodeId};
+use tokio::time::timeout;
 
-use crate::harness::{Cluster, Node, free_addr, registration};
+use crate::harness::{Cluster, Node, PATIENCE, free_addr, registration};
 
 async fn records(node: &Node) -> Vec<StoredRecord> {
     let mut all: Vec<StoredRecord> = Vec::new();
@@ -63,6 +64,32 @@ async fn survives_its_leader_and_takes_it_back() {
     for node in cluster.nodes.values() {
         assert_eq!(records(node).await, chain);
     }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_its_data_does_not_come_back_under_its_id() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let victim = cluster.followers(leader)[0];
+    let raft = &cluster.node(victim).raft;
+    let mut entry = registration(raft, victim.0, "a:1");
+    if let Command::RegisterNode(register) = &mut entry.command {
+        register.boot = raft.boot();
+    }
+    let index = raft.propose(entry).await.unwrap().index;
+    cluster.all_applied(index).await;
+    // With its data it does.
+    cluster.down(victim).await;
+    cluster.up(victim).await;
+    cluster.node(victim).applied(index).await;
+    assert_eq!(cluster.node(victim).raft.status().fatal, None);
+    cluster.down(victim).await;
+    std::fs::remove_dir_all(cluster.dir(victim)).unwrap();
+    cluster.up(victim).await;
+    let mut fatal = cluster.node(victim).raft.fatal();
+    let reason = timeout(PATIENCE, fatal.wait_for(Option::is_some)).await.unwrap().unwrap().clone();
+    assert!(reason.unwrap().contains("has run in this cluster before"));
     cluster.stop().await;
 }
 
