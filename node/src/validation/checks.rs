@@ -148,7 +148,8 @@ fn security(input: &AssessInput<'_>) -> Checked {
     tally(("security", 0.10), good, &bad, well, "nothing to look at")
 }
 
-/// Services next to those remediated: no symptom, probes good.
+/// Services next to those remediated: no symptom, probes good. One that nobody could look at speaks
+/// neither way.
 fn integration(input: &AssessInput<'_>) -> Checked {
     let tenant = &input.saga.tenant;
     let mut good = 0;
@@ -156,20 +157,24 @@ fn integration(input: &AssessInput<'_>) -> Checked {
     for name in neighbours(input) {
         let symptom = topology::active_symptoms(input.state, tenant, name)
             .find(|(_, s)| !s.symptom.predicted() && s.symptom.severity > Severity::Info);
-        let failing = topology::running_targets(input.state, tenant, name)
+        let targets = topology::running_targets(input.state, tenant, name);
+        let mut seen = targets
             .iter()
             .filter_map(|target| latest(input, target))
-            .find(|sample| sample.observation.probes.values().any(|good| !good));
+            .filter(|sample| !sample.observation.probes.is_empty())
+            .peekable();
+        let looked_at = seen.peek().is_some();
+        let failing = seen.find(|sample| sample.observation.probes.values().any(|good| !good));
         if let Some((_, s)) = symptom {
             bad.push(format!("{} still has `{}`", s.symptom.target, s.symptom.kind));
         } else if let Some(sample) = failing {
             bad.push(format!("a probe of {} fails", sample.target));
-        } else {
+        } else if looked_at {
             good += 1;
         }
     }
     let well = "services next to it do well";
-    tally(("integration", 0.15), good, &bad, well, "no service is next to it")
+    tally(("integration", 0.15), good, &bad, well, "no service next to it could be looked at")
 }
 
 /// Direct callers and callees of the services the plan touched.

@@ -230,7 +230,9 @@ fn neighbours_and_new_symptoms_are_heard() {
     let early = at_the_end(&state, &saga, &looks("orders-1", &seen));
     assert_eq!(early, Assessment::Wait, "symptoms clear some seconds later");
     let seen = vec![good(&[]); 15];
-    let found = verdict(at_the_end(&state, &saga, &looks("orders-1", &seen)));
+    let mut history = looks("datastore-1", &seen);
+    history.extend(looks("orders-1", &seen));
+    let found = verdict(at_the_end(&state, &saga, &history));
     let check = found.checks.iter().find(|check| check.kind == "integration").unwrap();
     assert_eq!(check.value, VerdictValue::Failed);
     assert!(check.detail.contains("gateway/gateway-1 still has `errors`"), "{}", check.detail);
@@ -242,6 +244,22 @@ fn neighbours_and_new_symptoms_are_heard() {
     let found = verdict(at_the_end(&state, &saga, &looks("orders-1", &seen)));
     let check = found.checks.iter().find(|check| check.kind == "regression").unwrap();
     assert_eq!(check.value, VerdictValue::Failed, "{found:#?}");
+}
+
+#[test]
+fn a_neighbour_that_nobody_could_look_at_is_not_called_well() {
+    let state = fleet();
+    let saga = restart(&["orders-1"], "probe.http_ok == 1.0", &[]);
+    let of = |neighbour: &[Observation]| {
+        let mut history = looks("datastore-1", neighbour);
+        history.extend(looks("orders-1", &vec![good(&[]); 15]));
+        let found = verdict(at_the_end(&state, &saga, &history));
+        found.checks.into_iter().find(|check| check.kind == "integration").unwrap()
+    };
+    assert_eq!(of(&[]).value, VerdictValue::Inconclusive);
+    assert_eq!(of(&[nothing()]).value, VerdictValue::Inconclusive);
+    assert_eq!(of(&[good(&[])]).value, VerdictValue::Passed);
+    assert_eq!(of(&[bad()]).value, VerdictValue::Failed);
 }
 
 #[test]
