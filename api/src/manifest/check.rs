@@ -4,6 +4,7 @@
 //! this adds what takes floats or an expression language, which the law has not.
 
 use medic_state::{
+    Millis,
     manifest::{IndicatorSource, Manifest, PlaybookSpec, ProbeKind, ServiceSpec, Spec, validate},
     matcher::Selector,
 };
@@ -12,6 +13,10 @@ use super::{
     cel::{BadCondition, EXPECT_VARIABLES, WHEN_VARIABLES},
     quantity::parse_quantity,
 };
+
+/// The longest time a step, a pause or a verification may take, and the longest between two looks: a
+/// plan holds its locks for as long, and what is looked at once a day is not watched.
+const TIME_MAX: Millis = Millis::from_secs(86_400);
 
 /// What is wrong at a path of the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,11 +68,27 @@ fn check_playbook(playbook: &PlaybookSpec, found: &mut Vec<Finding>) {
         condition("spec.when", when, &WHEN_VARIABLES);
     }
     condition("spec.verify.expect", &playbook.verify.expect, &EXPECT_VARIABLES);
+    check_time("spec.verify.hold", playbook.verify.hold, found);
+    check_time("spec.verify.timeout", playbook.verify.timeout, found);
+    for (i, step) in playbook.steps.iter().enumerate() {
+        check_time(&format!("spec.steps[{i}].timeout"), step.timeout, found);
+        if let Some(rollout) = &step.rollout {
+            check_time(&format!("spec.steps[{i}].rollout.pause"), rollout.pause, found);
+        }
+    }
+}
+
+fn check_time(path: &str, time: Millis, found: &mut Vec<Finding>) {
+    if time > TIME_MAX {
+        found.push(Finding::new(path, format!("{time} is too long: at most {TIME_MAX}")));
+    }
 }
 
 fn check_service(service: &ServiceSpec, found: &mut Vec<Finding>) {
     for (i, probe) in service.probes.iter().enumerate() {
         let at = |kind: &str| format!("spec.probes[{i}].{kind}");
+        check_time(&at("interval"), probe.interval, found);
+        check_time(&at("timeout"), probe.timeout, found);
         match &probe.kind {
             ProbeKind::Http(url) => check_url(&at("http"), url, found),
             ProbeKind::Grpc(url) => check_url(&at("grpc"), url, found),
@@ -80,6 +101,7 @@ fn check_service(service: &ServiceSpec, found: &mut Vec<Finding>) {
     }
     if let Some(scrape) = &service.scrape {
         check_url("spec.scrape.url", &scrape.url, found);
+        check_time("spec.scrape.interval", scrape.interval.unwrap_or_default(), found);
     }
     for (i, indicator) in service.indicators.iter().enumerate() {
         if let Some(error) = indicator.limit.as_ref().and_then(|text| parse_quantity(text).err()) {

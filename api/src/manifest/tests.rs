@@ -161,6 +161,13 @@ fn wrong_values_are_placed() {
             "timeout: soon",
             "11:76: spec.steps[0].timeout: `soon` is not a duration",
         ),
+        (
+            PLAYBOOK,
+            "timeout: 30s",
+            "timeout: 400d",
+            "11:76: spec.steps[0].timeout: 400d is too long: at most 1d",
+        ),
+        (PLAYBOOK, "hold: 10s", "hold: 2d", "spec.verify.hold: 2d is too long"),
         (PLAYBOOK, "mode: auto ", "mode: automatic ", "5:9: spec.mode: unknown value `automatic`"),
         (
             PLAYBOOK,
