@@ -34,7 +34,7 @@ async fn an_order_of_a_deposed_leader_is_refused_by_the_agent() {
     // paused: exactly the moment a lease alone cannot cover. Short, so that the agent's connection
     // to the paused leader still stands when it goes on.
     let mut world = World::start_with(|options| {
-        options.node_env.push(("FAILPOINTS".into(), "driver_before_send=1*sleep(1500)".into()));
+        options.node_env.push(("FAILPOINTS".into(), "driver_before_send=1*sleep(900)".into()));
     })
     .await;
     let sample = world.sample("paused", 1);
@@ -49,12 +49,17 @@ async fn an_order_of_a_deposed_leader_is_refused_by_the_agent() {
         })
         .await;
     world.cluster.node_mut(first).unwrap().signal(Signal::SIGSTOP).unwrap();
+    // Seen at the instance itself: a question put to the paused node would hang for as long as its
+    // agent's connection may be silent.
+    world
+        .until("acted on by another leader", || async { world.starts(&sample)["paused-1"] == 2 })
+        .await;
+    world.cluster.node_mut(first).unwrap().signal(Signal::SIGCONT).unwrap();
     let healed = world
-        .incident_when("paused", "acted on by another leader", |seen| {
+        .incident_when("paused", "recorded by another leader", |seen| {
             seen.remediations.last().is_some_and(|p| p.steps[0].status() == pb::StepStatus::Done)
         })
         .await;
-    world.cluster.node_mut(first).unwrap().signal(Signal::SIGCONT).unwrap();
     let fences: Vec<u64> = plan(&healed).steps[0].history.iter().map(|event| event.fence).collect();
     assert!(
         fences.windows(2).any(|pair| pair[0] < pair[1]),
