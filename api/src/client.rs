@@ -1,9 +1,19 @@
 //! The control API from the other side: for the CLI, for tests, for other programs.
 //!
-//! A client knows several nodes. It talks to one, and turns to the next when that one is away:
-//! every node answers everything. A call is repeated when it says `UNAVAILABLE` (nothing was
-//! proposed) or when its connection broke (nobody can tell): reads may be repeated anyway, and
-//! mutations carry a request id, so that nothing happens twice.
+//! ```text
+//!   call ─► node whose turn it is ── answers ──► done
+//!                 │ away: the next one
+//!                 └─► a whole round away: pause, again, until the patience is over
+//! ```
+//!
+//! A client knows several nodes, and every node answers everything. A call is made again when it
+//! said `UNAVAILABLE` (nothing was proposed), when its connection broke, or when its outcome is
+//! unknown (nobody can tell): reads may be repeated anyway, and mutations carry a request id, so
+//! that nothing happens twice. Waiting does not mend a certificate, nor nodes of which not one can
+//! be reached: then the client gives up early, and says of each node why.
+
+mod reason;
+mod watch;
 
 use std::{
     fmt,
@@ -21,13 +31,26 @@ use medic_proto::v1::{
     manifests_client::ManifestsClient, remediations_client::RemediationsClient,
     safety_client::SafetyClient, watch_client::WatchClient,
 };
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
-    Code, Status,
+    Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
+use self::reason::{Away, away, chain, in_words};
+pub use self::watch::{Events, Moment};
+
 /// Largest answer taken.
 const DECODE_MAX: usize = 64 << 20;
+/// An open connection is asked this often whether the other side still lives, and given as long
+/// again to say so: a paused node must not hold a call for longer.
+const ALIVE_EVERY: Duration = Duration::from_secs(2);
+/// Between two rounds over the nodes; doubled each time.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Rounds in which not one node could be reached, before nobody is thought to be there. More than
+/// one: a single node may be restarting.
+const BARREN_ROUNDS: u32 = 3;
 
 /// How to reach a cluster.
 #[derive(Clone)]
@@ -44,8 +67,8 @@ pub struct ClientConfig {
     pub server_name: Option<String>,
     /// Time to connect to one node.
     pub connect_timeout: Duration,
-    /// Time of one attempt of a call, up to its first answer.
-    pub call_timeout: Duration,
+    /// Time of a call in all, however many nodes it takes.
+    pub patience: Duration,
 }
 
 impl fmt::Debug for ClientConfig {
@@ -62,7 +85,7 @@ impl fmt::Debug for ClientConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// No endpoints were given.
-    #[error("no endpoint is configured; name one with --endpoint or in the context")]
+    #[error("no endpoint is configured; name some under `nodes` in the context")]
     NoEndpoint,
     /// An endpoint makes no sense.
     #[error("endpoint `{endpoint}` is not of the form host:port")]
@@ -78,9 +101,6 @@ pub enum ConnectError {
         /// Why.
         reason: String,
     },
-    /// None of the nodes answered.
-    #[error("no node can be reached:\n{}", .0.join("\n"))]
-    Unreachable(Vec<String>),
 }
 
 /// Connections to a cluster, made when they are needed.
@@ -89,8 +109,9 @@ pub struct Client(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    nodes: Vec<(String, Endpoint, Channel)>,
+    nodes: Vec<(String, Channel)>,
     current: AtomicUsize,
+    patience: Duration,
 }
 
 /// Clients of all services, at one node.
@@ -142,27 +163,8 @@ services! {
     watch: WatchClient,
 }
 
-/// Connects to the first node that answers.
-///
-/// # Errors
-/// When the configuration makes no sense, or no node answers; then each with its reason.
-pub async fn connect(config: &ClientConfig) -> Result<Client, ConnectError> {
-    let client = Client::lazy(config)?;
-    let mut failures = Vec::new();
-    for (i, (name, endpoint, _)) in client.0.nodes.iter().enumerate() {
-        match endpoint.connect().await {
-            Ok(_) => {
-                client.0.current.store(i, Ordering::Relaxed);
-                return Ok(client);
-            }
-            Err(error) => failures.push(format!("  {name}: {}", chain(&error))),
-        }
-    }
-    Err(ConnectError::Unreachable(failures))
-}
-
 impl Client {
-    /// Connects at the first call.
+    /// Connects to each node at the first call that is made on it.
     ///
     /// # Errors
     /// When the configuration makes no sense.
@@ -173,13 +175,10 @@ impl Client {
         let nodes = config
             .endpoints
             .iter()
-            .map(|name| {
-                let endpoint = endpoint(config, name)?;
-                let channel = endpoint.connect_lazy();
-                Ok((name.clone(), endpoint, channel))
-            })
+            .map(|name| Ok((name.clone(), endpoint(config, name)?.connect_lazy())))
             .collect::<Result<_, _>>()?;
-        Ok(Self(Arc::new(Inner { nodes, current: AtomicUsize::new(0) })))
+        let current = AtomicUsize::new(0);
+        Ok(Self(Arc::new(Inner { nodes, current, patience: config.patience })))
     }
 
     /// The endpoint that is talked to.
@@ -192,7 +191,7 @@ impl Client {
     #[must_use]
     pub fn services(&self) -> Services {
         let current = self.0.current.load(Ordering::Relaxed) % self.0.nodes.len();
-        Services { channel: self.0.nodes[current].2.clone() }
+        Services { channel: self.0.nodes[current].1.clone() }
     }
 
     /// Turns to the next node.
@@ -204,37 +203,57 @@ impl Client {
     /// give every attempt of a mutation the same request id, made by the caller.
     ///
     /// # Errors
-    /// What the last attempt said; for a broken connection with everything that caused it.
+    /// What a node said; when none could be talked to, why each could not; when the patience is
+    /// over, that and what was said last.
     pub async fn call<T, F>(&self, attempt: impl Fn(Services) -> F) -> Result<T, Status>
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let mut outcome = attempt(self.services()).await;
-        for _ in 1..self.0.nodes.len() {
-            match &outcome {
-                Err(status) if away(status) => {
-                    tracing::debug!(endpoint = self.endpoint(), %status, "turning to the next node");
-                    self.advance();
-                    outcome = attempt(self.services()).await;
-                }
-                Ok(_) | Err(_) => break,
+        let deadline = Instant::now() + self.0.patience;
+        let mut pause = PAUSE_MIN;
+        let mut barren = 0;
+        loop {
+            let mut round: Vec<Failure> = Vec::new();
+            for _ in 0..self.0.nodes.len() {
+                let name = self.endpoint().to_owned();
+                let status = match timeout_at(deadline, attempt(self.services())).await {
+                    Ok(Ok(answer)) => return Ok(answer),
+                    Ok(Err(status)) => status,
+                    Err(_) => return Err(self.given_up(round.last())),
+                };
+                let Some(why) = away(&status) else { return Err(status) };
+                tracing::debug!(endpoint = name, %status, "turning to the next node");
+                round.push((name, why, in_words(&status)));
+                self.advance();
             }
+            let all = |wanted: fn(Away) -> bool| round.iter().all(|(_, why, _)| wanted(*why));
+            barren = if all(|why| why != Away::Busy) { barren + 1 } else { 0 };
+            if all(|why| why == Away::Refused) {
+                return Err(Status::unauthenticated(each("no node can be talked to", &round)));
+            }
+            if barren == BARREN_ROUNDS {
+                return Err(Status::unavailable(each("no node can be reached", &round)));
+            }
+            if Instant::now() + pause >= deadline {
+                return Err(self.given_up(round.last()));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
         }
-        outcome.map_err(|status| match std::error::Error::source(&status) {
-            Some(_) => {
-                let message = format!("{}: {}", self.endpoint(), chain(&status));
-                Status::with_metadata(status.code(), message, status.metadata().clone())
-            }
-            None => status,
-        })
+    }
+
+    /// The patience is over.
+    fn given_up(&self, last: Option<&Failure>) -> Status {
+        let said = last.map_or_else(
+            || format!("{} has not answered", self.endpoint()),
+            |(name, _, said)| format!("{name}: {said}"),
+        );
+        Status::deadline_exceeded(format!("gave up after {:?}: {said}", self.0.patience))
     }
 }
 
-/// Whether another node may do better. Only a failure of the connection has a source: what a server
-/// says comes without.
-fn away(status: &Status) -> bool {
-    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
-}
+/// A node, why it could not serve, and what was said.
+type Failure = (String, Away, String);
 
 fn endpoint(config: &ClientConfig, name: &str) -> Result<Endpoint, ConnectError> {
     let bad = || ConnectError::BadEndpoint { endpoint: name.to_owned() };
@@ -246,17 +265,17 @@ fn endpoint(config: &ClientConfig, name: &str) -> Result<Endpoint, ConnectError>
     if endpoint.uri().port().is_none() {
         return Err(bad());
     }
-    let mut tls = ClientTlsConfig::new()
+    let host = endpoint.uri().host().unwrap_or_default().trim_matches(['[', ']']);
+    let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(&config.ca_pem))
-        .identity(Identity::from_pem(&config.cert_pem, &config.key_pem));
-    if let Some(server_name) = &config.server_name {
-        tls = tls.domain_name(server_name);
-    }
+        .identity(Identity::from_pem(&config.cert_pem, &config.key_pem))
+        .domain_name(config.server_name.as_deref().unwrap_or(host))
+        // Endpoint's own timeout ends with the TCP connection, which a paused node still accepts.
+        .timeout(config.connect_timeout);
     let endpoint = endpoint
         .connect_timeout(config.connect_timeout)
-        .timeout(config.call_timeout)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(10))
+        .http2_keep_alive_interval(ALIVE_EVERY)
+        .keep_alive_timeout(ALIVE_EVERY)
         .tcp_nodelay(true)
         .user_agent(concat!("medic/", env!("CARGO_PKG_VERSION")))
         .map_err(|_| bad())?;
@@ -265,17 +284,8 @@ fn endpoint(config: &ClientConfig, name: &str) -> Result<Endpoint, ConnectError>
         .map_err(|error| ConnectError::Tls { endpoint: name.to_owned(), reason: chain(&error) })
 }
 
-/// An error with everything it was caused by: the cause is what its reader needs.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
+/// Why each node could not be used.
+fn each(what: &str, round: &[Failure]) -> String {
+    let lines: String = round.iter().map(|(name, _, said)| format!("\n  {name}: {said}")).collect();
+    format!("{what}:{lines}")
 }

@@ -25,7 +25,7 @@ use rustls::{
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use crate::{
-    client::{Client, ClientConfig, connect},
+    client::{Client, ClientConfig},
     control,
     door::{Door, Limits, TlsSource, serve_grpc},
     manifest::parse_bundle,
@@ -209,12 +209,12 @@ impl Node {
             key_pem: issued.key.clone().into_bytes(),
             server_name: None,
             connect_timeout: Duration::from_secs(5),
-            call_timeout: Duration::from_secs(10),
+            patience: Duration::from_secs(10),
         }
     }
 
     pub(crate) async fn user(&self, name: &str) -> Client {
-        connect(&self.config(&Subject::new(name, "users"))).await.unwrap()
+        Client::lazy(&self.config(&Subject::new(name, "users"))).unwrap()
     }
 
     /// A service that is down: an open incident. Gives its id.

@@ -6,6 +6,9 @@ use tonic::{Code, Status, metadata::MetadataValue};
 
 /// Response metadata: the kind of a refusal, for programs.
 pub const REFUSAL: &str = "medic-refusal";
+/// The kind of a refusal that is none: nobody can tell whether it was done. Ask again, under the same
+/// request id.
+pub const OUTCOME_UNKNOWN: &str = "outcome-unknown";
 /// Request metadata: `stale` reads what this node has, without asking the leader how far it is.
 pub const CONSISTENCY: &str = "medic-consistency";
 /// Response metadata: the log index a read was answered at.
@@ -43,7 +46,7 @@ pub(super) fn ledger_status(error: &LedgerError) -> Status {
     };
     let mut status = Status::new(code, error.to_string());
     if matches!(error, LedgerError::Ambiguous(_)) {
-        status.metadata_mut().insert(REFUSAL, MetadataValue::from_static("outcome-unknown"));
+        status.metadata_mut().insert(REFUSAL, MetadataValue::from_static(OUTCOME_UNKNOWN));
     }
     status
 }

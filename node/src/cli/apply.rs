@@ -37,10 +37,7 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<(), CliError> {
         expected_digest: String::new(),
     };
     let response = session
-        .call(|channel| {
-            let request = request.clone();
-            async move { pb::manifests_client::ManifestsClient::new(channel).apply(request).await }
-        })
+        .ask(request, |api, request| async move { api.manifests().apply(request).await })
         .await?;
     let style = Style::new(out.color());
     out.value(&response, |response| {
@@ -114,22 +111,12 @@ fn diff(before: &str, after: &str, style: Style) -> String {
 
 /// `medic delete`.
 pub(super) async fn delete(args: DeleteArgs) -> Result<(), CliError> {
+    let session = Session::open(&args.connect)?;
     let kind = kind_of(&args.kind)?.to_string();
     let said = format!("{kind}/{} is deleted", args.name);
-    command!(
-        &args.connect,
-        manifests_client::ManifestsClient,
-        delete,
-        said,
-        |session: &Session, request_id| {
-            pb::DeleteManifestRequest {
-                kind: kind.clone(),
-                tenant: session.one_tenant(),
-                name: args.name.clone(),
-                request_id,
-            }
-        }
-    )
+    let (tenant, name, request_id) = (session.one_tenant(), args.name, request_id());
+    let request = pb::DeleteManifestRequest { kind, tenant, name, request_id };
+    command!(session, &args.connect, manifests.delete, said, request)
 }
 
 #[cfg(test)]

@@ -197,9 +197,9 @@ pub struct Connect {
     /// Tenant to work in; `*`: all [default: the context's]
     #[arg(short, long, env = "MEDIC_TENANT", value_name = "NAME", help_heading = "Connection")]
     pub tenant: Option<String>,
-    /// Give up after this long
-    #[arg(long, value_name = "TIME", default_value = "20s", help_heading = "Connection")]
-    pub timeout: Millis,
+    /// Give up after this long [default: 20s; 90s to add a node]
+    #[arg(long, value_name = "TIME", help_heading = "Connection")]
+    pub timeout: Option<Millis>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub output: OutputArgs,

@@ -45,10 +45,7 @@ async fn list(
     let mut found: Vec<pb::AuditRecord> = Vec::new();
     loop {
         let page = session
-            .call(|channel| {
-                let request = request.clone();
-                async move { pb::audit_client::AuditClient::new(channel).list(request).await }
-            })
+            .ask(request.clone(), |api, request| async move { api.audit().list(request).await })
             .await?;
         found.extend(
             page.records
@@ -68,12 +65,9 @@ async fn export(connect: &Connect) -> Result<(), CliError> {
     let out = Out::new(Format::Jsonl);
     let session = Session::open(connect)?;
     let request = pb::ExportAuditRequest { after_index: 0 };
-    let mut records =
-        session
-            .call(|channel| async move {
-                pb::audit_client::AuditClient::new(channel).export(request).await
-            })
-            .await?;
+    let mut records = session
+        .ask(request, |api, request| async move { api.audit().export(request).await })
+        .await?;
     while let Some(batch) = records.message().await? {
         out.list(&batch.records, |_| String::new())?;
     }

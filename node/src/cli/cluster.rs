@@ -2,6 +2,7 @@
 
 use medic_proto::v1 as pb;
 use medic_raft::env::{Clock as _, SystemClock};
+use medic_state::Millis;
 
 use super::{
     args::{ClusterCommand, Connect},
@@ -12,65 +13,49 @@ use super::{
     session::{Session, request_id},
 };
 
+/// Adding a node waits until it has caught up.
+const ADD_PATIENCE: Millis = Millis::from_secs(90);
+
 /// The cluster as one node sees it.
 pub(super) async fn status_of(session: &Session) -> Result<pb::StatusResponse, CliError> {
     session
-        .call(|channel| async move {
-            pb::cluster_client::ClusterClient::new(channel).status(pb::StatusRequest {}).await
-        })
+        .ask(
+            pb::StatusRequest {},
+            |api, request| async move { api.cluster().status(request).await },
+        )
         .await
 }
 
 /// Runs the command.
 pub(super) async fn run(command: ClusterCommand) -> Result<(), CliError> {
+    let request_id = request_id();
     match command {
         ClusterCommand::Status(connect) => status(&connect).await,
         ClusterCommand::Add { node, peer_addr, connect } => {
+            let session = Session::open_with(&connect, ADD_PATIENCE)?;
+            let node = node.0;
             let said = format!(
-                "{node} is a learner and has caught up; next: medic cluster promote {}",
-                node.0
+                "node-{node} is a learner and has caught up; next: medic cluster promote {node}"
             );
-            command!(
-                &connect,
-                cluster_client::ClusterClient,
-                add_node,
-                said,
-                |_: &Session, request_id| {
-                    pb::AddNodeRequest { node: node.0, peer_addr: peer_addr.clone(), request_id }
-                }
-            )
+            let request = pb::AddNodeRequest { node, peer_addr, request_id };
+            command!(session, &connect, cluster.add_node, said, request)
         }
         ClusterCommand::Promote { node, connect } => {
-            let said = format!("{node} votes now");
-            command!(
-                &connect,
-                cluster_client::ClusterClient,
-                promote_node,
-                said,
-                |_: &Session, request_id| { pb::PromoteNodeRequest { node: node.0, request_id } }
-            )
+            let request = pb::PromoteNodeRequest { node: node.0, request_id };
+            let session = Session::open(&connect)?;
+            command!(session, &connect, cluster.promote_node, format!("{node} votes now"), request)
         }
         ClusterCommand::Remove { node, connect } => {
             let said = format!("{node} is removed; its number is never used again");
-            command!(
-                &connect,
-                cluster_client::ClusterClient,
-                remove_node,
-                said,
-                |_: &Session, request_id| { pb::RemoveNodeRequest { node: node.0, request_id } }
-            )
+            let request = pb::RemoveNodeRequest { node: node.0, request_id };
+            let session = Session::open(&connect)?;
+            command!(session, &connect, cluster.remove_node, said, request)
         }
         ClusterCommand::Transfer { node, connect } => {
             let said = format!("{node} leads now");
-            command!(
-                &connect,
-                cluster_client::ClusterClient,
-                transfer_leadership,
-                said,
-                |_: &Session, request_id| {
-                    pb::TransferLeadershipRequest { node: node.0, request_id }
-                }
-            )
+            let request = pb::TransferLeadershipRequest { node: node.0, request_id };
+            let session = Session::open(&connect)?;
+            command!(session, &connect, cluster.transfer_leadership, said, request)
         }
     }
 }

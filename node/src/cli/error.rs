@@ -46,7 +46,11 @@ impl From<tonic::Status> for CliError {
         use tonic::Code;
         let text = match status.message() {
             "" => format!("{}", status.code()),
-            message => message.to_owned(),
+            // Said again by the kind of error, or by nobody.
+            message => message
+                .trim_start_matches("refused: ")
+                .trim_start_matches("bad command: ")
+                .to_owned(),
         };
         match status.code() {
             Code::InvalidArgument | Code::OutOfRange => Self::Usage(text),

@@ -45,7 +45,7 @@ where
 /// Lists through one RPC: service client, request type, method, field of the response; further
 /// fields of the request after `..`.
 macro_rules! list {
-    ($session:expr, $args:expr, $client:path, $request:ident, $method:ident, $field:ident $(, $name:ident: $value:expr)*) => {
+    ($session:expr, $args:expr, $service:ident, $request:ident, $method:ident, $field:ident $(, $name:ident: $value:expr)*) => {
         pages($args.limit, |page_size, page_token| async move {
             let request = pb::$request {
                 matchers: $args.matchers.clone(),
@@ -54,18 +54,13 @@ macro_rules! list {
                 $($name: $value,)*
             };
             let response = $session
-                .call(|channel| {
-                    let request = request.clone();
-                    async move { <$client>::new(channel).$method(request).await }
-                })
+                .ask(request, |api, request| async move { api.$service().$method(request).await })
                 .await?;
             Ok((response.$field, response.next_page_token))
         })
         .await?
     };
 }
-
-type Channel = tonic::transport::Channel;
 
 /// `medic get`.
 pub(super) async fn get(mut args: GetArgs) -> Result<(), CliError> {
@@ -85,45 +80,34 @@ pub(super) async fn get(mut args: GetArgs) -> Result<(), CliError> {
     let tenant = || session.tenant();
     match what.as_str() {
         "incident" | "incidents" | "inc" => {
-            let (items, more) = list!(s, args, pb::incidents_client::IncidentsClient<Channel>, ListIncidentsRequest, list, incidents, tenant: tenant());
+            let (items, more) =
+                list!(s, args, incidents, ListIncidentsRequest, list, incidents, tenant: tenant());
             show(&out, &items, more, |items| lists::incidents(items, now, style))
         }
         "decision" | "decisions" => {
-            let (items, more) = list!(s, args, pb::decisions_client::DecisionsClient<Channel>, ListDecisionsRequest, list, decisions, tenant: tenant());
+            let (items, more) =
+                list!(s, args, decisions, ListDecisionsRequest, list, decisions, tenant: tenant());
             show(&out, &items, more, |items| lists::decisions(items, now, style))
         }
         "remediation" | "remediations" | "plan" | "plans" => {
-            let (items, more) = list!(s, args, pb::remediations_client::RemediationsClient<Channel>, ListRemediationsRequest, list, remediations, tenant: tenant());
+            let (items, more) = list!(s, args, remediations, ListRemediationsRequest, list, remediations, tenant: tenant());
             show(&out, &items, more, |items| lists::remediations(items, now, style))
         }
         "approval" | "approvals" => {
-            let (items, more) = list!(s, args, pb::approvals_client::ApprovalsClient<Channel>, ListPendingRequest, list_pending, approvals, tenant: tenant());
+            let (items, more) = list!(s, args, approvals, ListPendingRequest, list_pending, approvals, tenant: tenant());
             show(&out, &items, more, |items| lists::approvals(items, now, style))
         }
         "freeze" | "freezes" => {
-            let (items, more) = list!(s, args, pb::safety_client::SafetyClient<Channel>, ListFreezesRequest, list_freezes, freezes, tenant: tenant());
+            let (items, more) =
+                list!(s, args, safety, ListFreezesRequest, list_freezes, freezes, tenant: tenant());
             show(&out, &items, more, |items| lists::freezes(items, now, style))
         }
         "agent" | "agents" => {
-            let (items, more) = list!(
-                s,
-                args,
-                pb::cluster_client::ClusterClient<Channel>,
-                ListAgentsRequest,
-                list_agents,
-                agents
-            );
+            let (items, more) = list!(s, args, cluster, ListAgentsRequest, list_agents, agents);
             show(&out, &items, more, |items| lists::agents(items, now, style))
         }
         "shard" | "shards" => {
-            let (items, more) = list!(
-                s,
-                args,
-                pb::cluster_client::ClusterClient<Channel>,
-                ListShardsRequest,
-                list_shards,
-                shards
-            );
+            let (items, more) = list!(s, args, cluster, ListShardsRequest, list_shards, shards);
             show(&out, &items, more, |items| lists::shards(items, now, style))
         }
         "node" | "nodes" => {
@@ -147,7 +131,7 @@ async fn manifests(
     };
     let kind = &kind;
     let (items, more) = list!(
-        s, args, pb::manifests_client::ManifestsClient<Channel>, ListManifestsRequest, list, manifests,
+        s, args, manifests, ListManifestsRequest, list, manifests,
         tenant: s.tenant(), kind: kind.clone(), with_yaml: out.for_program()
     );
     show(out, &items, more, |items| lists::manifests(items, SystemClock.now().0, style))
@@ -198,12 +182,7 @@ pub(super) async fn story(
     incident: &str,
 ) -> Result<pb::ExplainIncidentResponse, CliError> {
     let request = pb::ExplainIncidentRequest { id: incident_id(incident)? };
-    session
-        .call(|channel| {
-            let request = request.clone();
-            async move { pb::incidents_client::IncidentsClient::new(channel).explain(request).await }
-        })
-        .await
+    session.ask(request, |api, request| async move { api.incidents().explain(request).await }).await
 }
 
 /// `medic explain`.
@@ -230,12 +209,7 @@ pub(super) async fn describe(args: DescribeArgs) -> Result<(), CliError> {
             let id = args.what.parse::<PlanId>().map_err(|e| CliError::Usage(e.to_string()))?;
             let request = pb::GetRemediationRequest { id: id.to_string() };
             let response = session
-                .call(|channel| {
-                    let request = request.clone();
-                    async move {
-                        pb::remediations_client::RemediationsClient::new(channel).get(request).await
-                    }
-                })
+                .ask(request, |api, request| async move { api.remediations().get(request).await })
                 .await?;
             let value = plain(serde_json::to_value(&response.remediation))?;
             return out.value(&value, |value| yaml(value.clone()));
@@ -248,10 +222,7 @@ pub(super) async fn describe(args: DescribeArgs) -> Result<(), CliError> {
     let request =
         pb::GetManifestRequest { kind: kind.to_string(), tenant: session.one_tenant(), name };
     let response = session
-        .call(|channel| {
-            let request = request.clone();
-            async move { pb::manifests_client::ManifestsClient::new(channel).get(request).await }
-        })
+        .ask(request, |api, request| async move { api.manifests().get(request).await })
         .await?;
     let info = response.manifest.unwrap_or_default();
     out.value(&info, |info| {

@@ -19,6 +19,7 @@ mod operate;
 pub mod out;
 pub mod render;
 mod session;
+mod setup;
 mod watch;
 
 use std::{future::Future, process::ExitCode};
@@ -47,10 +48,10 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), CliError> {
     let plain = Out::new(Format::Table);
     match cli.command {
-        Command::Init(args) => local::init(args, &plain),
+        Command::Init(args) => setup::init(args),
         Command::Serve(args) => daemon::serve(&args),
         Command::Agent(args) => daemon::agent(&args),
-        Command::Certs(command) => local::certs(command),
+        Command::Certs(command) => setup::certs(command),
         Command::Validate(args) => local::validate(&args),
         Command::Context(command) => local::contexts(command),
         Command::Schema => {

@@ -14,16 +14,11 @@ use super::{
     session::{Session, request_id},
 };
 
-/// Makes a command with a fresh request id, and prints what became of it.
+/// Makes a command, and prints what became of it.
 macro_rules! command {
-    ($connect:expr, $client:ident :: $type:ident, $method:ident, $said:expr, $request:expr) => {{
-        let session = Session::open($connect)?;
-        let request = $request(&session, request_id());
-        let response = session
-            .call(|channel| {
-                let request = request.clone();
-                async move { pb::$client::$type::new(channel).$method(request).await }
-            })
+    ($session:expr, $connect:expr, $service:ident . $method:ident, $said:expr, $request:expr) => {{
+        let response = $session
+            .ask($request, |api, request| async move { api.$service().$method(request).await })
             .await?;
         report($connect, response.receipt, &$said)
     }};
@@ -38,9 +33,9 @@ pub(super) fn report(
 ) -> Result<(), CliError> {
     let out = Out::new(connect.output.output);
     out.value(&receipt.unwrap_or_default(), |receipt| {
-        let note =
-            if receipt.note.is_empty() { String::new() } else { format!(": {}", receipt.note) };
-        format!("{said}{note} (log index {})", receipt.index)
+        // With a note it was so already: the note says how it is.
+        let said = if receipt.note.is_empty() { said } else { &receipt.note };
+        format!("{said} (log index {})", receipt.index)
     })
 }
 
@@ -66,53 +61,34 @@ pub(super) async fn say(word: Word, args: NoteArgs) -> Result<(), CliError> {
     if matches!(word, Word::Note) && note.is_empty() {
         return Err(CliError::Usage("what shall be noted? say it with -m".to_owned()));
     }
-    let (note, connect) = (&note, &connect);
+    let session = Session::open(&connect)?;
+    let (s, c, request_id) = (&session, &connect, request_id());
     match word {
-        Word::Ack => command!(
-            connect,
-            incidents_client::IncidentsClient,
-            acknowledge,
-            format!("{id} is acknowledged"),
-            |_: &Session, request_id| {
-                pb::AcknowledgeIncidentRequest { id: id.clone(), note: note.clone(), request_id }
-            }
-        ),
-        Word::Resolve => command!(
-            connect,
-            incidents_client::IncidentsClient,
-            resolve,
-            format!("{id} is resolved"),
-            |_: &Session, request_id| {
-                pb::ResolveIncidentRequest { id: id.clone(), note: note.clone(), request_id }
-            }
-        ),
-        Word::Reopen => command!(
-            connect,
-            incidents_client::IncidentsClient,
-            reopen,
-            format!("{id} is open again"),
-            |_: &Session, request_id| {
-                pb::ReopenIncidentRequest { id: id.clone(), note: note.clone(), request_id }
-            }
-        ),
-        Word::Note => command!(
-            connect,
-            incidents_client::IncidentsClient,
-            add_note,
-            format!("noted on {id}"),
-            |_: &Session, request_id| {
-                pb::AddNoteRequest { id: id.clone(), note: note.clone(), request_id }
-            }
-        ),
-        Word::Cancel => command!(
-            connect,
-            remediations_client::RemediationsClient,
-            cancel,
-            format!("the remediation of {id} is cancelled; what was started is undone"),
-            |_: &Session, request_id| {
-                pb::CancelRemediationRequest { id: id.clone(), note: note.clone(), request_id }
-            }
-        ),
+        Word::Ack => {
+            let said = format!("{id} is acknowledged");
+            let request = pb::AcknowledgeIncidentRequest { id, note, request_id };
+            command!(s, c, incidents.acknowledge, said, request)
+        }
+        Word::Resolve => {
+            let said = format!("{id} is resolved");
+            let request = pb::ResolveIncidentRequest { id, note, request_id };
+            command!(s, c, incidents.resolve, said, request)
+        }
+        Word::Reopen => {
+            let said = format!("{id} is open again");
+            let request = pb::ReopenIncidentRequest { id, note, request_id };
+            command!(s, c, incidents.reopen, said, request)
+        }
+        Word::Note => {
+            let said = format!("noted on {id}");
+            let request = pb::AddNoteRequest { id, note, request_id };
+            command!(s, c, incidents.add_note, said, request)
+        }
+        Word::Cancel => {
+            let said = format!("the remediation of {id} is cancelled; what was started is undone");
+            let request = pb::CancelRemediationRequest { id, note, request_id };
+            command!(s, c, remediations.cancel, said, request)
+        }
     }
 }
 
@@ -158,17 +134,8 @@ pub(super) async fn approve(args: ApproveArgs) -> Result<(), CliError> {
         plan_digest: plan.digest.clone(),
         request_id: request_id(),
     };
-    let response = session
-        .call(|channel| {
-            let request = request.clone();
-            async move { pb::approvals_client::ApprovalsClient::new(channel).approve(request).await }
-        })
-        .await?;
-    report(
-        &args.connect,
-        response.receipt,
-        &format!("{} of {} is approved", plan.id, plan.incident),
-    )
+    let said = format!("{} of {} is approved", plan.id, plan.incident);
+    command!(session, &args.connect, approvals.approve, said, request)
 }
 
 /// `medic reject`.
@@ -182,14 +149,8 @@ pub(super) async fn reject(args: RejectArgs) -> Result<(), CliError> {
         reason: args.reason,
         request_id: request_id(),
     };
-    let response = session
-        .call(|channel| {
-            let request = request.clone();
-            async move { pb::approvals_client::ApprovalsClient::new(channel).reject(request).await }
-        })
-        .await?;
     let said = format!("{} of {} is rejected; a human has it", plan.id, plan.incident);
-    report(&args.connect, response.receipt, &said)
+    command!(session, &args.connect, approvals.reject, said, request)
 }
 
 /// The scope as the API has it, and in words.
@@ -225,28 +186,23 @@ fn scope(args: &ScopeArgs, tenant: String) -> Result<(pb::FreezeScope, String), 
 
 /// `medic freeze`.
 pub(super) async fn freeze(args: FreezeArgs) -> Result<(), CliError> {
-    let tenant = Session::open(&args.connect)?.one_tenant();
-    let (scope, words) = scope(&args.scope, tenant)?;
+    let session = Session::open(&args.connect)?;
+    let (scope, words) = scope(&args.scope, session.one_tenant())?;
     let until = args.duration.map(|span| words::timestamp(SystemClock.now().plus(span).0));
     let said = match args.duration {
         Some(span) => format!("{words} is frozen for {span}"),
         None => format!("{words} is frozen until medic unfreeze"),
     };
-    command!(&args.connect, safety_client::SafetyClient, freeze, said, |_: &Session, request_id| {
-        pb::FreezeRequest { scope: Some(scope), reason: args.reason.clone(), until, request_id }
-    })
+    let (reason, request_id) = (args.reason, request_id());
+    let request = pb::FreezeRequest { scope: Some(scope), reason, until, request_id };
+    command!(session, &args.connect, safety.freeze, said, request)
 }
 
 /// `medic unfreeze`.
 pub(super) async fn unfreeze(args: UnfreezeArgs) -> Result<(), CliError> {
-    let tenant = Session::open(&args.connect)?.one_tenant();
-    let (scope, words) = scope(&args.scope, tenant)?;
+    let session = Session::open(&args.connect)?;
+    let (scope, words) = scope(&args.scope, session.one_tenant())?;
     let said = format!("{words} is not frozen any more");
-    command!(
-        &args.connect,
-        safety_client::SafetyClient,
-        unfreeze,
-        said,
-        |_: &Session, request_id| { pb::UnfreezeRequest { scope: Some(scope), request_id } }
-    )
+    let request = pb::UnfreezeRequest { scope: Some(scope), request_id: request_id() };
+    command!(session, &args.connect, safety.unfreeze, said, request)
 }

@@ -18,7 +18,11 @@ use std::{
 
 use medic_state::Timestamp;
 
-use super::{Authority, Identity, Issued, SecurityError, Subject, Unit, check_name, inspect};
+use super::{
+    Authority, Identity, Issued, SecurityError, Subject, Unit, check_name, inspect,
+    texts::{self, NodeText, Place},
+};
+use crate::config::RaftTimings;
 
 /// Days the authority is good for.
 const AUTHORITY_DAYS: u32 = 3_650;
@@ -122,15 +126,6 @@ impl Layout {
     }
 }
 
-/// Addresses of one node.
-struct Place {
-    host: String,
-    listen: &'static str,
-    api: u16,
-    peer: u16,
-    http: u16,
-}
-
 impl InitPlan {
     fn check(&self) -> Result<(), SecurityError> {
         let bad = |text: String| Err(SecurityError::BadRequest(text));
@@ -160,20 +155,39 @@ impl InitPlan {
 
     fn place(&self, node: u32) -> Place {
         match self.hosts.get(node as usize - 1) {
-            Some(host) => Place {
-                host: host.clone(),
-                listen: "0.0.0.0",
-                api: self.base_port,
-                peer: self.base_port + 1,
-                http: 8080,
-            },
+            Some(host) => Place::on(host, self.base_port),
             None => {
                 #[allow(clippy::cast_possible_truncation, reason = "at most 9 nodes")]
                 let base = self.base_port + 10 * (node as u16 - 1);
-                let host = "127.0.0.1".to_owned();
-                Place { host, listen: "127.0.0.1", api: base, peer: base + 1, http: base + 2 }
+                Place::here(base)
             }
         }
+    }
+
+    fn node_config(&self, node: u32) -> String {
+        let peer = |n| {
+            let Place { host, peer, .. } = self.place(n);
+            (u64::from(n), format!("{host}:{peer}"))
+        };
+        let text = NodeText {
+            cluster: &self.cluster,
+            node,
+            region: self.region(node),
+            place: self.place(node),
+            admin: self.users.first().map(String::as_str),
+            members: (1..=self.nodes).map(peer).collect(),
+            raft: RaftTimings::default(),
+            data: self.data(&format!("node-{node}"), &format!("data/node-{node}")),
+        };
+        text.render()
+    }
+
+    fn contexts(&self) -> String {
+        let nodes = self.api_addresses();
+        let head = texts::contexts(self.users.first().map_or("", String::as_str));
+        self.users
+            .iter()
+            .fold(head, |text, user| text + &texts::context(&self.cluster, user, &nodes))
     }
 
     fn region(&self, node: u32) -> &str {
@@ -212,50 +226,104 @@ pub fn init(plan: &InitPlan, now: Timestamp) -> Result<Layout, SecurityError> {
     };
     for node in 1..=plan.nodes {
         make(Unit::Nodes, &format!("node-{node}"), vec![plan.place(node).host])?;
-        write(&layout.node_config(node), &node_config(plan, node), 0o644)?;
+        write(&layout.node_config(node), &plan.node_config(node), 0o644)?;
     }
     for name in &plan.agents {
         make(Unit::Agents, name, Vec::new())?;
-        let state = plan.data(&format!("agent-{name}"), &agent_state(name));
+        let state = plan.data(&format!("agent-{name}"), &texts::agent_state(name));
         let nodes = plan.api_addresses();
-        let text = agent_config(&plan.cluster, name, &nodes, plan.region(1), &state);
+        let text = texts::agent(&plan.cluster, name, &nodes, plan.region(1), &state);
         write(&layout.agent_config(name), &text, 0o644)?;
     }
     for name in &plan.users {
         make(Unit::Users, name, Vec::new())?;
     }
-    write(&layout.contexts(), &contexts(plan), 0o644)?;
+    write(&layout.contexts(), &plan.contexts(), 0o644)?;
     Ok(layout)
 }
 
-/// Issues one more identity into a directory made by [`init`]; an agent gets a configuration too.
+/// One more identity, for a cluster that exists.
+#[derive(Clone, Debug)]
+pub enum Newcomer {
+    /// A node: its number, the hosts it is dialled under (the first is told to the others), its
+    /// first port where it does not follow from the others'.
+    Node {
+        /// Its number.
+        node: u32,
+        /// Hosts.
+        hosts: Vec<String>,
+        /// First port.
+        base_port: Option<u16>,
+    },
+    /// An agent, and the API addresses of the nodes it dials.
+    Agent {
+        /// Its name.
+        name: String,
+        /// `host:port` each.
+        nodes: Vec<String>,
+    },
+    /// A user, and the API addresses for their context.
+    User {
+        /// Their name.
+        name: String,
+        /// `host:port` each.
+        nodes: Vec<String>,
+    },
+}
+
+/// Files that were made for a newcomer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// Name in the certificate.
+    pub name: String,
+    /// The certificate; its key is beside it.
+    pub cert: PathBuf,
+    /// Configuration, or the file of contexts that has one more.
+    pub config: PathBuf,
+}
+
+/// Issues one more identity into a directory made by [`init`], with the configuration it needs.
 ///
 /// # Errors
 /// When there is such an identity already, or a file cannot be read or written.
 pub fn issue(
     layout: &Layout,
-    unit: Unit,
-    name: &str,
-    hosts: Vec<String>,
+    who: Newcomer,
     days: u32,
-    nodes: &[String],
     now: Timestamp,
-) -> Result<PathBuf, SecurityError> {
-    check_name(name)?;
-    let path = layout.cert(unit, name);
-    if path.exists() {
-        let text = format!("{} exists already; `medic certs renew` replaces it", path.display());
+) -> Result<Made, SecurityError> {
+    let cluster = inspect(&layout.ca_cert())?.swap_remove(0).cluster;
+    let (unit, name, hosts, config, text) = match who {
+        Newcomer::Node { node, hosts, base_port } => {
+            let Some(first) = hosts.first().filter(|_| node > 0) else {
+                let text = "a node needs a number above 0, and a --host that others dial it under";
+                return Err(SecurityError::BadRequest(text.to_owned()));
+            };
+            let text = texts::joining(layout, node, first, base_port)?;
+            (Unit::Nodes, format!("node-{node}"), hosts, layout.node_config(node), text)
+        }
+        Newcomer::Agent { name, nodes } => {
+            let text = texts::agent(&cluster, &name, &nodes, "", &texts::agent_state(&name));
+            (Unit::Agents, name.clone(), Vec::new(), layout.agent_config(&name), text)
+        }
+        Newcomer::User { name, nodes } => {
+            let path = layout.contexts();
+            let before = std::fs::read_to_string(&path).unwrap_or_else(|_| texts::contexts(&name));
+            let text = before + &texts::context(&cluster, &name, &nodes);
+            (Unit::Users, name, Vec::new(), path, text)
+        }
+    };
+    check_name(&name)?;
+    let cert = layout.cert(unit, &name);
+    if cert.exists() {
+        let text = format!("{} exists already; `medic certs renew` replaces it", cert.display());
         return Err(SecurityError::BadRequest(text));
     }
-    let cluster = inspect(&layout.ca_cert())?.swap_remove(0).cluster;
-    let subject = Subject { name: name.to_owned(), cluster: cluster.clone(), unit, hosts };
+    let subject = Subject { name: name.clone(), cluster, unit, hosts };
     let issued = layout.authority()?.issue(&subject, now, days)?;
-    write_identity(&path, &layout.key(unit, name), &issued)?;
-    if unit == Unit::Agents {
-        let text = agent_config(&cluster, name, nodes, "", &agent_state(name));
-        write(&layout.agent_config(name), &text, 0o644)?;
-    }
-    Ok(path)
+    write_identity(&cert, &layout.key(unit, &name), &issued)?;
+    write(&config, &text, 0o644)?;
+    Ok(Made { name, cert, config })
 }
 
 /// One certificate that was replaced.
@@ -322,81 +390,4 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), SecurityError> {
         options.write(true).create(true).truncate(true).mode(mode).open(&beside).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
     std::fs::rename(&beside, path).map_err(failed)
-}
-
-fn node_config(plan: &InitPlan, node: u32) -> String {
-    let Place { host, listen, api, peer, http } = plan.place(node);
-    let mut text = format!(
-        r#"# Node {node} of cluster {cluster}. Start it with: medic serve --config node-{node}.toml
-cluster = {cluster:?}
-node = {node}
-region = {region:?}
-data_dir = {data:?}
-# Become admins of the new cluster; ignored once a RoleBinding exists.
-admins = [{admin:?}]
-
-[listen]
-api = "{listen}:{api}"      # control API and agents, mutual TLS
-peer = "{listen}:{peer}"     # consensus, mutual TLS, members only
-http = "{listen}:{http}"     # metrics, health, telemetry ingest: plain, keep it inside
-
-[advertise]
-api = "{host}:{api}"
-peer = "{host}:{peer}"
-
-[tls]
-ca = "ca.crt"
-cert = "nodes/node-{node}.crt"
-key = "nodes/node-{node}.key"
-
-[members]                       # the first members, by their peer address
-"#,
-        cluster = plan.cluster,
-        region = plan.region(node),
-        data = plan.data(&format!("node-{node}"), &format!("data/node-{node}")),
-        admin = plan.users.first().map_or("", String::as_str),
-    );
-    for other in 1..=plan.nodes {
-        let Place { host, peer, .. } = plan.place(other);
-        text += &format!("{other} = \"{host}:{peer}\"\n");
-    }
-    text
-}
-
-fn agent_state(name: &str) -> String {
-    format!("agents/{name}.state")
-}
-
-fn agent_config(cluster: &str, name: &str, nodes: &[String], region: &str, state: &str) -> String {
-    format!(
-        r#"# Agent {name} of cluster {cluster}. Start it with: medic agent --config agent-{name}.toml
-cluster = {cluster:?}
-name = {name:?}
-region = {region:?}
-nodes = {nodes:?}
-state_dir = {state:?}
-
-[tls]
-ca = "ca.crt"
-cert = "agents/{name}.crt"
-key = "agents/{name}.key"
-"#
-    )
-}
-
-fn contexts(plan: &InitPlan) -> String {
-    let mut text = format!(
-        "# Contexts of the medic command line: point MEDIC_CONFIG here, or merge this into \
-         ~/.config/medic/config.toml.\ncurrent = {:?}\n",
-        plan.users.first().map_or("", String::as_str)
-    );
-    for user in &plan.users {
-        let nodes = plan.api_addresses();
-        text += &format!(
-            "\n[contexts.{user:?}]\ncluster = {:?}\nnodes = {nodes:?}\nca = \"ca.crt\"\n\
-             cert = \"users/{user}.crt\"\nkey = \"users/{user}.key\"\ntenant = \"default\"\n",
-            plan.cluster
-        );
-    }
-    text
 }

@@ -196,6 +196,12 @@ impl Material {
             .identity(tonic::transport::Identity::from_pem(cert, key))
     }
 
+    /// As it was read: the authority's certificates, the certificate chain, the key.
+    #[must_use]
+    pub const fn pem(&self) -> &[Vec<u8>; 3] {
+        &self.pem
+    }
+
     /// Certificates of the authority.
     #[must_use]
     pub fn roots(&self) -> &Arc<RootCertStore> {

@@ -17,13 +17,14 @@ mod init;
 mod load;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use std::{fmt, path::PathBuf};
 
 use medic_state::{Timestamp, rbac::PrincipalKind};
 
 pub use authority::{Authority, Issued, Subject};
-pub use init::{InitPlan, Layout, Renewal, init, issue, renew};
+pub use init::{InitPlan, Layout, Made, Newcomer, Renewal, init, issue, renew};
 pub use load::{Identity, Material, ReloadableTls, inspect, load};
 
 /// Chooses the one provider of cryptography of this process (ring). Several crates in the tree use

@@ -142,9 +142,16 @@ fn what_is_wrong_with_material_is_named() {
 fn later_additions_and_renewal() {
     let (_dir, layout) = made();
     let nodes = ["10.0.0.1:7440".to_owned()];
-    issue(&layout, Unit::Agents, "host-b", Vec::new(), 30, &nodes, NOW).unwrap();
-    assert_eq!(AgentConfig::load(&layout.agent_config("host-b")).unwrap().nodes, nodes);
-    assert!(issue(&layout, Unit::Agents, "host-b", Vec::new(), 30, &nodes, NOW).is_err());
+    let agent = Newcomer::Agent { name: "host-b".to_owned(), nodes: nodes.to_vec() };
+    let made = issue(&layout, agent.clone(), 30, NOW).unwrap();
+    assert_eq!(AgentConfig::load(&made.config).unwrap().nodes, nodes);
+    assert!(issue(&layout, agent, 30, NOW).is_err());
+    let user = Newcomer::User { name: "carol".to_owned(), nodes: nodes.to_vec() };
+    let made = issue(&layout, user, 30, NOW).unwrap();
+    let contexts: crate::cli::Contexts =
+        toml::from_str(&std::fs::read_to_string(made.config).unwrap()).unwrap();
+    assert_eq!(contexts.contexts["carol"].nodes, nodes);
+    assert!(contexts.contexts.len() > 1, "the others are still there");
 
     let node = files(&layout, Unit::Nodes, "node-1");
     let tls = ReloadableTls::open(&node, "demo", Unit::Nodes, "node-1", NOW).unwrap();
@@ -164,6 +171,27 @@ fn later_additions_and_renewal() {
     assert!(tls.reload(NOW).is_err());
     assert_eq!(tls.current().identity.serial, good);
     assert!(renew(&layout, &["nobody".to_owned()], soon, 60, NOW).is_err());
+}
+
+#[test]
+fn a_node_that_joins_gets_a_configuration_that_starts() {
+    let (_dir, layout) = made();
+    let one = NodeConfig::load_with(&layout.node_config(1), |_| None).unwrap();
+    let four = |hosts: &[&str], base_port| {
+        let hosts = hosts.iter().map(ToString::to_string).collect();
+        issue(&layout, Newcomer::Node { node: 4, hosts, base_port }, 30, NOW)
+    };
+    assert!(four(&[], None).unwrap_err().to_string().contains("--host"));
+    let made = four(&["127.0.0.1"], None).unwrap();
+    let config = NodeConfig::load_with(&made.config, |_| None).unwrap();
+    assert!(config.join && config.admins.is_empty());
+    assert_eq!(config.listen.api.port(), one.listen.api.port() + 30);
+    assert_eq!(config.members, one.members);
+    load(&config.tls, "demo", Unit::Nodes, NOW).unwrap();
+    let hosts = vec!["m5.example.com".to_owned()];
+    let five = issue(&layout, Newcomer::Node { node: 5, hosts, base_port: Some(9000) }, 30, NOW);
+    let config = NodeConfig::load_with(&five.unwrap().config, |_| None).unwrap();
+    assert_eq!(config.peer_addr(), "m5.example.com:9001");
 }
 
 /// Real handshakes over a pipe: who is let in, and who is not.

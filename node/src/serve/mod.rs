@@ -50,6 +50,9 @@ const CERTIFICATES_EVERY: Duration = Duration::from_secs(30);
 /// Time the parts are given to end before the process ends without them.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Time the next leader is given to take over; what stops us gives us some ten seconds in all.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
+
 /// The tasks of a node; one that fails or panics ends it.
 type Parts = JoinSet<anyhow::Result<()>>;
 
@@ -132,6 +135,9 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
             "detection ended by itself{}", ended.map_or_else(|why| format!(": {why}"), |()| String::new())
         )),
     };
+    if outcome.is_ok() {
+        hand_over(&consensus).await;
+    }
     stop.cancel();
     let ended = async {
         if let Err(error) = detection.await {
@@ -144,6 +150,17 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
     }
     parts.shutdown().await;
     outcome
+}
+
+/// Before a leader leaves, while its doors are still open: writes go on at the next leader after one
+/// round of votes, not after an election timeout.
+async fn hand_over(consensus: &Consensus) {
+    match tokio::time::timeout(HAND_OVER_PATIENCE, consensus.hand_over()).await {
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some(to))) => tracing::info!(%to, "leadership is handed over"),
+        Ok(Err(error)) => tracing::warn!(%error, "leaving without handing leadership over"),
+        Err(_) => tracing::warn!("nobody has taken leadership over in {HAND_OVER_PATIENCE:?}"),
+    }
 }
 
 /// Waits for a reason to stop. Parts that end well are fine (registration does); parts that fail or

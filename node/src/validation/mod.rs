@@ -14,7 +14,6 @@
 mod assess;
 mod checks;
 mod expectations;
-pub mod learning;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -40,6 +40,8 @@ pub struct InitArgs {
     /// Folder on every host for the data of its node or agent; without it beside the configuration
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -49,7 +51,7 @@ pub enum CertsCommand {
     #[command(after_help = "Examples:
   medic certs issue --dir ./demo --agent host-d --nodes 10.0.0.1:7440,10.0.0.2:7440
   medic certs issue --dir ./demo --user carol
-  medic certs issue --dir ./demo --node 4 --host m4.example.com")]
+  medic certs issue --dir ./demo --node 4 --host m4.example.com    then: medic serve, medic cluster add")]
     Issue(IssueArgs),
     /// Show certificates and how long they last
     #[command(
@@ -78,6 +80,8 @@ pub enum CertsCommand {
         /// Days the new ones are good for
         #[arg(long, default_value_t = 365)]
         days: u32,
+        #[command(flatten)]
+        output: OutputArgs,
     },
 }
 
@@ -88,24 +92,29 @@ pub struct IssueArgs {
     /// Directory that `medic init` made
     #[arg(long)]
     pub dir: PathBuf,
-    /// For this node number
+    /// For this node number; a configuration with which it joins is written too
     #[arg(long, group = "who", value_name = "NUMBER")]
     pub node: Option<u32>,
     /// For this agent; its configuration is written too
     #[arg(long, group = "who", value_name = "NAME")]
     pub agent: Option<String>,
-    /// For this user
+    /// For this user; a context is added to DIR/medic.toml
     #[arg(long, group = "who", value_name = "NAME")]
     pub user: Option<String>,
-    /// Hosts that a node is dialled under
+    /// Hosts that a node is dialled under; the first is the one it tells the others
     #[arg(long = "host", value_delimiter = ',', value_name = "HOST,…")]
     pub hosts: Vec<String>,
-    /// API addresses of the nodes, for an agent's configuration; default: those of DIR/medic.toml
+    /// First port of a node: API, then peer, then HTTP; default: what follows from the others'
+    #[arg(long, requires = "node")]
+    pub base_port: Option<u16>,
+    /// API addresses of the nodes, for an agent or a user; default: those of DIR/medic.toml
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,…")]
     pub nodes: Vec<String>,
     /// Days it is good for
     #[arg(long, default_value_t = 365)]
     pub days: u32,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -219,5 +228,7 @@ pub enum ContextCommand {
         /// File of contexts
         #[arg(long, env = "MEDIC_CONFIG")]
         config: Option<PathBuf>,
+        #[command(flatten)]
+        output: OutputArgs,
     },
 }

@@ -9,8 +9,8 @@ use super::{
     span,
     steps::steps,
     words::{
-        clock, date, ms, paint_incident, paint_remediation, paint_severity, paint_verdict, plural,
-        risk, route, target,
+        clock, date, day, ms, paint_incident, paint_remediation, paint_severity, paint_verdict,
+        plural, risk, route, target,
     },
 };
 
@@ -18,6 +18,8 @@ use super::{
 const SIGNALS: usize = 3;
 /// Playbooks shown that were weighed and not chosen.
 const ALSO_WEIGHED: usize = 3;
+/// Milliseconds of a day.
+const DAY: u64 = 86_400_000;
 /// Room for labels such as `confidence`.
 const LABEL: usize = 13;
 
@@ -108,8 +110,12 @@ fn symptom_lines(page: &mut Page, symptom: &pb::Symptom, style: Style) {
     let first = ms(symptom.first_at.as_ref()).unwrap_or(0);
     let since = ms(symptom.since.as_ref()).unwrap_or(first);
     let name = style.name(&target(symptom.target.as_ref()));
-    let text = format!("{name} {}: {}", symptom.kind, symptom.summary);
-    page.labelled(2, &clock(since), LABEL, &text);
+    // Some summaries begin with the kind.
+    let said = symptom.summary.strip_prefix(&symptom.kind).and_then(|rest| rest.strip_prefix(": "));
+    let text = format!("{name} {}: {}", symptom.kind, said.unwrap_or(&symptom.summary));
+    // A time of day says little about another day.
+    let began = if first.saturating_sub(since) < DAY { clock(since) } else { day(since) };
+    page.labelled(2, &began, LABEL, &text);
     for signal in symptom.signals.iter().take(SIGNALS) {
         let expected = if signal.expected.is_empty() {
             String::new()

@@ -35,6 +35,12 @@ pub fn date(ms: u64) -> String {
     format_rfc3339(Timestamp(ms / 1000 * 1000)).replace('T', " ").trim_end_matches('Z').to_owned()
 }
 
+/// Day in UTC: `2026-11-23`.
+#[must_use]
+pub fn day(ms: u64) -> String {
+    date(ms).split(' ').next().unwrap_or_default().to_owned()
+}
+
 /// `web/web-1`, or `web` for the service as a whole.
 #[must_use]
 pub fn target(target: Option<&pb::Target>) -> String {
