@@ -19,13 +19,14 @@ use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, Path, Query, Request, State},
+    body::Body,
+    extract::{Path, Query, Request, State},
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures::StreamExt as _;
 use medic_raft::Clock;
 use medic_state::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,9 @@ use crate::{
 
 /// Bytes of a body: some thousand alerts.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a body that is too large which are read and thrown away before it is refused. Closing a
+/// connection on data that was not read resets it, and the sender never sees why.
+const DISCARDED_BYTES_MAX: usize = 32 << 20;
 /// Time a request may take, its body included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections at once.
@@ -168,8 +172,7 @@ fn router(door: HttpDoor) -> Router {
     let hooks = Router::new()
         .route("/api/v1/alertmanager/{tenant}", post(webhook))
         .route("/api/v2/alerts", post(alerts_v2))
-        .layer(middleware::from_fn_with_state(door.clone(), authorize))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+        .layer(middleware::from_fn_with_state(door.clone(), authorize));
     Router::new()
         .route("/metrics", get(exposition))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -258,11 +261,12 @@ async fn webhook(
     State(door): State<HttpDoor>,
     Path(tenant): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Response {
-    if let Some(response) = not_json(&headers) {
-        return response;
-    }
+    let body = match json_body(&headers, body).await {
+        Ok(body) => body,
+        Err(response) => return *response,
+    };
     match serde_json::from_slice::<Webhook>(&body) {
         Ok(webhook) => hand_over(&door, &tenant, webhook.alerts).await,
         Err(error) => {
@@ -285,11 +289,12 @@ async fn alerts_v2(
     State(door): State<HttpDoor>,
     Query(query): Query<TenantQuery>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Response {
-    if let Some(response) = not_json(&headers) {
-        return response;
-    }
+    let body = match json_body(&headers, body).await {
+        Ok(body) => body,
+        Err(response) => return *response,
+    };
     match serde_json::from_slice::<Vec<WireAlert>>(&body) {
         Ok(alerts) => hand_over(&door, &query.tenant, alerts).await,
         Err(error) => problem(StatusCode::BAD_REQUEST, &format!("not a list of alerts: {error}")),
@@ -310,12 +315,37 @@ async fn hand_over(door: &HttpDoor, tenant: &str, alerts: Vec<WireAlert>) -> Res
     }
 }
 
-fn not_json(headers: &HeaderMap) -> Option<Response> {
-    let kind = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or_default();
-    let json = kind.starts_with("application/json") || kind.is_empty();
-    (!json).then(|| {
-        problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send `content-type: application/json`")
-    })
+/// The body, if it is JSON by its name and not too large; else the answer that says why not.
+async fn json_body(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Box<Response>> {
+    let refuse = |status, text: &str| Err(Box::new(problem(status, text)));
+    let kind = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or("?"));
+    if !kind.is_none_or(|kind| kind.is_empty() || kind.starts_with("application/json")) {
+        let text = "send `content-type: application/json`";
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+    }
+    let mut chunks = body.into_data_stream();
+    let (mut kept, mut total) = (Vec::new(), 0);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                let text = format!("the body cannot be read: {error}");
+                return refuse(StatusCode::BAD_REQUEST, &text);
+            }
+        };
+        total += chunk.len();
+        if total <= BODY_BYTES_MAX {
+            kept.extend_from_slice(&chunk);
+        } else if total > DISCARDED_BYTES_MAX {
+            break;
+        }
+    }
+    if total > BODY_BYTES_MAX {
+        let bound = format!("the body is larger than {BODY_BYTES_MAX} bytes");
+        let text = format!("{bound}: send fewer alerts at a time");
+        return refuse(StatusCode::PAYLOAD_TOO_LARGE, &text);
+    }
+    Ok(kept)
 }
 
 fn problem(status: StatusCode, text: &str) -> Response {

@@ -1,7 +1,7 @@
 //! Accepting: bounds first, then the handshake, then who it is.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
@@ -69,6 +69,70 @@ impl Drop for Place {
     }
 }
 
+/// Connections that have proven nothing yet. They are bounded, and when they are too many, whichever
+/// address has most of them loses its oldest: strangers who connect and say nothing keep out nobody
+/// but themselves, while an honest handshake is over long before its turn to go would come.
+#[derive(Debug)]
+struct Unproven {
+    queue: Arc<Mutex<Queue>>,
+    bound: usize,
+}
+
+/// Oldest first.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    address: IpAddr,
+    ousted: CancellationToken,
+}
+
+/// A handshake under way; leaves the queue on drop.
+#[derive(Debug)]
+struct Handshake {
+    queue: Arc<Mutex<Queue>>,
+    number: u64,
+    /// Cancelled when it has to make room.
+    ousted: CancellationToken,
+}
+
+impl Unproven {
+    fn new(bound: usize) -> Self {
+        Self { queue: Arc::default(), bound: bound.max(1) }
+    }
+
+    /// Takes one in, and shows another out where there is no room.
+    fn enter(&self, address: IpAddr) -> Handshake {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let Queue { waiting, next } = &mut *queue;
+        if waiting.len() >= self.bound {
+            let of = |address: IpAddr| waiting.iter().filter(|w| w.address == address).count();
+            let most = waiting.iter().map(|one| of(one.address)).max().unwrap_or_default();
+            let at = waiting.iter().position(|one| of(one.address) == most);
+            if let Some(gone) = at.and_then(|at| waiting.remove(at)) {
+                gone.ousted.cancel();
+            }
+        }
+        let number = *next;
+        *next += 1;
+        let ousted = CancellationToken::new();
+        waiting.push_back(Waiting { number, address, ousted: ousted.clone() });
+        Handshake { queue: Arc::clone(&self.queue), number, ousted }
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.waiting.retain(|waiting| waiting.number != self.number);
+    }
+}
+
 /// Counts an open connection while it lives.
 #[derive(Debug)]
 pub(crate) struct Gauge(&'static str);
@@ -100,15 +164,15 @@ pub(super) struct Acceptor {
     tls: TlsSource,
     limits: Limits,
     limiter: Arc<Limiter>,
-    handshakes: Arc<Semaphore>,
+    unproven: Unproven,
     kill: CancellationToken,
 }
 
 impl Acceptor {
     pub(super) fn new(door: Door, tls: TlsSource, limits: Limits, kill: CancellationToken) -> Self {
         let limiter = Limiter::new(limits.connections, limits.connections_per_address);
-        let handshakes = Arc::new(Semaphore::new(limits.handshakes));
-        Self { door, tls, limits, limiter, handshakes, kill }
+        let unproven = Unproven::new(limits.handshakes);
+        Self { door, tls, limits, limiter, unproven, kill }
     }
 
     /// Accepts until `stop`.
@@ -142,20 +206,20 @@ impl Acceptor {
         ready: &mpsc::Sender<Conn>,
         stop: &CancellationToken,
     ) {
-        let room = self.limiter.enter(address.ip()).and_then(|place| {
-            let handshake = Arc::clone(&self.handshakes)
-                .try_acquire_owned()
-                .map_err(|_| "too-many-handshakes")?;
-            Ok((place, handshake))
-        });
-        let (place, handshake) = match room {
-            Ok(room) => room,
+        let place = match self.limiter.enter(address.ip()) {
+            Ok(place) => place,
             Err(reason) => return self.count_refusal(address, reason, reason),
         };
+        let handshake = self.unproven.enter(address.ip());
         let (this, ready, stop) = (Arc::clone(self), ready.clone(), stop.clone());
         tokio::spawn(async move {
+            let ousted = handshake.ousted.clone();
             tokio::select! {
                 () = stop.cancelled() => {}
+                () = ousted.cancelled() => {
+                    let reason = "too-many-handshakes";
+                    this.count_refusal(address, reason, "others came, and it had proven nothing");
+                }
                 () = this.welcome(stream, address, place, handshake, ready) => {}
             }
         });
@@ -166,7 +230,7 @@ impl Acceptor {
         stream: TcpStream,
         address: SocketAddr,
         place: Place,
-        handshake: OwnedSemaphorePermit,
+        handshake: Handshake,
         ready: mpsc::Sender<Conn>,
     ) {
         // Small messages both ways: waiting to fill segments would only add latency.

@@ -92,7 +92,8 @@ pub struct Limits {
     pub connections: usize,
     /// Connections at once from one address: one host must not take the door for itself.
     pub connections_per_address: usize,
-    /// Handshakes at once; signing is what costs most per stranger.
+    /// Handshakes at once; signing is what costs most per stranger. Beyond it the oldest one of the
+    /// address that has most makes room.
     pub handshakes: usize,
     /// Time a handshake may take.
     pub handshake_timeout: Duration,

@@ -4,7 +4,6 @@
 
 use std::sync::Mutex;
 
-use axum::body::Body;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tower::ServiceExt as _;
 
