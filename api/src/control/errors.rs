@@ -14,6 +14,20 @@ pub const CONSISTENCY: &str = "medic-consistency";
 /// Response metadata: the log index a read was answered at.
 pub const INDEX: &str = "medic-index";
 
+/// Bytes of a status message. It travels as a header, each byte as three at the worst, and clients
+/// take 16 KiB of headers: what quotes a longer mistake whole would not arrive at all.
+const MESSAGE_BYTES_MAX: usize = 4_096;
+
+/// The text, cut off where it is longer than so many bytes.
+pub(super) fn clipped(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or_default());
+        text.push('…');
+    }
+    text
+}
+
 /// What the law refused, as a status with the refusal's kind in its metadata.
 #[must_use]
 pub fn refusal_status(refusal: &Refusal) -> Status {
@@ -29,7 +43,7 @@ pub fn refusal_status(refusal: &Refusal) -> Status {
         Refusal::Limit(_) => (Code::ResourceExhausted, "limit"),
         Refusal::Conflict(_) => (Code::Aborted, "conflict"),
     };
-    let mut status = Status::new(code, refusal.to_string());
+    let mut status = Status::new(code, clipped(refusal.to_string(), MESSAGE_BYTES_MAX));
     status.metadata_mut().insert(REFUSAL, MetadataValue::from_static(kind));
     status
 }
@@ -44,7 +58,7 @@ pub(super) fn ledger_status(error: &LedgerError) -> Status {
         LedgerError::TooLarge(_) => Code::InvalidArgument,
         LedgerError::Refused(_) => Code::FailedPrecondition,
     };
-    let mut status = Status::new(code, error.to_string());
+    let mut status = Status::new(code, clipped(error.to_string(), MESSAGE_BYTES_MAX));
     if matches!(error, LedgerError::Ambiguous(_)) {
         status.metadata_mut().insert(REFUSAL, MetadataValue::from_static(OUTCOME_UNKNOWN));
     }

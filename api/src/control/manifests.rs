@@ -18,13 +18,15 @@ use super::{
     Control,
     access::Grant,
     call::grant_of,
-    errors::{invalid, not_found, refusal_status},
+    errors::{clipped, invalid, not_found, refusal_status},
     page::{Labels, Paging, Sight},
 };
 use crate::{convert, manifest};
 
 /// Problems named in one error; the rest are counted.
 const PROBLEMS_SHOWN: usize = 20;
+/// Bytes of one of them: a long one must not hide the others.
+const PROBLEM_BYTES_MAX: usize = 400;
 
 #[tonic::async_trait]
 impl Manifests for Control {
@@ -179,8 +181,11 @@ fn partial(status: &Status, key: &ManifestKey, i: usize, count: usize, id: &str)
 
 fn read_bundle(text: &str) -> Result<Vec<Manifest>, Status> {
     let mut bundle = manifest::parse_bundle(text).map_err(|problems| {
-        let mut lines: Vec<String> =
-            problems.iter().take(PROBLEMS_SHOWN).map(ToString::to_string).collect();
+        let mut lines: Vec<String> = problems
+            .iter()
+            .take(PROBLEMS_SHOWN)
+            .map(|problem| clipped(problem.to_string(), PROBLEM_BYTES_MAX))
+            .collect();
         if problems.len() > PROBLEMS_SHOWN {
             lines.push(format!("and {} more", problems.len() - PROBLEMS_SHOWN));
         }

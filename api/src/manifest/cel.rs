@@ -10,6 +10,8 @@ use cel::{
     common::ast::{EntryExpr, Expr},
 };
 
+use super::cost::too_costly;
+
 /// Characters of a condition: several screens; the parser's cost grows with it.
 pub const MAX_CONDITION: usize = 4_096;
 /// What `when` may name.
@@ -70,6 +72,9 @@ pub(super) fn check(source: &str, variables: &[&str]) -> Vec<BadCondition> {
                 .collect();
         }
     };
+    if let Some(why) = too_costly(program.expression(), source) {
+        return whole(why);
+    }
     let mut walk =
         Walk { variables, bound: Vec::new(), nested: 0, seen: BTreeSet::new(), found: Vec::new() };
     walk.expression(program.expression());

@@ -9,6 +9,7 @@
 
 mod cel;
 mod check;
+mod cost;
 mod de;
 mod quantity;
 mod schema;
@@ -25,7 +26,7 @@ pub use cel::{EXPECT_VARIABLES, FUNCTIONS, MAX_CONDITION, WHEN_VARIABLES};
 pub use check::{Finding, check};
 pub use quantity::{BadQuantity, parse_quantity};
 pub use schema::schema;
-pub use tree::{MAX_BYTES, MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES};
+pub use tree::{MAX_BYTES, MAX_COPIED_BYTES, MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES};
 
 use de::Mismatch;
 use tree::{Malformed, Node, Pos, Style, Value};

@@ -234,6 +234,8 @@ fn hostile_texts_end_soon() {
         "- ".repeat(100_000),
         format!("a: {}", "{b: ".repeat(1000)),
         "a: &x [*x]".to_owned(),
+        format!("a: &a {}\nb: [{}]", "x".repeat(100_000), "*a, ".repeat(10_000)),
+        format!("{}{}{}", "&a [".repeat(30), "x".repeat(1 << 20), "]".repeat(30)),
         "? [1, 2]\n: 3".to_owned(),
         "a: !!binary aGVsbG8=".to_owned(),
         "%YAML 9.9\n---\nx".to_owned(),
@@ -244,4 +246,12 @@ fn hostile_texts_end_soon() {
     ] {
         assert!(parse_bundle(&text).is_err(), "{}", text.chars().take(60).collect::<String>());
     }
+}
+
+#[test]
+fn copies_are_counted_over_the_whole_bundle() {
+    let document = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(1_000), "*a,".repeat(30));
+    assert!(problems(&document).iter().all(|text| !text.contains("copy more than")));
+    let found = problems(&format!("{document}---\n").repeat(50));
+    assert!(found.iter().any(|text| text.contains("copy more than")), "{:?}", found.last());
 }

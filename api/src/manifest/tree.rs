@@ -14,6 +14,9 @@ pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_DOCUMENTS: usize = 1_000;
 /// Nodes of one document, copies made by aliases included.
 pub const MAX_NODES: usize = 100_000;
+/// Bytes that anchors and aliases may copy in one bundle: a few letters of text could otherwise
+/// stand for any number of documents, nodes, and long scalars.
+pub const MAX_COPIED_BYTES: usize = MAX_BYTES;
 /// Nesting; the deepest manifest we define has 8.
 pub const MAX_DEPTH: usize = 32;
 
@@ -94,16 +97,16 @@ impl Node {
         (node, true)
     }
 
-    /// What a copy of it takes: nodes, and bytes of text.
-    fn weight(&self) -> (usize, usize) {
-        let add = |a: (usize, usize), b: (usize, usize)| (a.0 + b.0, a.1 + b.1);
+    /// Nodes in it, and bytes that a copy takes.
+    fn size(&self) -> (usize, usize) {
+        let add = |(nodes, bytes): (usize, usize), (n, b): (usize, usize)| (nodes + n, bytes + b);
+        let own = (1, size_of::<Self>());
         match &self.value {
-            Value::Scalar { text, .. } => (1, text.len()),
-            Value::Seq(items) => items.iter().map(Self::weight).fold((1, 0), add),
-            Value::Map(entries) => entries
-                .iter()
-                .map(|(key, node)| add((0, key.text.len()), node.weight()))
-                .fold((1, 0), add),
+            Value::Scalar { text, .. } => add(own, (0, text.len())),
+            Value::Seq(items) => items.iter().map(Self::size).fold(own, add),
+            Value::Map(entries) => entries.iter().fold(own, |sum, (key, node)| {
+                add(add(sum, (0, size_of::<Key>() + key.text.len())), node.size())
+            }),
         }
     }
 }
@@ -119,6 +122,7 @@ pub(super) fn documents(text: &str) -> Vec<Result<Node, Vec<Malformed>>> {
     options.flow_nesting_limit = MAX_DEPTH;
     let mut parser = Parser::new_from_str_with_options(text, options);
     let mut found = Vec::new();
+    let mut copied = 0;
     loop {
         match parser.next_event() {
             None | Some(Ok((Event::StreamEnd, _))) => return found,
@@ -128,8 +132,9 @@ pub(super) fn documents(text: &str) -> Vec<Result<Node, Vec<Malformed>>> {
                     found.push(Err(vec![Malformed { at: pos(&span), message }]));
                     return found;
                 }
-                let mut builder = Builder::new(&mut parser);
+                let mut builder = Builder::new(&mut parser, copied);
                 let outcome = builder.document();
+                copied = builder.copied;
                 if let Some(outcome) = outcome.transpose() {
                     found.push(outcome);
                 }
@@ -148,14 +153,14 @@ struct Builder<'p, 'input> {
     parser: &'p mut Parser<'input, StrInput<'input>>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
-    /// Of text that aliases have copied.
-    copied_bytes: usize,
+    /// Bytes copied so far, earlier documents included.
+    copied: usize,
     duplicates: Vec<Malformed>,
 }
 
 impl<'p, 'input> Builder<'p, 'input> {
-    fn new(parser: &'p mut Parser<'input, StrInput<'input>>) -> Self {
-        Self { parser, anchors: HashMap::new(), nodes: 0, copied_bytes: 0, duplicates: Vec::new() }
+    fn new(parser: &'p mut Parser<'input, StrInput<'input>>, copied: usize) -> Self {
+        Self { parser, anchors: HashMap::new(), nodes: 0, copied, duplicates: Vec::new() }
     }
 
     /// The document's root; `None` when it is empty.
@@ -203,24 +208,21 @@ impl<'p, 'input> Builder<'p, 'input> {
                 (Value::Map(self.entries(depth)?), anchor)
             }
             Event::Alias(anchor) => {
-                let inside_itself = || Malformed {
-                    at,
-                    message: "an alias refers to an anchor that contains it".into(),
-                };
-                // Paid for before it is copied.
-                let (nodes, bytes) = self.anchors.get(&anchor).ok_or_else(inside_itself)?.weight();
-                self.grow(nodes, at)?;
-                self.copied_bytes += bytes;
-                if self.copied_bytes > MAX_BYTES {
-                    let message = format!("aliases copy more than {MAX_BYTES} bytes of text");
+                let Some(original) = self.anchors.remove(&anchor) else {
+                    let message = "an alias refers to an anchor that contains it".into();
                     return Err(Malformed { at, message });
-                }
-                return self.anchors.get(&anchor).cloned().ok_or_else(inside_itself);
+                };
+                self.copy(&original, at)?;
+                self.grow(original.size().0, at)?;
+                let copy = original.clone();
+                self.anchors.insert(anchor, original);
+                return Ok(copy);
             }
             other => return Err(Malformed { at, message: format!("unexpected {other:?}") }),
         };
         let node = Node { at, value };
         if anchor > 0 {
+            self.copy(&node, at)?;
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
@@ -262,6 +264,16 @@ impl<'p, 'input> Builder<'p, 'input> {
             let (event, span) = self.next()?;
             entries.push((key, self.node(event, &span, depth + 1)?));
         }
+    }
+
+    /// Counts a copy before it is made.
+    fn copy(&mut self, of: &Node, at: Pos) -> Result<(), Malformed> {
+        self.copied = self.copied.saturating_add(of.size().1);
+        if self.copied > MAX_COPIED_BYTES {
+            let message = format!("anchors and aliases copy more than {MAX_COPIED_BYTES} bytes");
+            return Err(Malformed { at, message });
+        }
+        Ok(())
     }
 
     fn grow(&mut self, by: usize, at: Pos) -> Result<(), Malformed> {
