@@ -28,6 +28,8 @@ use super::{entity::fingerprint_of, metrics::Metric};
 pub const ALERTS_MAX: usize = 1_000;
 /// Bytes of a summary kept.
 const SUMMARY_BYTES_MAX: usize = 300;
+/// Bytes of an alert's name kept; with our prefix it stays below the law's bound of names.
+const NAME_BYTES_MAX: usize = 200;
 
 /// What became of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -210,7 +212,8 @@ fn find_target(
     sources: &[(String, SourceSpec)],
     alert: &IncomingAlert,
 ) -> Result<(Target, String), String> {
-    let name = alert.labels.get("alertname").map_or("?", String::as_str);
+    let name =
+        alert.labels.get("alertname").map_or_else(|| "?".to_owned(), |name| short_name(name));
     for (source, spec) in sources {
         let Some(service) = alert.labels.get(&spec.service_label) else { continue };
         let key = ManifestKey {
@@ -261,7 +264,8 @@ fn merge(
     let mut labels = standing.map(|symptom| symptom.labels.clone()).unwrap_or_default();
     let mut since = standing.map_or(now, |symptom| symptom.since);
     for alert in alerts {
-        let alertname = alert.labels.get("alertname").map_or("unnamed", String::as_str);
+        let alertname =
+            alert.labels.get("alertname").map_or_else(|| "unnamed".to_owned(), |n| short_name(n));
         let name = format!("alert.{alertname}");
         if !alert.firing {
             signals.remove(&name);
@@ -270,7 +274,7 @@ fn merge(
         if alert.starts_at.0 > 0 {
             since = since.min(alert.starts_at);
         }
-        labels.insert("alertname".to_owned(), alertname.to_owned());
+        labels.insert("alertname".to_owned(), alertname);
         let severity = severity_of(alert);
         let text = ["summary", "description"].iter().find_map(|key| alert.annotations.get(*key));
         signals.insert(
@@ -330,7 +334,16 @@ fn graded(signal: &Signal) -> Severity {
 }
 
 fn shortened(text: &str) -> String {
-    let mut end = text.len().min(SUMMARY_BYTES_MAX);
+    clipped(text, SUMMARY_BYTES_MAX)
+}
+
+/// A name that the law keeps whole, so that the same alert is known again when it is resolved.
+fn short_name(name: &str) -> String {
+    clipped(name, NAME_BYTES_MAX)
+}
+
+fn clipped(text: &str, bytes_max: usize) -> String {
+    let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
         end -= 1;
     }

@@ -8,7 +8,7 @@
 //! Samples that nobody asked for cost no allocation. A line that is no sample is counted, and the
 //! others are used; a body of which no line is a sample is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Bytes of one body: 8 MiB holds some 80,000 series; a larger one is a mistake or an attack.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -35,7 +35,8 @@ pub struct Exposition {
     pub samples: Vec<Sample>,
     /// All samples, wanted or not.
     pub total: usize,
-    /// Lines that are neither sample nor comment.
+    /// Lines that are neither sample nor comment, and wanted samples that repeat a series: the first
+    /// counts, as it does for Prometheus.
     pub malformed: usize,
 }
 
@@ -56,6 +57,7 @@ pub enum ExpositionError {
 /// When it is not exposition at all, or too much of it is wanted.
 pub fn parse(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Exposition, ExpositionError> {
     let mut read = Exposition::default();
+    let mut series: HashSet<(&str, Labels)> = HashSet::new();
     for line in text.lines().map(str::trim) {
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -69,6 +71,10 @@ pub fn parse(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Exposition, Ex
         if let Some(labels) = labels {
             if read.samples.len() == SAMPLES_MAX {
                 return Err(ExpositionError::TooManySamples);
+            }
+            if !series.insert((name, labels.clone())) {
+                read.malformed += 1;
+                continue;
             }
             read.samples.push(Sample { name: name.to_owned(), labels, value });
         }
@@ -233,6 +239,15 @@ job:latency:p99{le="0.05",} NaN
             Err(ExpositionError::NotExposition(1))
         );
         assert_eq!(all("# only comments\n").total, 0);
+    }
+
+    #[test]
+    fn a_repeated_series_counts_once() {
+        let read =
+            all("mem{a=\"1\",b=\"2\"} 5\nmem{b=\"2\",a=\"1\"} 7\nmem{a=\"1\"} 1\nmem 2\nmem 2\n");
+        let values: Vec<f64> = read.samples.iter().map(|sample| sample.value).collect();
+        assert_eq!(values, [5.0, 1.0, 2.0]);
+        assert_eq!((read.total, read.malformed), (5, 2));
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub enum ScrapeError {
     /// The body does not end within the bound.
     #[error("scrape body is larger than {BODY_BYTES_MAX} bytes")]
     TooLarge,
+    /// The body is compressed, which was not asked for.
+    #[error("scrape body is encoded as `{0}`, which was not asked for")]
+    Encoded(String),
     /// The body is not UTF-8.
     #[error("scrape body is not UTF-8 text")]
     NotText,
@@ -41,6 +44,7 @@ impl ScrapeError {
             Self::Timeout(_) => "timeout",
             Self::Status(_) => "status",
             Self::TooLarge => "too_large",
+            Self::Encoded(_) => "encoded",
             Self::NotText => "not_text",
             Self::Connection(_) => "connection",
             Self::Local(_) => "local",
@@ -79,6 +83,16 @@ async fn fetch_unbounded_in_time(
     let mut response = request.send().await.map_err(failed)?;
     if !response.status().is_success() {
         return Err(ScrapeError::Status(response.status().as_u16()));
+    }
+    if let Some(encoding) = response.headers().get("content-encoding")
+        && encoding != "identity"
+    {
+        let encoding = String::from_utf8_lossy(encoding.as_bytes());
+        return Err(ScrapeError::Encoded(encoding.chars().take(32).collect()));
+    }
+    // Who says at once that it is too much is not read at all.
+    if response.content_length().is_some_and(|length| length > BODY_BYTES_MAX as u64) {
+        return Err(ScrapeError::TooLarge);
     }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failed)? {
