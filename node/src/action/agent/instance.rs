@@ -108,7 +108,7 @@ struct Core {
     record: Record,
     config: ConfigFile,
     life: Option<Life>,
-    usage: (u64, u64, u32),
+    usage: procfs::Usage,
     /// The last problem with the configuration file, told once.
     problem: String,
 }
@@ -151,7 +151,7 @@ impl Instance {
             spec: spec.clone(),
             record,
             life: None,
-            usage: (0, 0, 0),
+            usage: procfs::Usage::default(),
             problem: String::new(),
         };
         let (key, boot) = (spec.key.clone(), boot.to_owned());
@@ -285,12 +285,13 @@ impl Instance {
         Ok(self.save(&core)?)
     }
 
-    /// How it does, for a report. `thorough`: with its usage and its configuration looked at.
-    pub(super) fn status(&self, thorough: bool) -> wire::InstanceStatus {
+    /// How it does, for a report. With a table of all processes, its usage and its configuration are
+    /// looked at too.
+    pub(super) fn status(&self, thorough: Option<&procfs::Table>) -> wire::InstanceStatus {
         let mut core = self.core();
         let life = self.refresh(&mut core);
-        if thorough {
-            self.look_thoroughly(&mut core);
+        if let Some(table) = thorough {
+            self.look_thoroughly(&mut core, table);
         }
         let record = &core.record;
         let process = record.process.as_ref().filter(|_| life.is_some());
@@ -300,7 +301,7 @@ impl Instance {
             (None, Wanted::Running) if !record.pending => ProcessState::Dead,
             (None, _) => ProcessState::Stopped,
         };
-        let (rss_bytes, cpu_ms, open_files) = if life.is_some() { core.usage } else { (0, 0, 0) };
+        let usage = life.as_ref().map(|_| core.usage).unwrap_or_default();
         wire::InstanceStatus {
             key: Some(self.key.to_wire()),
             state: state.into(),
@@ -311,22 +312,18 @@ impl Instance {
             config_changed_unix_ms: record.config.changed_ms,
             previous_config_hash: record.config.previous().unwrap_or_default().to_owned(),
             last_exit: record.last_exit.clone(),
-            rss_bytes,
-            cpu_ms,
-            open_files,
+            rss_bytes: usage.rss_bytes,
+            cpu_ms: usage.cpu_ms,
+            open_files: usage.open_files,
         }
     }
 
-    fn look_thoroughly(&self, core: &mut Core) {
+    fn look_thoroughly(&self, core: &mut Core, table: &procfs::Table) {
         let live = core.record.process.as_ref().filter(|process| !process.ended);
         if let Some(process) = live
-            && let Ok(Some(stat)) = process.id.stat(&self.boot)
+            && let Ok(Some(_)) = process.id.stat(&self.boot)
         {
-            core.usage = (
-                procfs::pages_to_bytes(stat.rss_pages),
-                procfs::ticks_to_ms(stat.cpu_ticks),
-                procfs::open_files(process.id.pid),
-            );
+            core.usage = table.usage(process.id.pid);
         }
         if let Err(error) = process::rotate(&self.log()) {
             tracing::warn!(instance = %self.key, %error, "its log cannot be rotated");

@@ -54,7 +54,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often a report goes out though nothing changed; the node counts three of these as silence.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// How often certificate files are looked at.
-const CERTIFICATES_EVERY: Duration = Duration::from_secs(30);
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
 
 /// An agent, as it runs.
 #[derive(Debug)]

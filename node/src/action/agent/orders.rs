@@ -179,6 +179,7 @@ impl Desk {
             config_before: prepared.config_before.clone(),
             config_wanted: prepared.config_wanted.clone(),
         };
+        crash_point!("agent_before_begin");
         // A higher fence may have been accepted while this order waited.
         if let Err(error) = self.book().journal.begin(begin) {
             return refused(order, error);

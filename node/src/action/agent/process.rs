@@ -174,8 +174,7 @@ impl ProcessId {
         if self.stat(boot)?.is_none() {
             return Ok(());
         }
-        let Some(pid) = self.raw() else { return Ok(()) };
-        gone_is_fine(kill(Pid::from_raw(pid), signal))
+        send(self.pid, signal, || Ok(self.stat(boot)?.is_some()))
     }
 
     /// Kills whatever is left of its session, itself included. Its pid cannot have gone to another
@@ -189,12 +188,40 @@ impl ProcessId {
         if another {
             return Ok(());
         }
-        for pid in procfs::followers(self.pid) {
-            if let Ok(pid) = i32::try_from(pid) {
-                gone_is_fine(kill(Pid::from_raw(pid), Signal::SIGKILL))?;
-            }
+        for (pid, started) in procfs::Table::read().followers(self.pid) {
+            send(pid, Signal::SIGKILL, || {
+                Ok(procfs::stat(pid)?.is_some_and(|stat| stat.start_ticks == started))
+            })?;
         }
         Ok(())
+    }
+}
+
+/// Signals a process if `it_is_still` the one that is meant. With a pidfd (Linux 5.3), which is
+/// opened before the question is asked, no other process can get the signal, however fast pids are
+/// reused; without, the moment between question and signal remains.
+fn send(
+    pid: u32,
+    signal: Signal,
+    it_is_still: impl FnOnce() -> io::Result<bool>,
+) -> io::Result<()> {
+    use rustix::process::{self as sys, PidfdFlags};
+    let Some(raw) = i32::try_from(pid).ok().filter(|pid| *pid > 1) else { return Ok(()) };
+    let named = sys::Pid::from_raw(raw).zip(sys::Signal::from_named_raw(signal as i32));
+    let pidfd = named.map(|(pid, signal)| (sys::pidfd_open(pid, PidfdFlags::empty()), signal));
+    if let Some((Err(rustix::io::Errno::SRCH), _)) = pidfd {
+        return Ok(());
+    }
+    if !it_is_still()? {
+        return Ok(());
+    }
+    match pidfd {
+        Some((Ok(pidfd), signal)) => match sys::pidfd_send_signal(pidfd, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        },
+        // An older kernel, a filter of system calls, no descriptors left.
+        Some((Err(_), _)) | None => gone_is_fine(kill(Pid::from_raw(raw), signal)),
     }
 }
 

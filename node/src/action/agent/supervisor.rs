@@ -204,7 +204,10 @@ impl Supervisor {
     /// Looks at every instance. `thorough`: at usage, logs and configuration files too.
     #[must_use]
     pub fn observe(&self, thorough: bool) -> wire::Report {
-        let instances = self.all().iter().map(|instance| instance.status(thorough)).collect();
+        // One look at all processes serves all instances.
+        let table = thorough.then(procfs::Table::read);
+        let status = |instance: &Arc<Instance>| instance.status(table.as_ref());
+        let instances = self.all().iter().map(status).collect();
         wire::Report { at_unix_ms: self.env.clock.now().0, instances }
     }
 }

@@ -388,3 +388,18 @@ fn one_directory_serves_one_agent() {
     let error = Supervisor::open(other.path(), Env::system()).unwrap_err().to_string();
     assert!(error.contains("medic-agent-state 9"), "{error}");
 }
+
+#[test]
+fn memory_of_children_is_counted() {
+    let mut host = Host::new();
+    // `tail` keeps what it reads until its one endless line ends: a child that grows, under a shell
+    // that does not.
+    let script = "(head -c 64000000 /dev/zero; exec sleep 600) | tail & exec sleep 600";
+    host.declare(vec![shell("a", script)]);
+    host.until(ProcessState::Running);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while host.status("a").rss_bytes < 64_000_000 {
+        assert!(Instant::now() < deadline, "seen {} bytes", host.status("a").rss_bytes);
+        std::thread::yield_now();
+    }
+}
