@@ -165,11 +165,18 @@ pub struct RaftTimings {
     pub election_min: Millis,
     /// Greatest election timeout; also the leader's lease.
     pub election_max: Millis,
+    /// Log entries between two snapshots; as many stay in the log behind one.
+    pub snapshot_every: u64,
 }
 
 impl Default for RaftTimings {
     fn default() -> Self {
-        Self { heartbeat: Millis(50), election_min: Millis(150), election_max: Millis(300) }
+        Self {
+            heartbeat: Millis(50),
+            election_min: Millis(150),
+            election_max: Millis(300),
+            snapshot_every: 5_000,
+        }
     }
 }
 
@@ -335,6 +342,9 @@ impl NodeConfig {
             || timings.election_max <= timings.election_min
         {
             return bad("raft", "needs 0 < 2 × heartbeat <= election_min < election_max");
+        }
+        if timings.snapshot_every == 0 {
+            return bad("raft.snapshot_every", "is at least 1; 5000 is the default");
         }
         if self.detection.interval < Millis(100) {
             return bad("detection.interval", "is at least 100ms");

@@ -229,6 +229,7 @@ pub struct ReloadableTls {
     unit: Unit,
     name: String,
     current: ArcSwap<Material>,
+    changes: tokio::sync::watch::Sender<u64>,
 }
 
 impl ReloadableTls {
@@ -250,6 +251,7 @@ impl ReloadableTls {
             unit,
             name: name.to_owned(),
             current: ArcSwap::from_pointee(material),
+            changes: tokio::sync::watch::Sender::new(0),
         }))
     }
 
@@ -257,6 +259,13 @@ impl ReloadableTls {
     #[must_use]
     pub fn current(&self) -> Arc<Material> {
         self.current.load_full()
+    }
+
+    /// Changes whenever another certificate is in force: what keeps connections that dial again by
+    /// themselves must make them anew then, or they go on presenting the old one.
+    #[must_use]
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Reads the files again, and swaps when they hold another certificate. Whatever is wrong with
@@ -269,6 +278,7 @@ impl ReloadableTls {
         let changed = fresh.pem != self.current().pem;
         if changed {
             self.current.store(Arc::new(fresh));
+            self.changes.send_modify(|count| *count += 1);
         }
         Ok(changed)
     }

@@ -80,9 +80,9 @@ key = "nodes/node-{node}.key"
 "#
         );
         if *raft != RaftTimings::default() {
-            let RaftTimings { heartbeat, election_min, election_max } = raft;
+            let RaftTimings { heartbeat, election_min, election_max, snapshot_every } = raft;
             text += &format!(
-                "[raft]                          # alike on all nodes\nheartbeat = \"{heartbeat}\"\nelection_min = \"{election_min}\"\nelection_max = \"{election_max}\"\n\n"
+                "[raft]                          # alike on all nodes\nheartbeat = \"{heartbeat}\"\nelection_min = \"{election_min}\"\nelection_max = \"{election_max}\"\nsnapshot_every = {snapshot_every}\n\n"
             );
         }
         text += "[members]                       # the first members, by their peer address\n";

@@ -45,8 +45,10 @@ use crate::{
     security::{ReloadableTls, Unit},
 };
 
-/// How often certificate files are looked at.
-const CERTIFICATES_EVERY: Duration = Duration::from_secs(30);
+/// How often certificate files are looked at: a renewed one is in force soon after.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
+/// Descriptors that a node may need: connections at their bounds, and the store's files.
+const OPEN_FILES: u64 = 8_192;
 /// Time the parts are given to end before the process ends without them.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -84,6 +86,7 @@ async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// # Errors
 /// When it cannot start, or had to stop: the message says why.
 pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
+    allow_open_files();
     let metrics = telemetry::install()?;
     let name = config.node.to_string();
     let now = env.clock.now();
@@ -102,6 +105,7 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
 
     let mut parts: Parts = JoinSet::new();
     parts.spawn(Arc::clone(&tls).follow(env.clock.clone(), CERTIFICATES_EVERY).map(Ok));
+    parts.spawn(renew_links(tls.clone(), consensus.clone()).map(Ok));
     parts.spawn(telemetry::upkeep(metrics.clone()).map(Ok));
     parts.spawn(register::register(ledger.clone(), config.clone()).map(Ok));
     let open = doors::Open {
@@ -163,6 +167,27 @@ async fn hand_over(consensus: &Consensus) {
     }
 }
 
+/// Raises the soft limit of open files as far as needed and allowed. The usual 1,024 would run out
+/// before the bounds on connections are reached, and the store would fail with the doors.
+fn allow_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(OPEN_FILES, |maximum| OPEN_FILES.min(maximum));
+    if current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+    {
+        tracing::warn!(?current, wanted, %error, "cannot raise the limit of open files");
+    }
+}
+
+/// Links to the peers present the certificate in force, not the one they were made with.
+async fn renew_links(tls: Arc<ReloadableTls>, consensus: Arc<Consensus>) {
+    let mut changes = tls.changes();
+    while changes.changed().await.is_ok() {
+        consensus.refresh_connections();
+    }
+}
+
 /// Waits for a reason to stop. Parts that end well are fine (registration does); parts that fail or
 /// panic are not: a node without its leader's loop or one of its doors must not look alive.
 async fn until_told(consensus: &Arc<Consensus>, parts: &mut Parts) -> anyhow::Result<()> {
@@ -199,6 +224,7 @@ fn consensus_config(config: &NodeConfig) -> Config {
     let mut settings =
         Config::new(config.node, config.cluster.clone(), config.data_dir.clone(), members);
     settings.bootstrap = !config.join;
+    settings.snapshot_every = config.raft.snapshot_every;
     settings.timing = Timing {
         heartbeat: config.raft.heartbeat.as_duration(),
         election_min: config.raft.election_min.as_duration(),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use medic_raft::{
-    Config, Consensus, Env, Ledger, LedgerExt, StartError,
+    Config, Consensus, Env, Ledger, LedgerExt, RecordQuery, StartError,
     store::{Disk, MemoryDisk, Op, RocksDisk, Store, StoreOptions, Table, WriterMode, log_key},
 };
 use medic_state::NodeId;
@@ -153,6 +153,22 @@ async fn a_damaged_snapshot_is_replaced_by_the_one_before_it() {
             assert!(text.contains(&files[1]), "{text}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_record_is_named_to_whoever_reads_it() {
+    let disk = history(true).await;
+    let first = disk.scan(Table::Records, &[], &[0xff; 13], 1, usize::MAX).unwrap();
+    disk.damage(Table::Records, &first[0].0);
+    // It is behind the snapshot: nothing writes it again.
+    let raft = start(quick(1), disk, WriterMode::Task).await.unwrap();
+    leads(&raft).await;
+    let text = raft.records(RecordQuery { after: 0, limit: 10 }).unwrap_err().to_string();
+    assert!(text.contains("the record") && text.contains("is damaged: checksum"), "{text}");
+    let index = u64::from_be_bytes(first[0].0[..8].try_into().unwrap());
+    let after = RecordQuery { after: index, limit: 10 };
+    assert!(!raft.records(after).unwrap().is_empty(), "the others can still be read");
+    raft.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
