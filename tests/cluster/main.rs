@@ -1,9 +1,13 @@
 //! Clusters of real processes: leaders killed at every boundary, deposed leaders, unknown outcomes,
-//! real nginx, damaged disks, operators and strangers at the door.
+//! real nginx, damaged and full disks, killed agents, bad input, operators and strangers at the door.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should fail where it stands")]
 
+mod agent_killed;
+mod bad_input;
 mod boundaries;
+mod certificates;
 mod deposed;
+mod full_disk;
 mod nginx;
 mod opaque;
 mod operator;

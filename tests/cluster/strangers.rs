@@ -1,30 +1,9 @@
 //! Strangers and damage: a second node with the same id, a node of another cluster, damaged log and
 //! snapshot files. Each is refused with a message that says what is wrong, and the rest goes on.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::path::Path;
 
-use super::support::{World, read};
-
-/// Runs a node that is expected to end by itself; gives what it said.
-async fn refused(config: &Path) -> String {
-    let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_medic-under-test"))
-        .args(["serve", "--config"])
-        .arg(config)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(30), child.wait_with_output()).await;
-    let output = ended.expect("the node refuses to run and ends").unwrap();
-    assert!(!output.status.success(), "it must not report success");
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
+use super::support::{World, read, refused};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_node_over_the_same_data_is_refused() {
@@ -38,7 +17,7 @@ async fn a_second_node_over_the_same_data_is_refused() {
         .replace(&own.peer.to_string(), &ports[2].to_string());
     let path = world.cluster.dir().join("twin.toml");
     std::fs::write(&path, twin).unwrap();
-    let said = refused(&path).await;
+    let said = refused("serve", &path).await;
     assert!(said.contains("another process"), "{said}");
     world.agree().await;
     world.cluster.stop().await.unwrap();
@@ -51,7 +30,7 @@ async fn data_of_another_node_or_cluster_is_refused() {
     let text = read(&world.cluster.node_config(1));
     let path = world.cluster.dir().join("stranger.toml");
     std::fs::write(&path, text.replace("data/node-1", "data/node-2")).unwrap();
-    let said = refused(&path).await;
+    let said = refused("serve", &path).await;
     assert!(said.contains("node-2") || said.contains("node 2"), "it names the owner: {said}");
 }
 
@@ -68,7 +47,7 @@ async fn a_damaged_log_is_refused_and_the_others_go_on() {
     world.cluster.node_mut(victim).unwrap().stop().await.unwrap();
     let damaged = damage(&world.cluster.data_dir(victim));
     assert!(damaged > 0, "there are files to damage");
-    let said = refused(&world.cluster.node_config(victim)).await;
+    let said = refused("serve", &world.cluster.node_config(victim)).await;
     let lower = said.to_lowercase();
     assert!(
         lower.contains("checksum") || lower.contains("corrupt") || lower.contains("damaged"),
@@ -99,4 +78,73 @@ fn damage(folder: &Path) -> usize {
         }
     }
     count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_snapshot_is_set_aside_while_an_older_one_does_and_refused_when_none_is_left() {
+    let mut world = World::start().await;
+    world.cluster.stop().await.unwrap();
+    for id in 1..=3 {
+        let path = world.cluster.node_config(id);
+        // The harness ends the file with the table of consensus.
+        std::fs::write(&path, read(&path) + "snapshot_every = 20\n").unwrap();
+    }
+    world.cluster.start().await.unwrap();
+    let victim = 3;
+    let folder = world.cluster.data_dir(victim).join("snapshots");
+    let sample = world.sample("content", 1);
+    // Each round is an entry; the log is cut off behind the older of two snapshots.
+    for round in 0..150 {
+        let changed = sample
+            .manifest
+            .replace("{name: content}", &format!("{{name: content, labels: {{round: r{round}}}}}"));
+        world
+            .until("a command is taken", || async {
+                let Ok(mut client) = world.cluster.client("admin").await else { return false };
+                let text = changed.clone();
+                let request = medic_proto::v1::ApplyManifestsRequest { text, ..Default::default() };
+                client.manifests().apply(request).await.is_ok()
+            })
+            .await;
+    }
+    world.agree().await;
+    world.cluster.node_mut(victim).unwrap().stop().await.unwrap();
+    let all = snapshots(&folder);
+    assert_eq!(all.len(), 2, "{all:?}");
+
+    flip(&all[1]);
+    world.cluster.node_mut(victim).unwrap().start().unwrap();
+    world.agree().await;
+    let log = world.log(&format!("node-{victim}"));
+    assert!(log.contains("damaged snapshot set aside") && log.contains("checksum"), "{log:.3000}");
+    world.cluster.node_mut(victim).unwrap().stop().await.unwrap();
+
+    snapshots(&folder).iter().for_each(|path| flip(path));
+    let said = refused("serve", &world.cluster.node_config(victim)).await;
+    assert!(said.contains("cannot be rebuilt here") && said.contains(".snap"), "{said}");
+    assert!(said.contains("Remove this node from the cluster"), "{said}");
+    world
+        .until("the other two still take commands", || async {
+            world.cluster.leader().await.is_ok()
+        })
+        .await;
+    world.cluster.stop().await.unwrap();
+}
+
+/// Snapshot files, oldest first.
+fn snapshots(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut all: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "snap"))
+        .collect();
+    all.sort();
+    all
+}
+
+fn flip(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x5a;
+    std::fs::write(path, bytes).unwrap();
 }

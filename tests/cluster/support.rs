@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -221,6 +222,12 @@ spec:
         }
     }
 
+    /// What a process has said so far: `node-1`, `agent-host-a`.
+    pub(crate) fn log(&self, process: &str) -> String {
+        let path = self.cluster.dir().join(format!("logs/{process}.log"));
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
     /// The ends of all logs, for a failure's message.
     fn logs(&self) -> String {
         let folder = self.cluster.dir().join("logs");
@@ -300,4 +307,32 @@ pub(crate) fn plan(explained: &pb::ExplainIncidentResponse) -> &pb::Remediation 
 
 pub(crate) fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap()
+}
+
+/// Runs `medic serve` or `medic agent`, which is expected to end by itself; gives what it said.
+pub(crate) async fn refused(what: &str, config: &Path) -> String {
+    let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_medic-under-test"))
+        .args([what, "--config"])
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), child.wait_with_output()).await;
+    let output = ended.expect("it refuses to run and ends").unwrap();
+    assert!(!output.status.success(), "it must not report success");
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Most memory that a process has ever had resident, in bytes.
+pub(crate) fn peak_memory(pid: i32) -> u64 {
+    let status = read(Path::new(&format!("/proc/{pid}/status")));
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }

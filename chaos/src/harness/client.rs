@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use medic_proto::v1 as pb;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 /// Time to connect to one node: dead nodes on loopback refuse at once, paused ones do not.
 const CONNECT_PATIENCE: Duration = Duration::from_millis(700);
@@ -45,6 +45,41 @@ services! {
     audit => audit_client::AuditClient,
 }
 
+impl Client {
+    /// Connects to one address (`host:port`) with any identity, a wrong one included.
+    ///
+    /// # Errors
+    /// When there is no connection; gives what TLS or the system said.
+    pub async fn connect(
+        address: &str,
+        material: &medic_node::security::Material,
+    ) -> anyhow::Result<Self> {
+        dial(address, material.tonic_client("localhost")).await
+    }
+
+    /// Connects to one address without a certificate, trusting the authority in this PEM.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_anonymously(address: &str, authority: &str) -> anyhow::Result<Self> {
+        let trusted = tonic::transport::Certificate::from_pem(authority);
+        let tls = ClientTlsConfig::new().domain_name("localhost").ca_certificate(trusted);
+        dial(address, tls).await
+    }
+}
+
+async fn dial(address: &str, tls: ClientTlsConfig) -> anyhow::Result<Client> {
+    let endpoint = Endpoint::from_shared(format!("https://{address}"))?
+        .tls_config(tls)?
+        .connect_timeout(CONNECT_PATIENCE)
+        .timeout(CALL_PATIENCE);
+    match tokio::time::timeout(CONNECT_PATIENCE, endpoint.connect()).await {
+        Ok(Ok(channel)) => Ok(Client { channel }),
+        Ok(Err(error)) => anyhow::bail!("{address}: {error:?}"),
+        Err(_) => anyhow::bail!("{address}: no answer in {CONNECT_PATIENCE:?}"),
+    }
+}
+
 /// Connects to the first of the nodes (`host:port`) that answers.
 pub(super) async fn connect(
     addresses: &[String],
@@ -52,15 +87,11 @@ pub(super) async fn connect(
 ) -> anyhow::Result<Client> {
     let mut last = None;
     for address in addresses {
-        let endpoint = Endpoint::from_shared(format!("https://{address}"))?
-            .tls_config(material.tonic_client("localhost"))?
-            .connect_timeout(CONNECT_PATIENCE)
-            .timeout(CALL_PATIENCE);
-        match tokio::time::timeout(CONNECT_PATIENCE, endpoint.connect()).await {
-            Ok(Ok(channel)) => return Ok(Client { channel }),
-            Ok(Err(error)) => last = Some(format!("{address}: {error:?}")),
-            Err(_) => last = Some(format!("{address}: no answer in {CONNECT_PATIENCE:?}")),
+        match Client::connect(address, material).await {
+            Ok(client) => return Ok(client),
+            Err(error) => last = Some(error),
         }
     }
-    anyhow::bail!("no node answers; the last: {}", last.unwrap_or_default())
+    let last = last.unwrap_or_else(|| anyhow::anyhow!("there are no addresses"));
+    Err(last.context("no node answers; the last"))
 }

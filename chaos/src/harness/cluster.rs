@@ -301,7 +301,9 @@ fn borrowed(env: &[(String, String)]) -> Vec<(&str, &str)> {
     env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect()
 }
 
-fn wall_clock() -> medic_state::Timestamp {
+/// What the system's clock says now: what certificates are held against.
+#[must_use]
+pub fn wall_clock() -> medic_state::Timestamp {
     let since = std::time::SystemTime::now()
         .duration_since(std::time::SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

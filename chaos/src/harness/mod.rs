@@ -6,6 +6,6 @@ mod ports;
 mod process;
 
 pub use client::Client;
-pub use cluster::{Cluster, ClusterOptions, Ports};
+pub use cluster::{Cluster, ClusterOptions, Ports, wall_clock};
 pub use ports::free_ports;
 pub use process::{Process, kill_processes_with, processes_with};
