@@ -263,7 +263,7 @@ fn openraft_config(config: &Config, pristine: bool) -> Result<openraft::Config, 
         enable_pre_vote: Some(true),
         // Term and node would not tell two incarnations of a process apart.
         enable_leader_restore: Some(false),
-        // A follower that lost its data must not bring its leader down; it takes itself out: see
+        // A follower that lost its data, or came back with an older copy, must not bring its leader down; it takes itself out: see
         // `watch_identity`.
         allow_log_reversion: Some(true),
         // Acts admitted under the lease end before another may lead.
@@ -369,6 +369,10 @@ async fn watch_raft(core: Arc<Core>) {
             }
         }
         if metrics.changed().await.is_err() {
+            // openraft says goodbye when it is asked to end; gone without a word, it has panicked.
+            if !core.stopping.load(Ordering::Acquire) {
+                core.fatal.set("consensus has ended without being asked to; see the log for why");
+            }
             return;
         }
     }

@@ -67,6 +67,44 @@ async fn survives_its_leader_and_takes_it_back() {
     cluster.stop().await;
 }
 
+/// What must not be done (an older copy under a cluster that went on) costs the copy, not the leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_with_an_older_copy_is_caught_up() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let first = cluster.node(leader).register(10, "a:1").await.unwrap();
+    cluster.all_applied(first.index).await;
+    let victim = cluster.followers(leader)[0];
+    let (dir, copy) = (cluster.dir(victim), cluster.dir(NodeId(99)));
+    cluster.down(victim).await;
+    copy_folder(&dir, &copy);
+    cluster.up(victim).await;
+    let later = cluster.node(leader).register(11, "a:1").await.unwrap();
+    cluster.all_applied(later.index).await;
+    cluster.down(victim).await;
+    std::fs::remove_dir_all(&dir).unwrap();
+    copy_folder(&copy, &dir);
+    cluster.up(victim).await;
+    let last = cluster.node(leader).register(12, "a:1").await.unwrap();
+    cluster.all_applied(last.index).await;
+    let status = cluster.node(leader).raft.status();
+    assert!(status.fatal.is_none() && status.leadership.me, "{status:?}");
+    cluster.stop().await;
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_lost_its_data_does_not_come_back_under_its_id() {
     let mut cluster = Cluster::start(3).await;
