@@ -263,8 +263,8 @@ fn openraft_config(config: &Config, pristine: bool) -> Result<openraft::Config, 
         enable_pre_vote: Some(true),
         // Term and node would not tell two incarnations of a process apart.
         enable_leader_restore: Some(false),
-        // A follower that lost its data, or came back with an older copy, must not bring its leader down; it takes itself out: see
-        // `watch_identity`.
+        // A follower that came back with an older copy of its data, or none, must not bring its leader
+        // down. With none it takes itself out (see `watch_identity`); a copy is caught up.
         allow_log_reversion: Some(true),
         // Acts admitted under the lease end before another may lead.
         removed_leader_step_down: StepDownPolicy::After(millis(t.election_max)),
