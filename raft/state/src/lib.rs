@@ -24,6 +24,7 @@ mod law;
 pub mod manifest;
 pub mod matcher;
 pub mod plan;
+pub mod planted;
 pub mod rbac;
 pub mod saga;
 pub mod state;

@@ -20,6 +20,7 @@ use crate::{
     },
     manifest::{Kind, PlaybookSpec, Stored},
     plan::Plan,
+    planted::{Planted, planted},
     saga::{Saga, SagaStatus, StepState},
     state::State,
     symptom::Target,
@@ -97,9 +98,9 @@ fn pinned(state: &State, tenant: &str, plan: &Plan) -> Result<(PlaybookSpec, Str
 
 /// The stored playbook, if it is the one that the plan was made from.
 pub(super) fn unchanged<'a>(state: &'a State, tenant: &str, plan: &Plan) -> Option<&'a Stored> {
-    state
-        .stored(Kind::Playbook, tenant, &plan.playbook)
-        .filter(|stored| stored.digest == plan.playbook_digest)
+    state.stored(Kind::Playbook, tenant, &plan.playbook).filter(|stored| {
+        stored.digest == plan.playbook_digest || planted(Planted::PlaybookNotPinned)
+    })
 }
 
 /// What holds the decision back from outside: of the incident, or of anything the plan touches.

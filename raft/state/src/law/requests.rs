@@ -7,6 +7,7 @@ use crate::{
     codec,
     command::Entry,
     ids::Digest,
+    planted::{Planted, planted},
     state::{MAX_REQUESTS, Remembered, State},
 };
 
@@ -19,6 +20,9 @@ pub(super) fn seen(state: &State, entry: &Entry) -> Option<Answer> {
     if id.0.len() > MAX_ID_BYTES {
         let text = format!("a request id has at most {MAX_ID_BYTES} bytes");
         return Some(Err(Refusal::Invalid(text)));
+    }
+    if planted(Planted::RequestsForgotten) {
+        return None;
     }
     let before = state.requests.get(&(entry.principal.clone(), id.clone()))?;
     Some(if before.command == digest(entry) {

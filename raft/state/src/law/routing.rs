@@ -6,6 +6,7 @@ use crate::{
     law::safety::{Candidate, never},
     manifest::{Mode, PlaybookSpec, PolicySpec, Thresholds},
     plan::Plan,
+    planted::{Planted, planted},
     state::State,
 };
 
@@ -35,7 +36,7 @@ pub(super) fn route(
         return Routed::to(Route::EscalateToHuman, "no playbook fits");
     };
     let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
-    if attempts >= plan.scope.max_attempts {
+    if attempts >= plan.scope.max_attempts && !planted(Planted::AttemptsUncapped) {
         let text = format!("{attempts} of {} attempts are used up", plan.scope.max_attempts);
         return Routed::to(Route::EscalateToHuman, text);
     }

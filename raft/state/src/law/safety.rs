@@ -18,6 +18,8 @@ use crate::{
     law::topology::serving,
     manifest::Rate,
     plan::Plan,
+    planted::{Planted, planted},
+    saga::SagaStatus,
     state::State,
     symptom::{Severity, Target},
 };
@@ -92,6 +94,10 @@ fn budget(state: &State, candidate: &Candidate<'_>, others: &BTreeSet<PlanId>) -
         .iter()
         .filter_map(|id| state.sagas.get(id))
         .filter(|saga| saga.tenant == candidate.tenant)
+        .filter(|saga| {
+            !(planted(Planted::BudgetForgotten) && saga.created_at < state.fence.at
+                || planted(Planted::UnknownNotCounted) && saga.status == SagaStatus::Unknown)
+        })
         .count();
     let bound = state.policy(candidate.tenant).max_in_flight;
     (count(in_flight) >= u64::from(bound))

@@ -21,6 +21,7 @@ use crate::{
         },
     },
     plan::Direction,
+    planted::{Planted, planted},
     saga::{Intent, Saga, SagaStatus},
     state::State,
 };
@@ -134,7 +135,7 @@ fn not_wanted(state: &mut State, context: &mut Context<'_>, saga: &Saga) -> Opti
         return Some(why);
     }
     let (given, needed) = state.approvals_of(saga);
-    if needs_approval(saga) && given < needed {
+    if needs_approval(saga) && given < needed && !planted(Planted::ApprovalNotRechecked) {
         let why = format!("{given} of {needed} approvals of {plan} count any more: asking again");
         ask_again(state, context, saga, &why);
         return Some(why);

@@ -6,6 +6,7 @@ use crate::{
     incident::Resolution,
     law::{context::Context, holds, saga},
     manifest::{Kind, ManifestKey, OnTimeout},
+    planted::{self, Planted, planted},
     saga::{Saga, SagaStatus},
     state::{FreezeScope, State},
 };
@@ -17,6 +18,17 @@ const MAX_HELD: Millis = Millis::from_secs(900);
 const RETENTION: Millis = Millis::from_secs(7 * 86_400);
 
 pub(super) fn apply(state: &mut State, context: &mut Context<'_>) -> Answer {
+    if planted(Planted::LocksExpire) {
+        let State { locks, sagas, .. } = &mut *state;
+        let old = |plan: &PlanId| {
+            let begun = sagas.get(plan).and_then(|saga| saga.started_at);
+            begun.is_some_and(|at| context.now.since(at) > Millis(8_000))
+        };
+        locks.retain(|_, plan| !old(plan));
+    }
+    if planted(Planted::LawReadsOutside) {
+        state.totals.manual = state.totals.manual.wrapping_add(planted::outside());
+    }
     let changed = [
         expire_freezes(state),
         expire_breakers(state),

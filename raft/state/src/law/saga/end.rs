@@ -8,6 +8,7 @@ use crate::{
         incidents::tell,
     },
     manifest::Kind,
+    planted::{Planted, planted},
     saga::SagaStatus,
     state::{FreezeScope, FreezeState, Lesson, LessonKey, State},
     symptom::Target,
@@ -144,7 +145,7 @@ pub(super) fn end_rolled_back(state: &mut State, context: &mut Context<'_>, plan
         None => {
             trip(state, context, plan);
             learn(state, plan, id, |lesson| lesson.failed = lesson.failed.saturating_add(1));
-            if attempts < attempts_max {
+            if attempts < attempts_max || planted(Planted::AttemptsUncapped) {
                 state.back_to_open(context, id, &format!("{plan} is rolled back; deciding again"));
             } else {
                 let text = format!(

@@ -26,6 +26,7 @@ use crate::{
     ids::{Fence, Millis, PlanId, Timestamp},
     law::context::{Context, clip},
     plan::Direction,
+    planted::{Planted, planted},
     saga::{Saga, SagaStatus, StepEventRecord, StepState, StepStatus},
     state::State,
 };
@@ -75,7 +76,11 @@ fn next_undo(saga: &Saga) -> Option<usize> {
     let done = steps
         .zip(0..)
         .filter(|((step, planned), _)| step.status == StepStatus::Done && planned.undo.is_some());
-    done.map(|(_, at)| at).last()
+    let mut done = done.map(|(_, at)| at);
+    if planted(Planted::UndoSkipped) {
+        return None;
+    }
+    if planted(Planted::UndoInOrder) { done.next() } else { done.last() }
 }
 
 /// Not before this time: a pause the plan asks for, or the back-off after a failed attempt.
