@@ -5,18 +5,24 @@
 //! cooldown and expiry. So a leader carries the law's time on with its monotonic clock: rates are
 //! trusted, absolute values are not.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use medic_raft::{Clock, Ledger, LedgerExt as _};
 use medic_state::Timestamp;
 use tokio::time::Instant;
 
-/// A clock that starts no earlier than the law's time did.
+/// A clock that is never behind the law's time, and carries it on.
 #[derive(Clone)]
 pub struct LawClock {
     wall: Arc<dyn Clock>,
-    law_at_start: Timestamp,
-    started: Instant,
+    carried: Arc<Mutex<Carried>>,
+}
+
+/// The law's time as of a moment.
+#[derive(Clone, Copy, Debug)]
+struct Carried {
+    law: Timestamp,
+    at: Instant,
 }
 
 impl LawClock {
@@ -25,22 +31,76 @@ impl LawClock {
     pub fn start(ledger: &dyn Ledger) -> Self {
         Self {
             wall: ledger.env().clock.clone(),
-            law_at_start: ledger.read(|state| state.now),
-            started: Instant::now(),
+            carried: Arc::new(Mutex::new(Carried {
+                law: ledger.read(|state| state.now),
+                at: Instant::now(),
+            })),
+        }
+    }
+
+    /// The law's time has moved. When it is ahead of this clock (this node's wall clock was, and was
+    /// put right; or it stamped what others sent), it is carried on from there: else everything due
+    /// after a pause would wait until the wall clock has caught up.
+    pub fn heed(&self, law: Timestamp) {
+        let mut carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        if law > carried.now() {
+            *carried = Carried { law, at: Instant::now() };
         }
     }
 
     /// Milliseconds since the Unix epoch, as a leader stamps its entries.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        let elapsed_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let carried = Timestamp(self.law_at_start.0.saturating_add(elapsed_ms));
+        let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner).now();
         self.wall.now().max(carried)
+    }
+}
+
+impl Carried {
+    fn now(self) -> Timestamp {
+        let elapsed_ms = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Timestamp(self.law.0.saturating_add(elapsed_ms))
     }
 }
 
 impl std::fmt::Debug for LawClock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LawClock").field("law_at_start", &self.law_at_start).finish_non_exhaustive()
+        f.debug_struct("LawClock").field("carried", &self.carried).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use medic_raft::{Env, LocalLedger};
+    use medic_state::{BootId, NodeId};
+
+    use super::*;
+
+    struct Hand(AtomicU64);
+
+    impl Clock for Hand {
+        fn now(&self) -> Timestamp {
+            Timestamp(self.0.load(Ordering::Relaxed))
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_ahead_and_is_put_right_stops_no_time() {
+        let hand = Arc::new(Hand(AtomicU64::new(1_000)));
+        let env = Env { clock: hand.clone(), ..Env::system() };
+        let ledger = LocalLedger::new(NodeId(1), BootId(1), env);
+        let clock = LawClock::start(ledger.as_ref());
+        hand.0.store(500_000, Ordering::Relaxed);
+        let law = clock.now();
+        hand.0.store(1_000, Ordering::Relaxed);
+        clock.heed(law);
+        let first = clock.now();
+        assert!(first >= law, "never behind the law's time");
+        while clock.now() == first {
+            // Never standing still: this ends.
+            std::thread::yield_now();
+        }
     }
 }

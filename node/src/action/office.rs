@@ -13,7 +13,10 @@ use std::{
 
 use medic_raft::{Committed, Leadership, Ledger, LedgerError, LedgerExt as _};
 use medic_state::{
-    Answer, Command, Entry, Fence, Reply, TraceId, command::FenceCommand, rbac::Principal,
+    Answer, Command, Entry, Fence, Reply, TraceId,
+    command::FenceCommand,
+    planted::{Planted, planted},
+    rbac::Principal,
 };
 use tokio::time::Instant;
 
@@ -66,6 +69,11 @@ impl Office {
             deposed: Arc::new(AtomicBool::new(false)),
             ledger,
         };
+        let last = office.ledger.read(|state| state.fence);
+        if planted(Planted::FenceKept) && last.node == office.ledger.node() {
+            office.fence = last.fence;
+            return Ok(office);
+        }
         let command =
             Command::Fence(FenceCommand { node: office.ledger.node(), boot: office.ledger.boot() });
         let trace = office.ledger.env().entropy.trace_id();
@@ -103,7 +111,8 @@ impl Office {
 
     /// The clock entries are stamped with.
     #[must_use]
-    pub const fn clock(&self) -> &LawClock {
+    pub fn clock(&self) -> &LawClock {
+        self.clock.heed(self.ledger.read(|state| state.now));
         &self.clock
     }
 
@@ -140,7 +149,7 @@ impl Office {
     ) -> Result<Committed, OfficeError> {
         let name = command.name();
         let entry = Entry {
-            at: self.clock.now(),
+            at: self.clock().now(),
             principal: Principal::node(self.ledger.node()),
             request: Some(self.ledger.env().entropy.request_id()),
             trace,
