@@ -24,6 +24,7 @@ use medic_state::{
     CLUSTER_VERSION, Command, Digest, NodeId, ShardId, State, TraceId,
     command::{AssignShards, MarkNode},
     manifest::Spec,
+    planted::{Planted, planted},
     state::SHARDS,
     symptom::Target,
 };
@@ -151,7 +152,7 @@ fn marks(
         };
         match member.silent_ms {
             _ if node == me => true,
-            Some(silent_ms) if silent_ms >= dead_after_ms => false,
+            Some(silent_ms) if silent_ms >= dead_after_ms => planted(Planted::DeadOwnerKeepsShards),
             // Back only when clearly heard, so that it does not flap at the bound.
             Some(silent_ms) => said || silent_ms < dead_after_ms / 2,
             // Not heard yet by a leader this young: as its predecessor said.

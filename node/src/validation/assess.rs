@@ -12,6 +12,7 @@
 use medic_state::{
     Millis, Ppm, Timestamp,
     manifest::NoData,
+    planted::{Planted, planted},
     saga::{Check, Verdict, VerdictValue},
 };
 
@@ -123,6 +124,7 @@ fn verdict(input: &AssessInput<'_>, checks: &[Checked]) -> Verdict {
     let value = match checks.first().map(|check| check.value) {
         Some(VerdictValue::Passed) if score > PASS => VerdictValue::Passed,
         Some(VerdictValue::Passed | VerdictValue::Failed) => VerdictValue::Failed,
+        Some(VerdictValue::Inconclusive) if planted(Planted::NoDataPasses) => VerdictValue::Passed,
         Some(VerdictValue::Inconclusive) | None => VerdictValue::Inconclusive,
     };
     Verdict {

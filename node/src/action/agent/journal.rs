@@ -11,7 +11,6 @@
 //! is refused. Absent on purpose: any knowledge of what acts do.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
     fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
@@ -19,12 +18,15 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::store::{self, StoreError};
+use super::{
+    book::{Book, KEYS_MAX},
+    store::{self, StoreError},
+};
+
+pub(super) use super::book::{Begin, Known, Outcome};
 
 /// Version of the records.
 const VERSION: u32 = 1;
-/// Keys remembered. A leader asks again within minutes; an agent sees this many in weeks.
-const KEYS_MAX: usize = 10_000;
 /// Records in the file before it is rewritten: fence, begin and outcome of twice the keys.
 const RECORDS_MAX: usize = 4 * KEYS_MAX;
 
@@ -36,42 +38,6 @@ enum Record {
     Fence { fence: u64 },
     Begin(Begin),
     Outcome { key: String, attempt: u32, fence: u64, at_ms: u64, outcome: Outcome },
-}
-
-/// An act about to be done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Begin {
-    pub(super) key: String,
-    pub(super) attempt: u32,
-    pub(super) fence: u64,
-    pub(super) at_ms: u64,
-    pub(super) action: String,
-    pub(super) target: String,
-    /// Hash of the configuration file before.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) config_before: String,
-    /// Hash of the configuration file that is wanted.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) config_wanted: String,
-}
-
-/// What came of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "snake_case")]
-pub(super) enum Outcome {
-    Done { evidence: BTreeMap<String, String> },
-    Failed { reason: String, retryable: bool },
-}
-
-/// What is known of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Known {
-    /// The first begin: what undo needs was true then.
-    pub(super) first: Begin,
-    /// The last begin.
-    pub(super) last: Begin,
-    /// The last begin's outcome.
-    pub(super) outcome: Option<Outcome>,
 }
 
 /// A journal that cannot be used, or an append that failed.
@@ -119,10 +85,7 @@ pub(super) struct Journal {
     /// Bytes known to be good.
     length: u64,
     records: usize,
-    highest: u64,
-    known: BTreeMap<String, Known>,
-    /// Keys by the time of their first begin, oldest first.
-    order: VecDeque<String>,
+    book: Book,
     broken: Option<String>,
 }
 
@@ -137,9 +100,7 @@ impl Journal {
             file,
             length: 0,
             records: 0,
-            highest: 0,
-            known: BTreeMap::new(),
-            order: VecDeque::new(),
+            book: Book::default(),
             broken: None,
         };
         journal.replay(&bytes)?;
@@ -188,50 +149,36 @@ impl Journal {
                 return Err(self.damaged(at, problem));
             }
             (_, 0) => return Err(self.damaged(0, "no header".to_owned())),
-            (Record::Fence { fence }, _) => self.highest = self.highest.max(fence),
-            (Record::Begin(begin), _) => self.note_begin(begin),
+            (Record::Fence { fence }, _) => self.book.raise(fence),
+            (Record::Begin(begin), _) => self.book.begin(begin),
             (Record::Outcome { key, outcome, .. }, _) => {
-                if let Some(known) = self.known.get_mut(&key) {
-                    known.outcome = Some(outcome);
-                }
+                self.book.finish(&key, outcome);
             }
         }
         Ok(())
     }
 
-    fn note_begin(&mut self, begin: Begin) {
-        self.highest = self.highest.max(begin.fence);
-        if let Some(known) = self.known.get_mut(&begin.key) {
-            known.last = begin;
-            known.outcome = None;
-            return;
-        }
-        self.order.push_back(begin.key.clone());
-        let known = Known { first: begin.clone(), last: begin.clone(), outcome: None };
-        self.known.insert(begin.key, known);
-        while self.order.len() > KEYS_MAX {
-            if let Some(oldest) = self.order.pop_front() {
-                self.known.remove(&oldest);
-            }
-        }
-    }
-
     /// The highest fence accepted.
     pub(super) const fn highest(&self) -> u64 {
-        self.highest
+        self.book.highest()
     }
 
     /// What is known of a key.
     pub(super) fn known(&self, key: &str) -> Option<&Known> {
-        self.known.get(key)
+        self.book.known(key)
+    }
+
+    /// The outcome that answers an order without anything being done; `None`: carry it out.
+    pub(super) fn answer(&self, key: &str, attempt: u32) -> Option<&Outcome> {
+        self.book.answer(key, attempt)
     }
 
     /// Accepts a fence, durably, or refuses it.
     pub(super) fn accept(&mut self, fence: u64) -> Result<(), JournalError> {
         self.refuse_older(fence)?;
-        if fence > self.highest {
+        if fence > self.book.highest() {
             self.append(&Record::Fence { fence })?;
-            self.highest = fence;
+            self.book.raise(fence);
         }
         Ok(())
     }
@@ -240,7 +187,7 @@ impl Journal {
     pub(super) fn begin(&mut self, begin: Begin) -> Result<(), JournalError> {
         self.refuse_older(begin.fence)?;
         self.append(&Record::Begin(begin.clone()))?;
-        self.note_begin(begin);
+        self.book.begin(begin);
         Ok(())
     }
 
@@ -253,17 +200,15 @@ impl Journal {
         at_ms: u64,
         outcome: Outcome,
     ) -> Result<(), JournalError> {
-        let Some(known) = self.known.get_mut(key) else { return Ok(()) };
-        known.outcome = Some(outcome.clone());
-        let attempt = known.last.attempt;
+        let Some(attempt) = self.book.finish(key, outcome.clone()) else { return Ok(()) };
         self.append(&Record::Outcome { key: key.to_owned(), attempt, fence, at_ms, outcome })?;
         self.compact_if_grown();
         Ok(())
     }
 
     fn refuse_older(&self, given: u64) -> Result<(), JournalError> {
-        let highest = self.highest;
-        if given < highest { Err(JournalError::Fenced { given, highest }) } else { Ok(()) }
+        let highest = self.book.highest();
+        if self.book.refuses(given) { Err(JournalError::Fenced { given, highest }) } else { Ok(()) }
     }
 
     fn append(&mut self, record: &Record) -> Result<(), JournalError> {
@@ -307,8 +252,8 @@ impl Journal {
 
     fn compact(&mut self) -> Result<(), JournalError> {
         let mut records = vec![Record::Header { version: VERSION }];
-        records.push(Record::Fence { fence: self.highest });
-        for known in self.order.iter().filter_map(|key| self.known.get(key)) {
+        records.push(Record::Fence { fence: self.book.highest() });
+        for known in self.book.all() {
             records.push(Record::Begin(known.first.clone()));
             if known.last != known.first {
                 records.push(Record::Begin(known.last.clone()));

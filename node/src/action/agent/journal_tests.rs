@@ -1,6 +1,7 @@
 //! The journal: fences, keys, torn tails, damage.
 #![allow(clippy::unwrap_used, reason = "tests")]
-use std::fs;
+
+use std::{collections::BTreeMap, fs};
 
 use super::*;
 
@@ -101,9 +102,9 @@ fn it_stays_bounded_and_keeps_the_newest_keys_and_the_fence() {
     let path = dir.path().join("journal");
     let mut journal = Journal::open(&path).unwrap();
     for i in 0..KEYS_MAX + 10 {
-        journal.note_begin(begin(&format!("k{i}"), 5));
+        journal.book.begin(begin(&format!("k{i}"), 5));
     }
-    assert_eq!(journal.known.len(), KEYS_MAX);
+    assert_eq!(journal.book.all().count(), KEYS_MAX);
     journal.finish("k20", 5, 6, done()).unwrap();
     journal.compact().unwrap();
     journal.begin(begin("after", 6)).unwrap();

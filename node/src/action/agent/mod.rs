@@ -15,6 +15,7 @@
 //! otherwise.
 
 mod acts;
+pub mod book;
 mod config_file;
 mod instance;
 mod journal;

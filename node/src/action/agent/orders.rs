@@ -23,7 +23,7 @@ use medic_raft::Env;
 use super::{
     acts,
     instance::{ActError, Instance},
-    journal::{Begin, Journal, JournalError, Known, Outcome},
+    journal::{Begin, Journal, JournalError, Outcome},
 };
 use crate::crash_point;
 
@@ -137,13 +137,8 @@ impl Desk {
         if let Some(flight) = book.flights.get(&order.key) {
             return Admitted::Join(Arc::clone(flight));
         }
-        match book.journal.known(&order.key) {
-            Some(Known { outcome: Some(Outcome::Failed { .. }), last, .. })
-                if order.attempt > last.attempt => {}
-            Some(Known { outcome: Some(outcome), .. }) => {
-                return Admitted::Answer(already(to_wire(outcome.clone())));
-            }
-            Some(Known { outcome: None, .. }) | None => {}
+        if let Some(outcome) = book.journal.answer(&order.key, order.attempt) {
+            return Admitted::Answer(already(to_wire(outcome.clone())));
         }
         let flight = Arc::new(Flight::default());
         book.flights.insert(order.key.clone(), Arc::clone(&flight));

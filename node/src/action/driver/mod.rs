@@ -38,6 +38,7 @@ use medic_state::{
     command::{FinishStep, StartStep},
     manifest::SafetyClass,
     plan::{Action, Direction, StepKey},
+    planted::{Planted, planted},
     saga::{Intent, Outcome, StepState},
 };
 use tokio::time::Instant;
@@ -151,7 +152,11 @@ impl Driver {
         trace: TraceId,
     ) -> Result<Driven, DriveError> {
         boundary(key, "driver_before_start", "driver_undo_before_start");
-        if resume != Some(self.office.fence()) {
+        if planted(Planted::ActBeforeCommit) {
+            self.act_before_commit(key, trace).await;
+        }
+        let kept = resume.is_some() && planted(Planted::OldFenceResumed);
+        if resume != Some(self.office.fence()) && !kept {
             let start = StartStep {
                 plan: key.plan,
                 step: key.step,
@@ -204,6 +209,27 @@ impl Driver {
         }
     }
 
+    /// A mistake on purpose: the act goes out first, and its intent is committed afterwards.
+    async fn act_before_commit(&self, key: StepKey, trace: TraceId) {
+        let order = self.office.ledger().read(|state| {
+            let saga = state.sagas.get(&key.plan)?;
+            let planned = saga.plan.steps.get(usize::try_from(key.step).ok()?)?;
+            (key.direction == Direction::Forward).then(|| Order {
+                key,
+                fence: self.office.fence(),
+                attempt: 1,
+                action: planned.action.clone(),
+                target: planned.target.clone(),
+                agent: planned.agent.clone(),
+                timeout: planned.timeout,
+                trace,
+            })
+        });
+        if let Some(order) = order {
+            self.world.act(&order).await;
+        }
+    }
+
     /// Why a `StartStep` led to no intent, if it led to none.
     fn not_begun(&self, key: StepKey, answer: Answer) -> Result<Option<Driven>, DriveError> {
         match answer {
@@ -232,6 +258,7 @@ impl Driver {
             .zip(saga.steps.get(at))
             .ok_or_else(|| format!("{} has no step {}", key.plan, key.step))?;
         let intent = own_intent(step, key, self.office.fence())
+            .or(step.intent.as_ref().filter(|_| planted(Planted::OldFenceResumed)))
             .ok_or_else(|| format!("{key} has no intent under {}", self.office.fence()))?;
         let (action, safety) = match (key.direction, &planned.undo) {
             (Direction::Forward, _) => (planned.action.clone(), planned.safety),
@@ -286,7 +313,9 @@ impl Driver {
                         tokio::time::sleep(READY_POLL).await;
                         continue;
                     }
-                    if self.office.ledger().lease_remaining() >= self.config.send_budget {
+                    let unchecked = planted(Planted::LeaseUnchecked);
+                    let lease = self.office.ledger().lease_remaining();
+                    if lease >= self.config.send_budget || unchecked {
                         return Ok(None);
                     }
                     tokio::time::sleep(LEASE_POLL).await;
@@ -304,11 +333,20 @@ impl Driver {
         let limit = job.order.timeout.as_duration() + self.config.act_grace;
         tracing::info!(action = job.order.action.name, target = %job.order.target, attempt = job.order.attempt, "acting");
         let sent = Instant::now();
-        let answer = tokio::time::timeout(limit, self.world.act(&job.order)).await;
+        let mut order = job.order.clone();
+        if order.attempt > 1 && planted(Planted::FreshKeyOnRetry) {
+            order.key.plan.0 += 1_000_000;
+        }
+        let answer = tokio::time::timeout(limit, self.world.act(&order)).await;
         let action = job.order.action.name.clone();
         metrics::histogram!(Metric::ActDuration.name(), "action" => action)
             .record(sent.elapsed().as_secs_f64());
         match answer {
+            Ok(ActResult::Outcome(Outcome::Unknown { .. }))
+                if planted(Planted::UnknownReportedDone) =>
+            {
+                Ok(Outcome::Done(std::collections::BTreeMap::new()))
+            }
             Ok(ActResult::Outcome(outcome)) => Ok(outcome),
             Ok(ActResult::RefusedFence(highest)) => self.refused(job, highest).await,
             Err(_) => Ok(Outcome::Unknown { reason: format!("no answer within {limit:?}") }),
