@@ -14,7 +14,7 @@ BIN := $(CARGO_TARGET_DIR)/debug
 FAST := CARGO_PROFILE_DEV_OPT_LEVEL=3
 PREFIX ?= /usr/local
 
-.PHONY: help setup build install demo test lint bench clean
+.PHONY: help setup build install demo test lint bench sim planted-bugs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -54,6 +54,12 @@ bench: setup ## measure the law, and a cluster here: failover, commits, idle (fi
 install: setup ## install the medic command, optimised, under PREFIX (/usr/local)
 	$(FAST) $(CARGO) build -p medic-node
 	install -D -m 0755 $(BIN)/medic $(DESTDIR)$(PREFIX)/bin/medic
+
+sim: setup ## simulate SEEDS=from..to whole clusters, deterministically, and check every invariant
+	$(CARGO) run -p medic-sim -- run --layer a --full --seeds $(or $(SEEDS),0..1000)
+
+planted-bugs: setup ## plant every known mistake in turn: does the simulation find it?
+	$(CARGO) run -p medic-sim -- planted-bugs
 
 clean: ## remove what was built
 	$(CARGO) clean

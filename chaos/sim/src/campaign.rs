@@ -1,0 +1,184 @@
+//! Many seeds: run beside each other, counted, some run twice.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use crate::{
+    check::Violation,
+    coverage::{Coverage, Sometimes},
+    history::lock,
+    run::{Plan, run},
+};
+
+/// One of so many seeds is run twice and compared.
+const TWICE: u64 = 100;
+/// Failing seeds kept with their violations; of more, only the number.
+const FAILED_MAX: usize = 20;
+
+/// What a campaign found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Seeds run.
+    pub seeds: u64,
+    /// Seeds run twice.
+    pub twice: u64,
+    /// Simulated time, second runs not counted.
+    pub simulated: Duration,
+    /// Processor time, roughly: wall time by threads.
+    pub spent: Duration,
+    /// Entries committed.
+    pub committed: u64,
+    /// States reached.
+    pub coverage: Coverage,
+    /// Failing seeds, the first few.
+    pub failed: BTreeMap<u64, Vec<Violation>>,
+    /// How many failed.
+    pub failures: u64,
+}
+
+impl Report {
+    /// Simulated seconds per second of one core.
+    #[must_use]
+    pub fn speed(&self) -> f64 {
+        self.simulated.as_secs_f64() / self.spent.as_secs_f64().max(1e-9)
+    }
+
+    /// States that were never reached.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Sometimes> {
+        self.coverage.missing()
+    }
+
+    /// For programs.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        let coverage = Sometimes::ALL.iter();
+        Summary {
+            seeds: self.seeds,
+            twice: self.twice,
+            simulated_hours: self.simulated.as_secs_f64() / 3_600.0,
+            speed: self.speed(),
+            committed: self.committed,
+            failures: self.failures,
+            failed: self.failed.iter().map(|(seed, found)| (*seed, words(found))).collect(),
+            coverage: coverage
+                .map(|one| (one.as_str().to_owned(), self.coverage.count(*one)))
+                .collect(),
+        }
+    }
+}
+
+fn words(found: &[Violation]) -> Vec<String> {
+    found.iter().map(ToString::to_string).collect()
+}
+
+/// A report as JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    seeds: u64,
+    twice: u64,
+    simulated_hours: f64,
+    speed: f64,
+    committed: u64,
+    failures: u64,
+    failed: BTreeMap<u64, Vec<String>>,
+    coverage: BTreeMap<String, u64>,
+}
+
+/// Runs all seeds over so many threads. `progress` is called now and then.
+///
+/// # Errors
+/// When no thread or runtime can be had.
+pub fn campaign(
+    seeds: std::ops::Range<u64>,
+    threads: usize,
+    progress: &(dyn Fn(&Report) + Sync),
+) -> std::io::Result<Report> {
+    let next = AtomicU64::new(seeds.start);
+    let report = Mutex::new(Report::default());
+    let failed: Mutex<Option<std::io::Error>> = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || lock(&failed).is_some() {
+                        return;
+                    }
+                    match one(seed) {
+                        Ok(one) => {
+                            let mut report = lock(&report);
+                            merge(&mut report, seed, one);
+                            progress(&report);
+                        }
+                        Err(error) => *lock(&failed) = Some(error),
+                    }
+                }
+            });
+        }
+    });
+    match failed.into_inner().unwrap_or_default() {
+        Some(error) => Err(error),
+        None => Ok(report.into_inner().unwrap_or_default()),
+    }
+}
+
+/// One seed's share.
+struct One {
+    report: Report,
+    violations: Vec<Violation>,
+}
+
+fn one(seed: u64) -> std::io::Result<One> {
+    let begun = Instant::now();
+    let plan = Plan { seed, ..Plan::default() };
+    let mut outcome = run(&plan)?;
+    let spent = begun.elapsed();
+    let twice = seed.is_multiple_of(TWICE);
+    if twice {
+        let again = run(&plan)?;
+        if again.hash != outcome.hash {
+            let text = format!(
+                "the same seed gave another trace: {} and {}",
+                outcome.hash.short(),
+                again.hash.short()
+            );
+            let (invariant, checker) = (0, "determinism");
+            outcome.violations.push(Violation { invariant, checker, ms: 0, text });
+        }
+    }
+    let report = Report {
+        seeds: 1,
+        twice: u64::from(twice),
+        simulated: outcome.simulated,
+        spent,
+        committed: outcome.committed,
+        coverage: outcome.coverage,
+        failed: BTreeMap::new(),
+        failures: u64::from(!outcome.violations.is_empty()),
+    };
+    Ok(One { report, violations: outcome.violations })
+}
+
+fn merge(all: &mut Report, seed: u64, one: One) {
+    let One { report, violations } = one;
+    all.seeds += report.seeds;
+    all.twice += report.twice;
+    all.simulated += report.simulated;
+    all.spent += report.spent;
+    all.committed += report.committed;
+    all.coverage.merge(&report.coverage);
+    all.failures += report.failures;
+    if !violations.is_empty() && all.failed.len() < FAILED_MAX {
+        all.failed.insert(seed, violations);
+    }
+}

@@ -1,0 +1,318 @@
+//! `medic-sim`: runs seeds, shows one, cuts one down, and measures itself with planted mistakes.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, Write as _},
+    ops::Range,
+    process::ExitCode,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use medic_sim::{
+    campaign::{Report, campaign},
+    coverage::Sometimes,
+    history::lock,
+    planted::{Caught, hunt},
+    run::{Outcome, Plan, run},
+    shrink::shrink,
+};
+use medic_state::planted::Planted;
+
+/// Simulates whole clusters of Medic, and checks every invariant.
+///
+/// One seed is one history: the same seed of the same build does the same, to the byte.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Examples:\n  medic-sim run --seeds 0..1000                 a thousand seeds, and what they reached\n  medic-sim run --seed 42 --trace               one seed, with everything that happened\n  medic-sim run --seed 42 --shrink              the fewest faults with which it still fails\n  medic-sim run --seed 42 --keep 3,17 --trace   those faults alone\n  medic-sim planted-bugs                        is every mistake found?\n  medic-sim planted-bugs --only UndoInOrder     is this one?"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run seeds.
+    Run(RunArgs),
+    /// Plant every mistake in turn and look whether it is found.
+    PlantedBugs(PlantedArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// What is simulated.
+    #[arg(long, value_enum, default_value = "a")]
+    layer: Layer,
+    /// Seeds from..to, the last one excluded.
+    #[arg(long, value_parser = range, default_value = "0..200", conflicts_with = "seed")]
+    seeds: Range<u64>,
+    /// One seed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Show what happened (one seed).
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Cut the faults of a failing seed down.
+    #[arg(long, requires = "seed")]
+    shrink: bool,
+    /// Only these of the seed's faults, by position.
+    #[arg(long, requires = "seed", value_delimiter = ',')]
+    keep: Option<Vec<usize>>,
+    /// Plant a mistake (one seed).
+    #[arg(long, requires = "seed", value_parser = planted)]
+    planted: Option<Planted>,
+    /// Threads; by default one per core.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Report as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Fail when a state was never reached.
+    #[arg(long)]
+    full: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct PlantedArgs {
+    /// Seeds tried for each, from..to, the last one excluded.
+    #[arg(long, value_parser = range, default_value = "0..120")]
+    seeds: Range<u64>,
+    /// Only this one.
+    #[arg(long, value_parser = planted)]
+    only: Option<Planted>,
+    /// Threads; by default one per core.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Layer {
+    /// Law, hands and judgement over a simulated log; no sockets.
+    A,
+}
+
+fn range(text: &str) -> Result<Range<u64>, String> {
+    let wrong = || format!("`{text}` is no range of seeds; write for example 0..1000");
+    let (from, to) = text.split_once("..").ok_or_else(wrong)?;
+    let (from, to) = (from.parse().map_err(|_| wrong())?, to.parse().map_err(|_| wrong())?);
+    if from < to { Ok(from..to) } else { Err(wrong()) }
+}
+
+fn planted(text: &str) -> Result<Planted, String> {
+    let all = Planted::ALL.iter().copied();
+    all.clone().find(|one| one.name() == text).ok_or_else(|| {
+        let names: Vec<&str> = all.map(Planted::name).collect();
+        format!("there is no planted mistake `{text}`; there are {}", names.join(", "))
+    })
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(args) => match args.seed {
+            Some(seed) if args.shrink => cut_down(seed, &args),
+            Some(seed) => show(seed, &args),
+            None => many(&args),
+        },
+        Command::PlantedBugs(args) => planted_bugs(&args),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say(&format!("error: {error:#}")).unwrap_or_default();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The only place that prints.
+fn say(text: &str) -> anyhow::Result<()> {
+    writeln!(io::stdout().lock(), "{text}").context("writing to standard output")
+}
+
+fn threads(asked: Option<usize>) -> usize {
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+fn plan_of(seed: u64, args: &RunArgs) -> Plan {
+    let keep = args.keep.as_ref().map(|keep| keep.iter().copied().collect::<BTreeSet<_>>());
+    Plan { seed, keep, trace: args.trace, planted: args.planted }
+}
+
+/// The command that does it again.
+fn again(plan: &Plan) -> String {
+    let Plan { seed, keep, planted, .. } = plan;
+    let mut text = format!("medic-sim run --layer a --seed {seed}");
+    if let Some(keep) = keep {
+        let keep: Vec<String> = keep.iter().map(ToString::to_string).collect();
+        text.push_str(&format!(" --keep {}", keep.join(",")));
+    }
+    if let Some(planted) = planted {
+        text.push_str(&format!(" --planted {}", planted.name()));
+    }
+    text
+}
+
+fn show(seed: u64, args: &RunArgs) -> anyhow::Result<bool> {
+    let plan = plan_of(seed, args);
+    let begun = Instant::now();
+    let Outcome { violations, hash, trace, schedule, simulated, committed, .. } = run(&plan)?;
+    for line in &trace {
+        say(line)?;
+    }
+    for (position, fault) in schedule.iter().enumerate() {
+        say(&format!("fault {position:>3} {fault}"))?;
+    }
+    for violation in &violations {
+        say(&format!("{violation}"))?;
+    }
+    say(&format!(
+        "seed {seed}: {:.0} s simulated in {:.2} s, {committed} entries, trace {}, {} violations",
+        simulated.as_secs_f64(),
+        begun.elapsed().as_secs_f64(),
+        hash.short(),
+        violations.len()
+    ))?;
+    if !violations.is_empty() {
+        say(&format!("again: {} --trace", again(&plan)))?;
+    }
+    Ok(violations.is_empty())
+}
+
+fn cut_down(seed: u64, args: &RunArgs) -> anyhow::Result<bool> {
+    let plan = plan_of(seed, args);
+    let told = |left: usize| say(&format!("still fails with {left} faults")).unwrap_or_default();
+    let Some(shrunk) = shrink(&plan, &told)? else {
+        say(&format!("seed {seed} does not fail: nothing to cut down"))?;
+        return Ok(true);
+    };
+    let smallest = Plan { keep: Some(shrunk.keep), ..plan };
+    let outcome = run(&smallest)?;
+    for violation in &outcome.violations {
+        say(&format!("{violation}"))?;
+    }
+    let (left, of, runs) = (outcome.schedule.len(), shrunk.of, shrunk.runs);
+    say(&format!("{left} of {of} faults are enough ({runs} runs):"))?;
+    for fault in &outcome.schedule {
+        say(&format!("  {fault}"))?;
+    }
+    say(&format!("again: {} --trace", again(&smallest)))?;
+    Ok(false)
+}
+
+fn many(args: &RunArgs) -> anyhow::Result<bool> {
+    let threads = threads(args.threads);
+    let begun = Instant::now();
+    let last = Mutex::new(begun);
+    let total = args.seeds.end - args.seeds.start;
+    let progress = |report: &Report| {
+        let mut last = lock(&last);
+        if !args.json && last.elapsed() > Duration::from_secs(5) {
+            *last = Instant::now();
+            let rate = f64::from(u32::try_from(report.seeds).unwrap_or(u32::MAX))
+                / begun.elapsed().as_secs_f64();
+            let text = format!(
+                "{} of {total} seeds, {rate:.1} seeds/s, {:.1} simulated hours, {:.0} × real time per core, {} failed",
+                report.seeds,
+                report.simulated.as_secs_f64() / 3_600.0,
+                report.speed(),
+                report.failures
+            );
+            say(&text).unwrap_or_default();
+        }
+    };
+    let report = campaign(args.seeds.clone(), threads, &progress)?;
+    if args.json {
+        say(&serde_json::to_string_pretty(&report.summary())?)?;
+    } else {
+        tell(&report, begun.elapsed())?;
+    }
+    let missing = report.missing();
+    Ok(report.failures == 0 && (!args.full || missing.is_empty()))
+}
+
+fn tell(report: &Report, took: Duration) -> anyhow::Result<()> {
+    say("sometimes:")?;
+    for state in Sometimes::ALL {
+        say(&format!("  {:>8}  {}", report.coverage.count(*state), state.as_str()))?;
+    }
+    for (seed, violations) in &report.failed {
+        for violation in violations.iter().take(3) {
+            say(&format!("seed {seed}: {violation}"))?;
+        }
+        let plan = Plan { seed: *seed, ..Plan::default() };
+        say(&format!("  again: {} --trace", again(&plan)))?;
+    }
+    let missing = report.missing();
+    if !missing.is_empty() {
+        let names: Vec<&str> = missing.iter().map(|state| state.as_str()).collect();
+        say(&format!("never reached: {}", names.join("; ")))?;
+    }
+    say(&format!(
+        "{} seeds ({} twice), {:.1} simulated hours in {:.1} s, {:.0} × real time per core, {} entries, {} failed",
+        report.seeds,
+        report.twice,
+        report.simulated.as_secs_f64() / 3_600.0,
+        took.as_secs_f64(),
+        report.speed(),
+        report.committed,
+        report.failures
+    ))
+}
+
+fn planted_bugs(args: &PlantedArgs) -> anyhow::Result<bool> {
+    let todo: Vec<Planted> = match args.only {
+        Some(one) => vec![one],
+        None => Planted::ALL.to_vec(),
+    };
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let results: Mutex<Vec<anyhow::Result<Caught>>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..threads(args.threads).min(todo.len()) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let Some(planted) = todo.get(at) else { return };
+                    let caught = hunt(*planted, args.seeds.clone()).map_err(Into::into);
+                    if let Ok(caught) = &caught {
+                        say(&told(caught)).unwrap_or_default();
+                    }
+                    lock(&results).push(caught);
+                }
+            });
+        }
+    });
+    let mut missed = Vec::new();
+    for result in results.into_inner().unwrap_or_default() {
+        let caught = result?;
+        if caught.by.is_none() {
+            missed.push(caught.planted.name());
+        }
+    }
+    if todo.is_empty() {
+        bail!("no mistakes can be planted in this build: build it with the feature `planted`");
+    }
+    if !missed.is_empty() {
+        missed.sort_unstable();
+        say(&format!("missed: {}", missed.join(", ")))?;
+    }
+    let (caught, of) = (todo.len() - missed.len(), todo.len());
+    say(&format!("{caught} of {of} planted bugs caught"))?;
+    Ok(missed.is_empty())
+}
+
+fn told(caught: &Caught) -> String {
+    let name = caught.planted.name();
+    let took = caught.took.as_secs_f64();
+    match &caught.by {
+        Some((seed, found)) => format!("caught {name} (seed {seed}, {took:.1} s): {found}"),
+        None => {
+            let (tried, what) = (caught.tried, caught.planted.what());
+            format!("MISSED {name} ({tried} seeds, {took:.1} s): {what}")
+        }
+    }
+}
