@@ -114,6 +114,8 @@ pub struct Commit {
     pub records: Vec<Record>,
     /// Plans whose status is another now.
     pub moved: Vec<(PlanId, SagaStatus)>,
+    /// Whether the same request was committed before: it is answered again, and applied once.
+    pub repeated: bool,
     /// Hash of the state after it, now and then.
     pub state: Option<Digest>,
 }

@@ -79,7 +79,7 @@ struct RunArgs {
 #[derive(Debug, clap::Args)]
 struct PlantedArgs {
     /// Seeds tried for each, from..to, the last one excluded.
-    #[arg(long, value_parser = range, default_value = "0..120")]
+    #[arg(long, value_parser = range, default_value = "0..400")]
     seeds: Range<u64>,
     /// Only this one.
     #[arg(long, value_parser = planted)]

@@ -41,7 +41,9 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut found = Findings::new(12, "controls");
     let mut account = Account::default();
     for Event { ms, what } in events {
-        if let What::Committed(commit) = what {
+        if let What::Committed(commit) = what
+            && !commit.repeated
+        {
             account.take(commit, *ms, &mut found);
         }
     }

@@ -37,7 +37,7 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
                     Did::Ended(_) | Did::Refused | Did::Accepted | Did::Knew | Did::Began => {}
                 }
             }
-            What::Committed(commit) => {
+            What::Committed(commit) if !commit.repeated => {
                 let (Command::FinishStep(finish), Ok(Reply::Done)) =
                     (&commit.entry.command, &commit.answer)
                 else {
@@ -61,7 +61,8 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
                     Outcome::Failed { .. } => {}
                 }
             }
-            What::Applied { .. }
+            What::Committed(_)
+            | What::Applied { .. }
             | What::Installed { .. }
             | What::Restarted(_)
             | What::Crashed(_)

@@ -21,6 +21,14 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
                 if let Some(fence) = fenced(commit) {
                     committed.insert(fence, (commit.by, place));
                 }
+                let current = committed.keys().next_back().copied().unwrap_or_default();
+                if let Some(given) = moves_under(commit).filter(|given| *given != current) {
+                    let (name, index) = (commit.entry.command.name(), commit.index);
+                    let text = format!(
+                        "{name} at {index} was admitted under {given}, {current} being in force"
+                    );
+                    found.add(*ms, text);
+                }
             }
             What::Elected { node, .. } | What::Restarted(node) => {
                 office.insert(*node, place);
@@ -74,6 +82,20 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     found.done()
 }
 
+/// The fence of a command that moved something: only the one in force may.
+fn moves_under(commit: &Commit) -> Option<Fence> {
+    if commit.repeated {
+        return None;
+    }
+    match (&commit.entry.command, &commit.answer) {
+        (Command::StartStep(start), Ok(Reply::Done)) => Some(start.fence),
+        (Command::FinishStep(finish), Ok(Reply::Done)) => Some(finish.fence),
+        (Command::RecordVerdict(record), Ok(Reply::Done)) => Some(record.fence),
+        (Command::AdoptDecision(adopt), Ok(Reply::Decided { .. })) => Some(adopt.fence),
+        _ => None,
+    }
+}
+
 fn fenced(commit: &Commit) -> Option<Fence> {
     let answer: &Answer = &commit.answer;
     match (&commit.entry.command, answer) {
@@ -94,6 +116,15 @@ mod tests {
         assert!(check(&lab.events).is_empty());
         lab.accepted("a", 5);
         assert_eq!(check(&lab.events).len(), 1, "it decreased");
+    }
+
+    #[test]
+    fn a_deposed_leader_moves_nothing() {
+        let mut lab = Lab::new();
+        lab.fence(1, 5).adopt(7, 1).start(7, 0, 5).fence(2, 9);
+        assert!(check(&lab.events).is_empty());
+        lab.finish(7, 0, 5);
+        assert_eq!(check(&lab.events).len(), 1);
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut intents: BTreeMap<(StepKey, Fence), u64> = BTreeMap::new();
     for Event { ms, what } in events {
         match what {
+            What::Committed(commit) if commit.repeated => {}
             What::Committed(commit) => match (&commit.entry.command, &commit.answer) {
                 (Command::AdoptDecision(_), Ok(Reply::Decided { plan: Some(plan), .. })) => {
                     plans.insert(*plan);

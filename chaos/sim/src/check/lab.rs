@@ -53,7 +53,8 @@ impl Lab {
         let entry = Arc::new(Entry { at, principal, request: None, trace, command });
         let (records, moved) = (Vec::new(), Vec::new());
         let by = NodeId(by);
-        let commit = Commit { index, by, entry, answer, records, moved, state: None };
+        let (repeated, state) = (false, None);
+        let commit = Commit { index, by, entry, answer, records, moved, repeated, state };
         self.push(What::Committed(Arc::new(commit)))
     }
 
@@ -200,6 +201,14 @@ impl Lab {
 
     pub(crate) fn acknowledged(&mut self, index: u64, request: &str, answer: Answer) -> &mut Self {
         self.push(What::Acknowledged { index, request: request.to_owned(), answer })
+    }
+
+    /// The last entry is committed once more under its request id.
+    pub(crate) fn again(&mut self) -> &mut Self {
+        if let Some(what) = self.events.last().map(|event| event.what.clone()) {
+            self.push(what);
+        }
+        self.amend(|commit| commit.repeated = true)
     }
 
     /// An entry with the link of that number, chained to the entry before.

@@ -21,7 +21,7 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut plans: BTreeMap<PlanId, (Plan, bool)> = BTreeMap::new();
     for Event { ms, what } in events {
         let wrong = match what {
-            What::Committed(commit) => take(commit, &mut playbooks, &mut plans),
+            What::Committed(commit) if !commit.repeated => take(commit, &mut playbooks, &mut plans),
             What::Sent(sent) => as_planned(sent, &plans),
             _ => None,
         };

@@ -41,7 +41,9 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut healed = false;
     for Event { ms, what } in events {
         match what {
-            What::Committed(commit) => take(commit, *ms, &mut plans, &mut found),
+            What::Committed(commit) if !commit.repeated => {
+                take(commit, *ms, &mut plans, &mut found)
+            }
             What::Healed => healed = true,
             _ => {}
         }
@@ -154,6 +156,13 @@ mod tests {
         let mut lab = Lab::new();
         lab.adopt(7, 2).start(7, 0, 5).finish(7, 0, 5).start(7, 1, 5).finish(7, 1, 5);
         lab.undo(7, 1, 5).undone(7, 1, 5).undo(7, 0, 5).undone(7, 0, 5);
+        assert_eq!(check(&lab.events), []);
+    }
+
+    #[test]
+    fn a_repeated_request_is_one() {
+        let mut lab = Lab::new();
+        lab.adopt(7, 1).start(7, 0, 5).again();
         assert_eq!(check(&lab.events), []);
     }
 

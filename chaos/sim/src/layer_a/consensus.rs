@@ -14,7 +14,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -23,21 +23,18 @@ use medic_raft::{
     StoredRecord, Timing,
 };
 use medic_state::{
-    Digest, Entry, Fence, NodeId, PlanId, State, Timestamp, codec, saga::SagaStatus,
+    Entry, Fence, NodeId, PlanId, State, Timestamp, saga::SagaStatus, state::RequestKey,
 };
 use tokio::{sync::oneshot, time::Instant};
 
 use super::ledger::SimLedger;
 use crate::{
-    coverage::Sometimes,
     history::{Commit, Recorder, What, lock},
     rng::Rng,
 };
 
-/// A follower further behind than this is sent a snapshot.
-const SNAPSHOT_BEHIND: u64 = 24;
 /// Hashes are compared at every index that this divides.
-const HASH_EVERY: u64 = 16;
+pub(super) const HASH_EVERY: u64 = 16;
 /// A proposal that waits longer is given up by whoever waits.
 const PROPOSE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -59,6 +56,7 @@ pub(super) struct Core {
     pub(super) reference: State,
     statuses: BTreeMap<PlanId, SagaStatus>,
     records: Vec<StoredRecord>,
+    requests: BTreeSet<RequestKey>,
     pub(super) members: BTreeMap<NodeId, Member>,
     /// Uncommitted entries of dead leaders, and whom they had reached.
     pub(super) orphans: Vec<Pending>,
@@ -70,7 +68,7 @@ pub(super) struct Core {
 
 #[derive(Debug)]
 pub(super) struct Logged {
-    entry: Arc<Entry>,
+    pub(super) entry: Arc<Entry>,
 }
 
 #[derive(Debug)]
@@ -113,6 +111,7 @@ impl Consensus {
             reference: State::new(),
             statuses: BTreeMap::new(),
             records: Vec::new(),
+            requests: BTreeSet::new(),
             members: BTreeMap::new(),
             orphans: Vec::new(),
             cuts: BTreeSet::new(),
@@ -352,6 +351,8 @@ impl Core {
         let records = applied.records.iter().cloned();
         self.records.extend(records.map(|record| StoredRecord { index, record }));
         let answer = applied.answer;
+        let request = entry.request.clone().map(|id| (entry.principal.clone(), id));
+        let repeated = request.is_some_and(|key| !self.requests.insert(key));
         recorder.trace(format_args!(
             "commit {index} by {by} {} {}",
             entry.command.name(),
@@ -364,6 +365,7 @@ impl Core {
             answer: answer.clone(),
             records: applied.records,
             moved,
+            repeated,
             state,
         };
         crate::tell::cover(&commit, &self.reference, recorder);
@@ -371,90 +373,6 @@ impl Core {
         self.log.push(Logged { entry });
         Committed { index, answer }
     }
-
-    /// A node applies everything it holds up to `index`.
-    pub(super) fn apply_at(&mut self, node: NodeId, index: u64, recorder: &Recorder) {
-        let Some(member) = self.members.get_mut(&node) else { return };
-        let ledger = member.ledger.clone();
-        let from = *ledger.applied.borrow();
-        if from >= index {
-            return;
-        }
-        {
-            let mut state = ledger.state().write().unwrap_or_else(PoisonError::into_inner);
-            for at in from + 1..=index {
-                let Some(logged) = usize::try_from(at - 1).ok().and_then(|at| self.log.get(at))
-                else {
-                    break;
-                };
-                let applied = state.apply(at, &logged.entry);
-                let records = Digest::of(&[&codec::encode(&applied.records)]);
-                let hash = (at.is_multiple_of(HASH_EVERY)).then(|| state.hash());
-                recorder.happened(What::Applied { node, index: at, records, state: hash });
-            }
-        }
-        ledger.applied.send_replace(index);
-        self.snapshot_if_due(node, index);
-    }
-
-    fn snapshot_if_due(&mut self, node: NodeId, index: u64) {
-        /// As in production a number of entries, only smaller.
-        const EVERY: u64 = 100;
-        let Some(member) = self.members.get_mut(&node) else { return };
-        let last = member.snapshot.as_ref().map_or(0, |(index, _)| *index);
-        if index >= last + EVERY {
-            let state = member.ledger.state().read().unwrap_or_else(PoisonError::into_inner);
-            let bytes = state.to_snapshot();
-            drop(state);
-            member.snapshot = Some((index, Arc::new(bytes)));
-        }
-    }
-
-    /// A follower far behind gets a snapshot of its leader.
-    pub(super) fn catch_up(&mut self, leader: NodeId, node: NodeId, recorder: &Recorder) {
-        let committed = self.log.len() as u64;
-        let Some(behind) = self.members.get(&node).map(|member| committed - member.stored) else {
-            return;
-        };
-        if behind == 0 {
-            return;
-        }
-        if behind > SNAPSHOT_BEHIND
-            && let Some(from) = self.members.get(&leader).map(|member| member.ledger.clone())
-        {
-            let state = from.state().read().unwrap_or_else(PoisonError::into_inner);
-            let (bytes, busy) = (state.to_snapshot(), state.sagas.values().any(under_way));
-            drop(state);
-            self.install(node, &bytes, recorder);
-            if busy {
-                recorder.reached(Sometimes::SnapshotDuringSaga);
-            }
-        }
-        if let Some(member) = self.members.get_mut(&node) {
-            member.stored = committed;
-        }
-    }
-
-    fn install(&mut self, node: NodeId, bytes: &[u8], recorder: &Recorder) {
-        let Some(member) = self.members.get_mut(&node) else { return };
-        let Ok(state) = State::from_snapshot(bytes) else {
-            recorder.trace(format_args!("{node} cannot read a snapshot"));
-            return;
-        };
-        let (index, hash) = (state.applied, state.hash());
-        if index <= *member.ledger.applied.borrow() {
-            return;
-        }
-        *member.ledger.state().write().unwrap_or_else(PoisonError::into_inner) = state;
-        member.ledger.applied.send_replace(index);
-        member.snapshot = Some((index, Arc::new(bytes.to_vec())));
-        recorder.trace(format_args!("{node} installs a snapshot at {index}"));
-        recorder.happened(What::Installed { node, index, state: hash });
-    }
-}
-
-fn under_way(saga: &medic_state::saga::Saga) -> bool {
-    saga.started_at.is_some() && !saga.status.ended()
 }
 
 impl Pending {

@@ -19,6 +19,7 @@ mod election;
 mod ledger;
 mod node;
 mod people;
+mod replica;
 mod storm;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
