@@ -16,3 +16,5 @@ pub mod serve;
 pub mod topology;
 pub mod validation;
 pub mod world;
+
+pub use medic_raft::{crash_point, failpoint};

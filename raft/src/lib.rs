@@ -3,6 +3,7 @@
 pub mod config;
 pub mod consensus;
 pub mod env;
+pub mod failpoint;
 pub mod ledger;
 pub mod metrics;
 pub mod network;

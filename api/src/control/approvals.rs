@@ -60,7 +60,9 @@ impl Approvals for Control {
         let plan_digest = digest(&ask.plan_digest)?;
         self.may(&grant, incident).await?;
         let command = Command::Approve(Approve { incident, plan_digest });
+        medic_raft::crash_point!("approval_before_commit");
         let (_, receipt) = self.commit(&grant, &ask.request_id, command).await?;
+        medic_raft::crash_point!("approval_after_commit");
         Ok(Response::new(pb::ApproveResponse { receipt: Some(receipt) }))
     }
 

@@ -75,7 +75,9 @@ impl Control {
         let request_id = self.request_id(request_id)?;
         let id = RequestId(request_id.clone());
         let entry = self.ledger.entry_for(grant.principal.clone(), Some(id), command);
+        medic_raft::crash_point!("control_before_commit");
         let committed = self.ledger.propose(entry).await.map_err(|error| ledger_status(&error))?;
+        medic_raft::crash_point!("control_after_commit");
         let reply = committed.answer.map_err(|refusal| refusal_status(&refusal))?;
         let note = match &reply {
             Reply::Noted(note) => note.clone(),

@@ -133,6 +133,7 @@ impl Watcher {
             })?;
             if let Some(event) = event {
                 let kind = Some(Kind::Event(event));
+                medic_raft::crash_point!("watch_before_event");
                 sender.send(Ok(pb::EventsResponse { kind })).await.map_err(|_| Stop::Gone)?;
             }
         }

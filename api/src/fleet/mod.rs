@@ -193,6 +193,7 @@ impl FleetHub {
             let Some(session) = self.session(agent, patience).await else {
                 return Err(if sent { FleetError::Lost } else { FleetError::NotConnected });
             };
+            medic_raft::crash_point!("fleet_before_send");
             let answer = match send(&session) {
                 Ok(answer) => answer,
                 Err(FleetError::Busy) => {
@@ -204,6 +205,7 @@ impl FleetHub {
                 }
             };
             sent = true;
+            medic_raft::crash_point!("fleet_after_send");
             match timeout_at(deadline, answer).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 // Lost with its session: wait for the next one.

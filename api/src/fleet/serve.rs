@@ -71,6 +71,7 @@ impl FleetHub {
             }
             agent_message::Kind::Report(report) => self.reported(&session.agent, report),
             agent_message::Kind::Outcome(outcome) => {
+                medic_raft::crash_point!("fleet_outcome_received");
                 if !session.finished(&outcome) {
                     self.keep_late(&session.agent, outcome);
                 }
@@ -108,6 +109,7 @@ impl Fleet for FleetService {
             .send(node_message::Kind::Welcome(welcome))
             .map_err(|error| Status::internal(error.to_string()))?;
         hub.declare_to(&session);
+        medic_raft::crash_point!("fleet_before_admit");
         let session = hub.admit(session)?;
         // What changed between the two lines above.
         hub.declare_to(&session);

@@ -1,6 +1,6 @@
 //! A client of the control API with one user's certificate, on whichever node answers first.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use medic_proto::v1 as pb;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
@@ -77,6 +77,39 @@ async fn dial(address: &str, tls: ClientTlsConfig) -> anyhow::Result<Client> {
         Ok(Ok(channel)) => Ok(Client { channel }),
         Ok(Err(error)) => anyhow::bail!("{address}: {error:?}"),
         Err(_) => anyhow::bail!("{address}: no answer in {CONNECT_PATIENCE:?}"),
+    }
+}
+
+/// Connects to any node of a cluster with one user's certificate.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    addresses: Arc<BTreeMap<u64, String>>,
+    material: Arc<medic_node::security::Material>,
+}
+
+impl Dialer {
+    pub(super) fn new(
+        addresses: BTreeMap<u64, String>,
+        material: medic_node::security::Material,
+    ) -> Self {
+        Self { addresses: Arc::new(addresses), material: Arc::new(material) }
+    }
+
+    /// The nodes it knows.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<u64> {
+        self.addresses.keys().copied().collect()
+    }
+
+    /// A client of one node.
+    ///
+    /// # Errors
+    /// When the node is unknown or does not answer.
+    pub async fn dial(&self, node: u64) -> anyhow::Result<Client> {
+        let Some(address) = self.addresses.get(&node) else {
+            anyhow::bail!("there is no node-{node}");
+        };
+        connect(std::slice::from_ref(address), &self.material).await
     }
 }
 

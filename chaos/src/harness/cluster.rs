@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use medic_proto::v1 as pb;
 
 use super::{
-    client::{self, Client},
+    client::{self, Client, Dialer},
     ports::free_block,
     process::Process,
 };
@@ -36,6 +36,9 @@ pub struct ClusterOptions {
     pub node_env: Vec<(String, String)>,
     /// Environment of every agent.
     pub agent_env: Vec<(String, String)>,
+    /// Whether peers are told the address of a relay instead of each other's; the caller runs the
+    /// relays, on [`Ports::relay`].
+    pub peer_relays: bool,
     /// Heartbeat, least and greatest election timeout, milliseconds. The default suits a machine
     /// that also runs the fleet and the tests.
     pub timings_ms: [u64; 3],
@@ -54,6 +57,7 @@ impl ClusterOptions {
             medic: beside.unwrap_or_else(|| PathBuf::from("medic")),
             node_env: Vec::new(),
             agent_env: Vec::new(),
+            peer_relays: false,
             timings_ms: [100, 300, 600],
         }
     }
@@ -68,6 +72,8 @@ pub struct Ports {
     pub peer: u16,
     /// HTTP.
     pub http: u16,
+    /// A relay in front of the peer port.
+    pub relay: u16,
 }
 
 /// A cluster. Dropping it kills its processes.
@@ -91,7 +97,7 @@ impl Cluster {
         let base = free_block(u16::try_from(10 * options.nodes)?)?;
         let ports: BTreeMap<u64, Ports> = (1..=options.nodes)
             .zip((base..).step_by(10))
-            .map(|(id, port)| (id, Ports { api: port, peer: port + 1, http: port + 2 }))
+            .map(|(id, port)| (id, Ports { api: port, peer: port + 1, http: port + 2, relay: port + 3 }))
             .collect();
         let mut cluster = Self { options, ports, nodes: BTreeMap::new(), agents: BTreeMap::new() };
         cluster.init(base).await?;
@@ -131,6 +137,9 @@ impl Cluster {
             let path = self.node_config(*id);
             let mut text = std::fs::read_to_string(&path)
                 .with_context(|| format!("reading {}", path.display()))?;
+            if self.options.peer_relays {
+                text = self.through_relays(*id, &text)?;
+            }
             write!(
                 text,
                 "\n[raft]\nheartbeat = \"{heartbeat}ms\"\nelection_min = \"{least}ms\"\nelection_max = \"{greatest}ms\"\n"
@@ -151,6 +160,21 @@ impl Cluster {
             self.agents.insert(agent.clone(), process);
         }
         Ok(())
+    }
+
+    /// A node's configuration with the relays in the place of the peers.
+    fn through_relays(&self, node: u64, text: &str) -> anyhow::Result<String> {
+        let mut config: toml::Table = text.parse()?;
+        let relays: BTreeMap<String, String> = self
+            .ports
+            .iter()
+            .map(|(id, ports)| (id.to_string(), format!("127.0.0.1:{}", ports.relay)))
+            .collect();
+        let own = relays.get(&node.to_string()).cloned().unwrap_or_default();
+        let advertise = config.get_mut("advertise").and_then(toml::Value::as_table_mut);
+        advertise.context("no [advertise] in the configuration")?.insert("peer".into(), own.into());
+        config.insert("members".to_owned(), toml::Value::try_from(relays)?);
+        Ok(toml::to_string(&config)?)
     }
 
     /// Folder of everything.
@@ -200,6 +224,16 @@ impl Cluster {
     pub async fn client_of(&self, node: u64, user: &str) -> anyhow::Result<Client> {
         let ports = self.ports(node).with_context(|| format!("there is no node-{node}"))?;
         client::connect(&[format!("127.0.0.1:{}", ports.api)], &self.material(user)?).await
+    }
+
+    /// What connects to any node with a user's certificate, independent of this handle.
+    ///
+    /// # Errors
+    /// When the user has no certificate.
+    pub fn dialer(&self, user: &str) -> anyhow::Result<Dialer> {
+        let addresses =
+            self.ports.iter().map(|(id, p)| (*id, format!("127.0.0.1:{}", p.api))).collect();
+        Ok(Dialer::new(addresses, self.material(user)?))
     }
 
     /// Credentials of a user.

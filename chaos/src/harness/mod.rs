@@ -5,7 +5,7 @@ mod cluster;
 mod ports;
 mod process;
 
-pub use client::Client;
+pub use client::{Client, Dialer};
 pub use cluster::{Cluster, ClusterOptions, Ports, wall_clock};
 pub use ports::free_ports;
 pub use process::{Process, kill_processes_with, processes_with};

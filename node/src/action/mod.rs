@@ -16,7 +16,6 @@ pub mod agent;
 pub mod backends;
 pub mod clock;
 pub mod driver;
-pub mod failpoint;
 #[cfg(test)]
 mod fixture;
 pub mod judge;

@@ -77,6 +77,7 @@ impl Office {
         let command =
             Command::Fence(FenceCommand { node: office.ledger.node(), boot: office.ledger.boot() });
         let trace = office.ledger.env().entropy.trace_id();
+        crate::crash_point!("office_before_fence");
         match office.propose(trace, command).await?.answer {
             Ok(Reply::Fenced(fence)) => office.fence = fence,
             other => {
@@ -84,6 +85,7 @@ impl Office {
                 return Err(OfficeError::Rejected { command: "Fence", reason });
             }
         }
+        crate::crash_point!("office_after_fence");
         // Only now is all that earlier leaders committed applied here; their time counts too.
         office.clock = LawClock::start(office.ledger.as_ref());
         office.since = Instant::now();

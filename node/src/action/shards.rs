@@ -118,7 +118,9 @@ async fn once(
 
 async fn propose(ledger: &dyn Ledger, command: Command) -> Result<(), LedgerError> {
     let name = command.name();
+    crate::crash_point!("shards_before_propose");
     let committed = ledger.propose_as_leader(ledger.entry(TraceId::default(), command)).await?;
+    crate::crash_point!("shards_after_propose");
     if let Err(refusal) = committed.answer {
         tracing::warn!(command = name, %refusal, "refused");
     }

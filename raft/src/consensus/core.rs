@@ -86,12 +86,14 @@ impl Core {
         }
         self.switched_on(proposal.entry().command.since(), proposal.entry().command.name())?;
         let deadline = self.config.timing.propose_deadline;
+        crate::crash_point!("ledger_before_commit");
         let began = Instant::now();
         let written = timeout(deadline, self.raft.client_write(proposal)).await.map_err(|_| {
             LedgerError::Ambiguous(format!("not committed within {} s", deadline.as_secs_f32()))
         })?;
         let response = written.map_err(|error| self.write_error(error))?;
         Metric::CommitSeconds.observe(began.elapsed().as_secs_f64());
+        crate::crash_point!("ledger_after_commit");
         let Outcome(answer) = response.data;
         let nothing = || Err(Refusal::Invalid("the entry is not a command".to_owned()));
         let answer: Answer = answer.unwrap_or_else(nothing);

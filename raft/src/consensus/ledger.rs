@@ -97,7 +97,9 @@ impl Consensus {
     ) -> Result<Committed, LedgerError> {
         use pb::forward_response::Result as R;
         let request = pb::ForwardRequest { entry: proposal.bytes().clone() };
+        crate::crash_point!("ledger_before_forward");
         let response = self.client(node, addr).await?.forward(request).await;
+        crate::crash_point!("ledger_after_forward");
         let response = response.map_err(|status| call_error(node, &status))?.into_inner();
         match response.result {
             Some(R::Committed(committed)) => {

@@ -145,6 +145,7 @@ impl Link {
     async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Rpc<Vote> {
         let deadline = self.shared.caller.timing.snapshot_deadline;
         let mut client = self.client(self.lane).await?;
+        crate::crash_point!("peer_before_snapshot");
         let head = client.records_head(pb::RecordsHeadRequest {});
         let head = self.unary(RPCTypes::InstallSnapshot, deadline, head).await?;
         let last = snapshot.meta.last_log_id.map_or(0, |id| id.index);

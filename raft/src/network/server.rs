@@ -151,6 +151,7 @@ impl PeerService {
                 .into_iter()
                 .map(|r| RawRecord { index: r.index, ordinal: r.ordinal, bytes: r.record.into() })
                 .collect();
+            crate::crash_point!("peer_snapshot_chunk");
             self.core.records.import(records).await.map_err(stored)?;
             if file.len() + chunk.file.len() > MAX_SNAPSHOT_BYTES {
                 return Err(Status::out_of_range("the snapshot is larger than any can be"));
@@ -212,6 +213,7 @@ impl Peer for PeerService {
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Answer<Self::AppendStreamStream> {
         self.admit(&request)?;
+        crate::crash_point!("peer_append_stream");
         let refused: Arc<Mutex<Option<Status>>> = Arc::default();
         let core = self.core.clone();
         let input = {
@@ -253,6 +255,7 @@ impl Peer for PeerService {
         self.admit(&request)?;
         self.core.may_vote()?;
         let request = wire::vote_request_in(request.get_ref()).map_err(bad)?;
+        crate::crash_point!("peer_before_vote");
         let response = self.core.raft.vote(request).await.map_err(stopped)?;
         Ok(Response::new(wire::vote_response_out(&response)))
     }
@@ -261,6 +264,7 @@ impl Peer for PeerService {
         self.admit(&request)?;
         self.core.may_vote()?;
         let request = wire::vote_request_in(request.get_ref()).map_err(bad)?;
+        crate::crash_point!("peer_before_pre_vote");
         let response = self.core.raft.pre_vote(request).await.map_err(stopped)?;
         Ok(Response::new(wire::vote_response_out(&response)))
     }
@@ -311,6 +315,7 @@ impl Peer for PeerService {
     ) -> Answer<pb::TransferLeaderResponse> {
         self.admit(&request)?;
         let request = wire::transfer_in(request.get_ref()).map_err(bad)?;
+        crate::crash_point!("peer_before_transfer");
         let response = self.core.raft.handle_transfer_leader(request).await.map_err(stopped)?;
         Ok(Response::new(wire::transferred_out(&response)))
     }
@@ -324,6 +329,7 @@ impl Peer for PeerService {
         // One clock at a time makes the law's time: the leader's. A follower whose clock is ahead
         // would end every cooldown and budget at once, and make time stand still after that.
         let proposal = proposal.stamped(self.core.env.clock.now());
+        crate::crash_point!("peer_before_forwarded");
         let result = match self.core.propose_here(proposal).await {
             Ok(committed) => R::Committed(pb::Committed {
                 index: committed.index,
@@ -331,6 +337,7 @@ impl Peer for PeerService {
             }),
             Err(error) => R::Failure(failure_out(&error)),
         };
+        crate::crash_point!("peer_after_forwarded");
         Ok(Response::new(pb::ForwardResponse { result: Some(result) }))
     }
 
@@ -340,6 +347,8 @@ impl Peer for PeerService {
     ) -> Answer<pb::ReadIndexResponse> {
         use pb::read_index_response::Result as R;
         self.admit_member(&request)?;
+        self.admit(&request)?;
+        crate::crash_point!("peer_read_index");
         let result = match self.core.read_index_here().await {
             Ok(index) => R::Index(index),
             Err(error) => R::Failure(failure_out(&error)),

@@ -278,7 +278,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        crate::crash_point!("raft_vote_before_save");
         self.0.writer.sync(vec![put_meta(VOTE, &wire::vote_out(vote))]).await?;
+        crate::crash_point!("raft_vote_after_save");
         self.log().vote = Some(*vote);
         Ok(())
     }
@@ -320,6 +322,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             log.shrink(self.0.writer.landed.log.load(Ordering::Acquire));
             (ops, log.last.map(|id| id.index))
         };
+        crate::crash_point!("raft_log_append");
         let done = Done::Flushed(flushed);
         self.0.writer.send(Job { ops, done, log_through, records_through: None }).await
     }
@@ -335,6 +338,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             log.last = last;
             end
         };
+        crate::crash_point!("raft_log_before_truncate");
         let op = Op::DeleteRange { table: Table::Log, from: log_key(end), to: end_key() };
         self.0.writer.sync(vec![op]).await?;
         // Appends queued before this may have counted further.
@@ -352,6 +356,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 log.pop_front();
             }
         }
+        crate::crash_point!("raft_log_before_purge");
         let ops = vec![
             put_meta(PURGED, &wire::log_id_out(&upto)),
             Op::DeleteRange { table: Table::Log, from: log_key(0), to: log_key(upto.index + 1) },

@@ -145,7 +145,9 @@ impl Machine {
             Metric::Snapshots.add();
             Metric::SnapshotBytes.set(file.len() as u64);
             let name = snapshot::file_name(&meta);
+            crate::crash_point!("raft_snapshot_before_write");
             this.disk.put_file(&name, &file)?;
+            crate::crash_point!("raft_snapshot_after_write");
             *this.current() = Some((meta, name));
             let files = this.disk.list_files()?;
             let snapshots = files.into_iter().filter(|name| snapshot::is_snapshot(name));
@@ -198,7 +200,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
                         let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
                         state.apply(entry.log_id.index, proposal.entry())
                     };
+                    crate::crash_point!("raft_apply_before_records");
                     self.records.push(entry.log_id.index, &applied.records).await?;
+                    crate::crash_point!("raft_apply_after_records");
                     Outcome(Some(applied.answer))
                 }
             };
@@ -222,6 +226,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         if found != *meta {
             return Err(invalid("the snapshot covers something else than its header says"));
         }
+        crate::crash_point!("raft_snapshot_before_install");
         let kept = self.current().as_ref().is_some_and(|(current, _)| current == meta);
         if !kept {
             self.keep(meta.clone(), file).await?;
@@ -231,6 +236,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         if let Some(last) = meta.last_log_id {
             self.shared.moved(last);
         }
+        crate::crash_point!("raft_snapshot_after_install");
         Ok(())
     }
 

@@ -223,7 +223,9 @@ impl Loop {
         self.writes += 1;
         let began = Instant::now();
         self.busy.store(self.writes, Ordering::Release);
+        crate::crash_point!("raft_log_before_write");
         let result = self.disk.write(ops, sync);
+        crate::crash_point!("raft_log_after_write");
         self.busy.store(0, Ordering::Release);
         Metric::LogWriteSeconds.observe(began.elapsed().as_secs_f64());
         result.map_err(|error| {

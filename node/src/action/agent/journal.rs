@@ -216,6 +216,7 @@ impl Journal {
             return Err(JournalError::Broken { path: self.path.clone(), reason: reason.clone() });
         }
         let line = line(record);
+        crate::crash_point!("agent_journal_before_write");
         if let Err(error) = self.file.write_all(&line) {
             // A part of it may be in the file: take it back, or append no more.
             if let Err(also) = self.cut() {
@@ -227,6 +228,7 @@ impl Journal {
             self.broken = Some(error.to_string());
             return Err(StoreError::io("sync", &self.path)(error).into());
         }
+        crate::crash_point!("agent_journal_after_sync");
         self.length += line.len() as u64;
         self.records += 1;
         Ok(())

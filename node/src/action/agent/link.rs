@@ -155,6 +155,7 @@ async fn connected(
         let (found, expected) = (welcome.cluster_id, expected.clone());
         return Err(LinkError::OtherCluster { found, expected });
     }
+    crate::crash_point!("agent_link_connected");
     tracing::info!(node, id = welcome.node_id, "connected");
     let mut reports = shared.reports.clone();
     reports.mark_changed();

@@ -60,6 +60,7 @@ pub(super) async fn notify(
     for _ in 0..TRIES_MAX {
         let mut failed = BTreeSet::new();
         for channel in channels {
+            crate::crash_point!("notify_before_send");
             if let Err(error) = context.world.notify(&tenant, &channel, &text).await {
                 tracing::warn!(incident = %id, channel, error, "a channel could not be told");
                 metrics::counter!(Metric::NotificationsFailed.name()).increment(1);

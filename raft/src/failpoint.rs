@@ -1,4 +1,5 @@
-//! Places where a test may kill the process: every boundary between a commit and an act.
+//! Places where a test may kill the process: boundaries between a commit and an act, around every
+//! write that must not be half done, and where calls pass from one process to another.
 //!
 //! Compiled to nothing without the feature `failpoints`. With it, each boundary has a name, and for
 //! a step also one that ends in its position: `driver_after_act`, `driver_after_act_1`. Chosen by
@@ -7,33 +8,82 @@
 //! - a control file, read at every boundary: `MEDIC_FAILPOINTS_FILE=/path`, one `name` per line. The
 //!   process that reaches such a name first takes the line out and aborts, so that of several
 //!   processes sharing the file exactly one dies. `name=action` lines are handed to `fail` and stay.
+//!
+//! `MEDIC_FAILPOINTS_HITS=/folder`: every process appends the names it reaches, a line each, to a
+//! file of its own there.
 
-/// Names, as tests use them; `undo_` stands before the last part for undo steps.
-pub const BOUNDARIES: [&str; 14] = [
-    "driver_before_start",
-    "driver_after_start",
-    "driver_before_send",
+/// Every name, without the positions of steps.
+pub const POINTS: [&str; 60] = [
+    "agent_after_act",
+    "agent_after_begin",
+    "agent_before_report",
+    "agent_journal_after_sync",
+    "agent_journal_before_write",
+    "agent_link_connected",
+    "approval_after_commit",
+    "approval_before_commit",
+    "control_after_commit",
+    "control_before_commit",
+    "decide_after_adopt",
+    "decide_before_adopt",
     "driver_after_act",
     "driver_after_finish",
-    "driver_undo_before_start",
-    "driver_undo_after_start",
-    "driver_undo_before_send",
+    "driver_after_start",
+    "driver_before_send",
+    "driver_before_start",
     "driver_undo_after_act",
     "driver_undo_after_finish",
-    "decide_before_adopt",
-    "decide_after_adopt",
-    "verify_before_record",
+    "driver_undo_after_start",
+    "driver_undo_before_send",
+    "driver_undo_before_start",
+    "fleet_after_send",
+    "fleet_before_admit",
+    "fleet_before_send",
+    "fleet_outcome_received",
+    "ledger_after_commit",
+    "ledger_after_forward",
+    "ledger_before_commit",
+    "ledger_before_forward",
+    "notify_before_send",
+    "office_after_fence",
+    "office_before_fence",
+    "peer_after_forwarded",
+    "peer_append_stream",
+    "peer_before_forwarded",
+    "peer_before_pre_vote",
+    "peer_before_snapshot",
+    "peer_before_transfer",
+    "peer_before_vote",
+    "peer_read_index",
+    "peer_snapshot_chunk",
+    "raft_apply_after_records",
+    "raft_apply_before_records",
+    "raft_log_after_write",
+    "raft_log_append",
+    "raft_log_before_purge",
+    "raft_log_before_truncate",
+    "raft_log_before_write",
+    "raft_snapshot_after_install",
+    "raft_snapshot_after_write",
+    "raft_snapshot_before_install",
+    "raft_snapshot_before_write",
+    "raft_vote_after_save",
+    "raft_vote_before_save",
+    "shards_after_propose",
+    "shards_before_propose",
     "verify_after_record",
+    "verify_before_record",
+    "watch_before_event",
 ];
 
 /// Names a boundary.
 #[macro_export]
 macro_rules! crash_point {
     ($name:expr) => {
-        $crate::action::failpoint::reached($name, None)
+        $crate::failpoint::reached($name, None)
     };
     ($name:expr, $step:expr) => {
-        $crate::action::failpoint::reached($name, Some($step))
+        $crate::failpoint::reached($name, Some($step))
     };
 }
 
@@ -46,6 +96,7 @@ pub const fn reached(_name: &str, _step: Option<u32>) {}
 #[cfg(feature = "failpoints")]
 pub fn reached(name: &str, step: Option<u32>) {
     enabled::arm();
+    enabled::count(name);
     enabled::hit(name);
     if let Some(step) = step {
         enabled::hit(&format!("{name}_{step}"));
@@ -54,7 +105,12 @@ pub fn reached(name: &str, step: Option<u32>) {
 
 #[cfg(feature = "failpoints")]
 mod enabled {
-    use std::{fs, path::Path, sync::OnceLock};
+    use std::{
+        fs::{self, File},
+        io::Write as _,
+        path::Path,
+        sync::OnceLock,
+    };
 
     /// Takes the environment's choices over, once per process.
     pub(super) fn arm() {
@@ -65,6 +121,21 @@ mod enabled {
                 configure(name.trim(), action.trim());
             }
         });
+    }
+
+    /// Notes a hit at once: the process may not live to the end of it.
+    pub(super) fn count(name: &str) {
+        static HITS: OnceLock<Option<File>> = OnceLock::new();
+        let file = HITS.get_or_init(|| {
+            let folder = std::env::var_os("MEDIC_FAILPOINTS_HITS")?;
+            let path = Path::new(&folder).join(std::process::id().to_string());
+            File::options().create(true).append(true).open(path).ok()
+        });
+        if let Some(mut file) = file.as_ref()
+            && let Err(error) = file.write_all(format!("{name}\n").as_bytes())
+        {
+            tracing::warn!(failpoint = name, %error, "a hit is not counted");
+        }
     }
 
     fn configure(name: &str, action: &str) {

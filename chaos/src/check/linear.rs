@@ -1,0 +1,111 @@
+//! Invariant 1: every call of every client, key by key.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use crate::history::{Act, Call, Outcome};
+
+use super::{
+    Verdict, Violation, lists,
+    register::{self, Found},
+    replay,
+};
+
+/// Time for the search over one key. A key has some fifty calls, of which few are open.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Calls shown before the one that does not fit.
+const SHOWN: usize = 8;
+
+/// Checks a whole history; `file` is where it was written.
+#[must_use]
+pub fn check(calls: &[Call], file: &Path) -> Verdict {
+    let mut keys: BTreeMap<&str, Vec<Call>> = BTreeMap::new();
+    for call in calls {
+        keys.entry(&call.key).or_default().push(call.clone());
+    }
+    let (mut checked, mut violations) = (0, Vec::new());
+    for (key, mut calls) in keys {
+        // A read that was not answered says nothing.
+        calls.retain(|call| call.act != Act::Read || call.outcome != Outcome::Open);
+        calls.sort_by_key(|call| call.start_us);
+        let list = calls.iter().any(|call| {
+            matches!(call.act, Act::Append(_)) || matches!(call.outcome, Outcome::Listed(_))
+        });
+        if list {
+            let (count, wrong) = lists::check(&calls);
+            checked += count;
+            violations.extend(wrong);
+            continue;
+        }
+        checked += calls.len();
+        violations.extend(replay::check(&calls).1);
+        match register::check(&calls, PATIENCE) {
+            Found::Linearizable => {}
+            Found::Not(at) => violations.push(misfit(key, &calls, at)),
+            Found::Undecided => {
+                let text = format!("{key}: could not be decided within {PATIENCE:?}");
+                violations.push(Violation::new(text).with(calls.iter().take(SHOWN).map(line)));
+            }
+        }
+    }
+    let violations = violations.into_iter().map(|violation| violation.see(file)).collect();
+    Verdict::new(1, checked, "calls", violations)
+}
+
+fn misfit(key: &str, calls: &[Call], at: usize) -> Violation {
+    let Some(misfit) = calls.get(at) else { return Violation::new(format!("{key}: no order")) };
+    let until = misfit.end_us.unwrap_or(u64::MAX);
+    let before: Vec<&Call> =
+        calls.iter().filter(|call| call.start_us <= until && *call != misfit).collect();
+    let shown = before.iter().skip(before.len().saturating_sub(SHOWN)).map(|call| line(call));
+    Violation::new(format!("{key}: no order of its calls explains the last of these"))
+        .with(shown)
+        .with([line(misfit)])
+}
+
+/// A call in one line.
+#[must_use]
+pub fn line(call: &Call) -> String {
+    let end = call.end_us.map_or_else(|| "open".to_owned(), |end| seconds(end));
+    let index = call.index.map(|index| format!(" at index {index}")).unwrap_or_default();
+    format!(
+        "{} to {end}: client {} on node-{}: {:?} of {} -> {:?}{index}",
+        seconds(call.start_us),
+        call.client,
+        call.node,
+        call.act,
+        call.key,
+        call.outcome
+    )
+}
+
+fn seconds(us: u64) -> String {
+    format!("{}.{:06} s", us / 1_000_000, us % 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::fixture::call;
+
+    #[test]
+    fn the_evidence_ends_with_the_call_that_does_not_fit() {
+        let mut calls: Vec<Call> = (1..=20)
+            .map(|n| call(Act::Write(n), Outcome::Done, 10 * n, 10 * n + 1))
+            .collect();
+        calls.push(call(Act::Read, Outcome::Saw(Some(19)), 300, 301));
+        calls.push(call(Act::Read, Outcome::Saw(Some(20)), 302, 303));
+        let verdict = check(&calls, Path::new("history.jsonl"));
+        assert_eq!((verdict.checked, verdict.violations.len()), (22, 1));
+        let evidence = &verdict.violations[0].evidence;
+        assert_eq!(evidence.len(), SHOWN + 1);
+        assert!(evidence[SHOWN].contains("Saw(Some(19))"), "{evidence:#?}");
+    }
+
+    #[test]
+    fn keys_are_judged_apart() {
+        let mut other = call(Act::Read, Outcome::Saw(None), 5, 6);
+        other.key = "other".to_owned();
+        let calls = [call(Act::Write(1), Outcome::Done, 1, 2), other];
+        assert!(check(&calls, Path::new("h")).holds());
+    }
+}

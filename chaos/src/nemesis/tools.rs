@@ -1,0 +1,123 @@
+//! Programs of the system that some faults need, and whether they are there.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, bail};
+
+use super::Fault;
+
+/// What this machine and this binary can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `strace` may be attached to our processes.
+    pub strace: bool,
+    /// `prlimit` may change limits of our processes.
+    pub prlimit: bool,
+    /// The `medic` binary has its failpoints compiled in.
+    pub failpoints: bool,
+}
+
+impl Capabilities {
+    /// Looks around. `failpoints` is known by the caller alone.
+    #[must_use]
+    pub fn look(failpoints: bool) -> Self {
+        let strace = find("strace").is_some() && nix::unistd::geteuid().is_root();
+        Self { strace, prlimit: find("prlimit").is_some(), failpoints }
+    }
+
+    /// A machine that can do everything.
+    #[must_use]
+    pub const fn everything() -> Self {
+        Self { strace: true, prlimit: true, failpoints: true }
+    }
+
+    /// Why a fault cannot be had here.
+    #[must_use]
+    pub const fn missing(&self, fault: Fault) -> Option<&'static str> {
+        match fault {
+            Fault::FailingSync if !self.strace => Some("strace is not installed, or not allowed"),
+            Fault::NoDescriptors | Fault::NoMemory if !self.prlimit => {
+                Some("prlimit is not installed")
+            }
+            Fault::KillAtFailpoint | Fault::SlowDisk if !self.failpoints => {
+                Some("the medic binary has no failpoints (feature `failpoints`)")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A program on the path.
+fn find(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+/// Runs a tool and waits for it.
+fn run(program: &str, args: &[String]) -> anyhow::Result<String> {
+    let output = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("running {program}"))?;
+    if !output.status.success() {
+        bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Sets the most files a process may have open: those it has, and `more`. `None`: the hard limit.
+///
+/// # Errors
+/// When the process is gone or the limit is refused.
+pub fn descriptors_max(pid: i32, more: Option<u64>) -> anyhow::Result<()> {
+    let limit = match more {
+        Some(more) => {
+            let open = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+            format!("--nofile={}:", u64::try_from(open)? + more)
+        }
+        None => "--nofile=65536:".to_owned(),
+    };
+    run("prlimit", &["--pid".to_owned(), pid.to_string(), limit]).map(drop)
+}
+
+/// Sets the most address space a process may have: what it has, and so many MiB more. `None`:
+/// unlimited.
+///
+/// # Errors
+/// When the process is gone or the limit is refused.
+pub fn memory_max(pid: i32, more_mib: Option<u64>) -> anyhow::Result<()> {
+    let limit = match more_mib {
+        Some(more) => {
+            let statm = std::fs::read_to_string(format!("/proc/{pid}/statm"))?;
+            let pages: u64 = statm.split_ascii_whitespace().next().context("statm")?.parse()?;
+            let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4_096);
+            format!("--as={}:", pages * u64::try_from(page)? + (more << 20))
+        }
+        None => "--as=unlimited:".to_owned(),
+    };
+    run("prlimit", &["--pid".to_owned(), pid.to_string(), limit]).map(drop)
+}
+
+/// Attaches `strace` to a process, so that its next syncs fail with EIO. It ends with the process,
+/// or when the child is dropped.
+///
+/// # Errors
+/// When strace cannot be started.
+pub fn trace_syncs(pid: i32, log: &Path) -> anyhow::Result<tokio::process::Child> {
+    tokio::process::Command::new("strace")
+        .args(["-f", "-p", &pid.to_string(), "-e", "trace=fsync,fdatasync"])
+        .args(["-e", "inject=fsync,fdatasync:error=EIO"])
+        .arg("-o")
+        .arg(log)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .context("starting strace")
+}
