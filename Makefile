@@ -28,6 +28,13 @@ build: setup ## build the medic and medic-chaos binaries
 demo: build ## three nodes heal real faults, and lose their leader in the middle of it
 	$(BIN)/medic-chaos demo $(DEMO_ARGS)
 
+MINUTES ?= 5
+SEED ?= 1
+NODES ?= 3
+chaos: setup ## real nodes under faults for MINUTES, drawn from SEED; exits non-zero on any violation
+	$(CARGO) build -p medic-tests -p medic-chaos --bins
+	$(BIN)/medic-chaos campaign --minutes $(MINUTES) --seed $(SEED) --nodes $(NODES) $(CHAOS_ARGS)
+
 test: setup ## all tests: units, properties, real processes, and a real nginx
 	@bash deploy/setup.sh --tests
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \

@@ -4,6 +4,12 @@
 //! to loopback and to processes started here, and to nothing else.
 
 pub mod bench;
+pub mod campaign;
+pub mod check;
 pub mod demo;
 pub mod fleet;
 pub mod harness;
+pub mod history;
+pub mod nemesis;
+pub mod relay;
+pub mod report;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use medic_chaos::{bench, demo, fleet};
+use medic_chaos::{bench, campaign, demo, fleet};
 
 /// Breaks things on purpose, to show and to prove that Medic heals them.
 ///
@@ -27,6 +27,11 @@ enum Command {
         after_help = "Examples:\n  medic-chaos bench                              everything, beside etcd where it is installed\n  medic-chaos bench --only failover --runs 100\n  medic-chaos bench --only commit --clients 1,64,512 --seconds 30 --dir /srv/data\n  medic-chaos bench --json > figures.json"
     )]
     Bench(bench::BenchArgs),
+    /// Real nodes and agents under faults drawn from a seed; checks what they left behind.
+    #[command(
+        after_help = "Examples:\n  medic-chaos campaign --minutes 5 --seed 1\n  medic-chaos campaign --minutes 30 --seed 7 --nodes 5 --out ./reports\n  medic-chaos campaign --seed 7 --dry-run     what would be done, and when"
+    )]
+    Campaign(campaign::CampaignArgs),
     /// One service of the sample fleet (the demo's agents start these).
     Service(fleet::ServiceArgs),
 }
@@ -41,6 +46,7 @@ async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::run(args).await,
         Command::Bench(args) => bench::run(args).await,
+        Command::Campaign(args) => Box::pin(campaign::run(args)).await,
         Command::Service(args) => fleet::run(args).await.map(|()| true),
     };
     match outcome {

@@ -5,6 +5,7 @@
 mod agent_killed;
 mod bad_input;
 mod boundaries;
+mod campaign;
 mod certificates;
 mod deposed;
 mod full_disk;

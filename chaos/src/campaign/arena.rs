@@ -112,7 +112,10 @@ impl Arena {
             Step::StartDead => self.start_dead(),
             Step::Stop(node) => {
                 let process = self.cluster.node_mut(*node)?;
-                Ok(process.signal(Signal::SIGTERM).ok().map(|()| format!("SIGTERM for node-{node}")))
+                Ok(process
+                    .signal(Signal::SIGTERM)
+                    .ok()
+                    .map(|()| format!("SIGTERM for node-{node}")))
             }
             Step::Pause(whom) => {
                 let Some(node) = self.resolve(*whom) else { return Ok(None) };
@@ -249,7 +252,8 @@ impl Arena {
             Weather::Split(pick) => {
                 let size = usize::try_from(self.nodes / 2).unwrap_or(1).max(1);
                 let from = usize::try_from(pick % self.nodes).unwrap_or(0);
-                let few: BTreeSet<u64> = all.iter().cycle().skip(from).take(size).copied().collect();
+                let few: BTreeSet<u64> =
+                    all.iter().cycle().skip(from).take(size).copied().collect();
                 let cut = pairs().filter(|(a, b)| few.contains(a) != few.contains(b)).collect();
                 (cut, format!("{few:?} are cut off from the rest"))
             }
@@ -361,6 +365,17 @@ impl Arena {
             }
         }
         Ok((!limited.is_empty()).then(|| "limits are lifted".to_owned()))
+    }
+
+    /// Undoes what would keep processes from ending.
+    pub(super) async fn heal_links(&mut self) -> anyhow::Result<()> {
+        self.relays.heal();
+        for mut tracer in std::mem::take(&mut self.tracers) {
+            if let Err(error) = tracer.kill().await {
+                tracing::debug!(%error, "the tracer is gone");
+            }
+        }
+        self.unlimited().map(drop)
     }
 
     /// Undoes everything.

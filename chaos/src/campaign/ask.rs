@@ -179,7 +179,8 @@ async fn silence(
         }
         Act::Delete => {
             let request_id = request.to_owned();
-            let ask = pb::DeleteManifestRequest { kind, name: named, request_id, ..Default::default() };
+            let ask =
+                pb::DeleteManifestRequest { kind, name: named, request_id, ..Default::default() };
             let receipt = client.manifests().delete(ask).await?.into_inner().receipt;
             Ok(done(receipt.as_ref()))
         }

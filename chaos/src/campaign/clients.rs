@@ -54,6 +54,12 @@ impl Desk {
         }
     }
 
+    /// Incidents that notes were written on.
+    pub(super) fn noted(&self) -> Vec<String> {
+        let known = self.incidents.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().filter(|(_, notes)| *notes > 0).map(|(id, _)| id.clone()).collect()
+    }
+
     fn pick_incident(&self, chance: &mut StdRng, writes: bool) -> Option<String> {
         let mut known = self.incidents.lock().unwrap_or_else(PoisonError::into_inner);
         let from = known.len().saturating_sub(NOTED);

@@ -135,8 +135,12 @@ impl Trouble {
         let mut incidents = client.incidents();
         let explained = tokio::time::timeout(PATIENCE, incidents.explain(request)).await;
         let Ok(Ok(explained)) = explained else { return };
-        let plan_digest =
-            explained.into_inner().remediations.last().map(|p| p.digest.clone()).unwrap_or_default();
+        let plan_digest = explained
+            .into_inner()
+            .remediations
+            .last()
+            .map(|p| p.digest.clone())
+            .unwrap_or_default();
         let nodes = self.oncall.nodes();
         let at = self.chance.random_range(0..nodes.len().max(1));
         let Some(node) = nodes.get(at) else { return };

@@ -89,9 +89,8 @@ mod tests {
 
     #[test]
     fn the_evidence_ends_with_the_call_that_does_not_fit() {
-        let mut calls: Vec<Call> = (1..=20)
-            .map(|n| call(Act::Write(n), Outcome::Done, 10 * n, 10 * n + 1))
-            .collect();
+        let mut calls: Vec<Call> =
+            (1..=20).map(|n| call(Act::Write(n), Outcome::Done, 10 * n, 10 * n + 1)).collect();
         calls.push(call(Act::Read, Outcome::Saw(Some(19)), 300, 301));
         calls.push(call(Act::Read, Outcome::Saw(Some(20)), 302, 303));
         let verdict = check(&calls, Path::new("history.jsonl"));

@@ -97,7 +97,9 @@ impl Cluster {
         let base = free_block(u16::try_from(10 * options.nodes)?)?;
         let ports: BTreeMap<u64, Ports> = (1..=options.nodes)
             .zip((base..).step_by(10))
-            .map(|(id, port)| (id, Ports { api: port, peer: port + 1, http: port + 2, relay: port + 3 }))
+            .map(|(id, port)| {
+                (id, Ports { api: port, peer: port + 1, http: port + 2, relay: port + 3 })
+            })
             .collect();
         let mut cluster = Self { options, ports, nodes: BTreeMap::new(), agents: BTreeMap::new() };
         cluster.init(base).await?;

@@ -80,9 +80,17 @@ pub fn descriptors_max(pid: i32, more: Option<u64>) -> anyhow::Result<()> {
             let open = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
             format!("--nofile={}:", u64::try_from(open)? + more)
         }
-        None => "--nofile=65536:".to_owned(),
+        None => format!("--nofile={}:", hard_limit(pid)?),
     };
     run("prlimit", &["--pid".to_owned(), pid.to_string(), limit]).map(drop)
+}
+
+/// The most files a process may allow itself.
+fn hard_limit(pid: i32) -> anyhow::Result<String> {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let line = limits.lines().find(|line| line.starts_with("Max open files"));
+    let hard = line.and_then(|line| line.split_ascii_whitespace().nth(4));
+    hard.map(str::to_owned).context("no limit of open files in /proc")
 }
 
 /// Sets the most address space a process may have: what it has, and so many MiB more. `None`:

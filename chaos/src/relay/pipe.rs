@@ -43,7 +43,8 @@ pub(super) async fn run(
                 Ok(count) => count,
             };
             let now = weather(&map.borrow(), way);
-            let jitter = chance.random_range(0..=u64::try_from(now.jitter.as_micros()).unwrap_or(0));
+            let jitter =
+                chance.random_range(0..=u64::try_from(now.jitter.as_micros()).unwrap_or(0));
             let lost = chance.random_range(0..1_000) < now.loss_permille;
             let late = now.delay
                 + Duration::from_micros(jitter)

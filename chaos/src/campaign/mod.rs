@@ -1,0 +1,239 @@
+//! `medic-chaos campaign`: a cluster of real processes, clients that record, trouble in the fleet,
+//! and faults drawn from a seed; then everything that was left behind is checked.
+//!
+//! ```text
+//!   stage ─► rounds: faults … heal … recovered? ─► settle ─► evidence ─► verdicts ─► report
+//!     └ clients, trouble and eyes run all the while ┘
+//! ```
+
+mod arena;
+mod ask;
+mod clients;
+mod evidence;
+mod stage;
+mod trouble;
+pub mod watch;
+
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::stage::Stage;
+use crate::{
+    nemesis::{Capabilities, Fault, Round, rounds},
+    report::{Event, Report},
+};
+
+/// Options of a campaign.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CampaignArgs {
+    /// How long faults go on; checking comes on top.
+    #[arg(long, default_value_t = 5.0)]
+    pub minutes: f64,
+    /// What the schedule, the trouble and the clients are drawn from.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Nodes of the cluster.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=5))]
+    pub nodes: u64,
+    /// The `medic` binary; by default `medic-under-test` (with failpoints) or `medic` beside this
+    /// program.
+    #[arg(long, env = "MEDIC_BIN")]
+    pub medic: Option<PathBuf>,
+    /// Folder for report, history and logs; by default a fresh one.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Show the schedule, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Recovery is expected within this; invariant 14.
+const RECOVERY_MAX_MS: u64 = 30_000;
+/// And waited for this long, to go on.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(90);
+/// What a round's recovery is reckoned with in the schedule.
+const REST_MS: u64 = 2_000;
+/// Normal life before the first fault.
+const WARM_UP: Duration = Duration::from_secs(4);
+
+/// Runs a campaign. True when no invariant was violated.
+///
+/// # Errors
+/// When the stage cannot be set up or the report cannot be written.
+pub async fn run(args: CampaignArgs) -> anyhow::Result<bool> {
+    let can = Capabilities::look(stage::has_failpoints(&stage::medic(args.medic.as_deref())));
+    let total_ms = Duration::try_from_secs_f64(args.minutes * 60.0)
+        .context("--minutes must be positive")?
+        .as_millis();
+    let total_ms = u64::try_from(total_ms)?;
+    let schedule = rounds(args.seed, total_ms, REST_MS, args.nodes, &can);
+    if args.dry_run {
+        for (number, round) in schedule.iter().enumerate() {
+            say(&format!("round {}: {}", number + 1, describe(round)));
+        }
+        return Ok(true);
+    }
+    let mut slot = None;
+    // Whatever happens, what was started is ended and what was done is undone.
+    let outcome = tokio::select! {
+        outcome = perform(&args, &can, &schedule, total_ms, &mut slot) => outcome,
+        told = told_to_stop() => told.and(Err(anyhow::anyhow!("interrupted"))),
+    };
+    if let Some(mut stage) = slot {
+        stage.end().await;
+    }
+    outcome
+}
+
+async fn told_to_stop() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+async fn perform(
+    args: &CampaignArgs,
+    can: &Capabilities,
+    schedule: &[Round],
+    total_ms: u64,
+    slot: &mut Option<Stage>,
+) -> anyhow::Result<bool> {
+    say(&format!(
+        "campaign: {} nodes, seed {}, {} minutes, up to {} rounds of faults",
+        args.nodes,
+        args.seed,
+        args.minutes,
+        schedule.len()
+    ));
+    for fault in Fault::ALL {
+        if let Some(why) = can.missing(fault) {
+            say(&format!("  not here: {fault}: {why}"));
+        }
+    }
+    let stage = slot.insert(Stage::raise(args).await.context("setting the stage")?);
+    say(&format!("  folder: {}", stage.dir.display()));
+    let mut report = Report::new(args.seed, args.nodes, stage.wall_began_ms());
+    report.absent = Fault::ALL
+        .into_iter()
+        .filter_map(|fault| Some(format!("{fault}: {}", can.missing(fault)?)))
+        .collect();
+    let workers = stage.work(args.seed);
+    tokio::time::sleep(WARM_UP).await;
+    let began = Instant::now();
+    for (number, round) in schedule.iter().enumerate() {
+        if u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) >= total_ms {
+            break;
+        }
+        say(&format!("round {}: {}", number + 1, describe(round)));
+        play(stage, round, &mut report).await?;
+        recover(stage, &mut report).await?;
+    }
+    say("settling: no more trouble, plans come to their end");
+    stage.settle(workers).await?;
+    report.incidents = stage.troubles.load(Ordering::Relaxed);
+    evidence::gather(stage, &mut report).await?;
+    let path = report.write(&stage.dir)?;
+    for verdict in &report.verdicts {
+        let word = if verdict.holds() { "holds" } else { "VIOLATED" };
+        say(&format!(
+            "  {:>2} {word:<8} {:>7} {:<28} {}",
+            verdict.invariant,
+            verdict.checked,
+            verdict.of,
+            verdict.title()
+        ));
+        for violation in verdict.violations.iter().take(5) {
+            say(&format!("       {}", violation.what));
+        }
+    }
+    say(&report.summary());
+    say(&format!("report: {}", path.display()));
+    Ok(report.good())
+}
+
+/// Plays the faults of one round, each step at its time.
+async fn play(stage: &mut Stage, round: &Round, report: &mut Report) -> anyhow::Result<()> {
+    let began = Instant::now();
+    for (fault, from, to) in &round.faults {
+        let now = stage.arena.eyes.now_ms();
+        report.faults.push((*fault, now + from, now + to));
+    }
+    for timed in &round.steps {
+        tokio::time::sleep_until((began + Duration::from_millis(timed.at_ms)).into()).await;
+        let at_ms = stage.arena.eyes.now_ms();
+        let text = match stage.arena.perform(&timed.step).await {
+            Ok(Some(text)) => text,
+            Ok(None) => continue,
+            // Whom it was meant for died of another fault meanwhile.
+            Err(error) => format!("{:?} could not be done: {error:#}", timed.step),
+        };
+        say(&format!("  {:>7.1} s  {}: {text}", seconds(at_ms), timed.fault));
+        report.events.push(Event { at_ms, fault: Some(timed.fault), text });
+    }
+    let rest = Duration::from_millis(round.length_ms);
+    tokio::time::sleep_until((began + rest).into()).await;
+    Ok(())
+}
+
+/// Undoes everything and takes the time until all is well.
+async fn recover(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
+    stage.arena.heal().await?;
+    let at_ms = stage.arena.eyes.now_ms();
+    let began = Instant::now();
+    let mut why = String::new();
+    let took = loop {
+        match stage.well().await {
+            Ok(()) => break u64::try_from(began.elapsed().as_millis()).ok(),
+            Err(error) => why = format!("{error:#}"),
+        }
+        if began.elapsed() > RECOVERY_PATIENCE {
+            break None;
+        }
+        // A node that a fault took down a moment after the heal.
+        stage.arena.heal().await?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let text = match took {
+        Some(took) => format!("healed; all well after {:.1} s", seconds(took)),
+        None => format!("healed, and not well after {RECOVERY_PATIENCE:?}: {why}"),
+    };
+    say(&format!("  {:>7.1} s  {text}", seconds(at_ms)));
+    report.events.push(Event { at_ms, fault: None, text });
+    report.recoveries.push((at_ms, took));
+    if took.is_none_or(|took| took > RECOVERY_MAX_MS) {
+        report.late.insert(at_ms, why);
+    }
+    Ok(())
+}
+
+fn describe(round: &Round) -> String {
+    let faults: Vec<String> = round
+        .faults
+        .iter()
+        .map(|(fault, from, to)| {
+            format!("{fault} ({:.1} s to {:.1} s)", seconds(*from), seconds(*to))
+        })
+        .collect();
+    faults.join(", ")
+}
+
+/// Milliseconds as seconds, for people.
+#[allow(clippy::cast_precision_loss, reason = "for people")]
+pub(crate) fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1_000.0
+}
+
+/// A line of progress. A reader that went away is no reason to stop.
+pub(crate) fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    drop(writeln!(out, "{text}").and_then(|()| out.flush()));
+}

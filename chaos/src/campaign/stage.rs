@@ -1,0 +1,309 @@
+//! The stage of a campaign: cluster with relays, fleet, clients, trouble, all in one folder.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context as _, bail};
+use medic_proto::v1 as pb;
+use tokio::{sync::watch, task::JoinSet};
+
+use super::{
+    CampaignArgs,
+    arena::Arena,
+    ask::Key,
+    clients::{Caller, Desk},
+    trouble::{MANIFESTS, Trouble},
+    watch::{Eyes, Watching, stale},
+};
+use crate::{
+    fleet::SampleFleet,
+    harness::{Cluster, ClusterOptions, free_ports, kill_processes_with},
+    history::{Act, Recorder},
+    relay::{Pids, Relays},
+};
+
+/// Clients that call.
+const CALLERS: u32 = 4;
+/// What a client thinks between calls, in the middle.
+const THINK: Duration = Duration::from_millis(70);
+/// Anything that a healthy cluster does takes less.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// One look at all nodes.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// Everything that runs.
+pub(super) struct Stage {
+    pub(super) dir: PathBuf,
+    pub(super) medic: PathBuf,
+    pub(super) arena: Arena,
+    pub(super) fleet: SampleFleet,
+    pub(super) desk: Desk,
+    pub(super) troubles: Arc<AtomicU64>,
+    wall_began_ms: u64,
+    http: Vec<u16>,
+    watching: Option<Watching>,
+}
+
+/// Tasks that work until they are told to stop.
+pub(super) struct Workers {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+/// The binary that is used.
+pub(super) fn medic(given: Option<&Path>) -> PathBuf {
+    if let Some(given) = given {
+        return given.to_owned();
+    }
+    let beside = |name| Some(std::env::current_exe().ok()?.parent()?.join(name));
+    ["medic-under-test", "medic"]
+        .into_iter()
+        .filter_map(beside)
+        .find(|path| path.exists())
+        .unwrap_or_else(|| PathBuf::from("medic"))
+}
+
+/// Whether a binary has its failpoints compiled in: by the one name that builds have that do.
+pub(super) fn has_failpoints(medic: &Path) -> bool {
+    medic.file_name().is_some_and(|name| name == "medic-under-test")
+}
+
+impl Stage {
+    /// Starts everything and waits until it is well.
+    pub(super) async fn raise(args: &CampaignArgs) -> anyhow::Result<Self> {
+        let dir = match &args.out {
+            Some(out) => {
+                std::fs::create_dir_all(out)
+                    .with_context(|| format!("creating {}", out.display()))?;
+                tempfile::Builder::new()
+                    .prefix("campaign-")
+                    .tempdir_in(std::fs::canonicalize(out)?)?
+                    .keep()
+            }
+            None => tempfile::Builder::new().prefix("medic-campaign-").tempdir()?.keep(),
+        };
+        let medic = medic(args.medic.as_deref());
+        if !medic.exists() {
+            bail!("{} is missing: `make build` builds it", medic.display());
+        }
+        let agents: Vec<String> = ["host-a", "host-b", "host-c"].map(str::to_owned).to_vec();
+        let cluster = prepare(&dir, &medic, args.nodes, &agents).await?;
+        let files = dir.join("fleet");
+        std::fs::create_dir_all(&files)?;
+        let ports = free_ports(SampleFleet::ports_needed())?;
+        let program = std::env::current_exe()?;
+        let fleet = SampleFleet::new(&files, &agents, &ports, &program, &["service"]);
+        let began = Instant::now();
+        let pids = Pids::default();
+        let mut relays = Relays::new(args.seed, pids.clone());
+        for node in 1..=args.nodes {
+            let ports = cluster.ports(node).with_context(|| format!("no node-{node}"))?;
+            relays.add(node, ports.relay, ports.peer).await?;
+        }
+        let http = (1..=args.nodes).filter_map(|n| Some(cluster.ports(n)?.http)).collect();
+        let (dialer, eyes) = (cluster.dialer("admin")?, Eyes::new(began));
+        let points = (1..=args.nodes).map(|n| (n, dir.join(format!("failpoints-{n}")))).collect();
+        let desk = Desk::new(dialer.clone(), Recorder::new(began));
+        let arena = Arena::new(cluster, relays, pids, eyes, dialer, agents, points);
+        let wall_began_ms = wall_ms();
+        let mut stage = Self {
+            dir,
+            medic,
+            arena,
+            fleet,
+            desk,
+            troubles: Arc::default(),
+            wall_began_ms,
+            http,
+            watching: None,
+        };
+        if let Err(error) = stage.start(args.nodes).await {
+            stage.end().await;
+            return Err(error);
+        }
+        Ok(stage)
+    }
+
+    async fn start(&mut self, nodes: u64) -> anyhow::Result<()> {
+        let hits = self.dir.join("hits");
+        std::fs::create_dir_all(&hits)?;
+        let hits = hits.display().to_string();
+        for node in 1..=nodes {
+            let points = self.dir.join(format!("failpoints-{node}")).display().to_string();
+            self.arena.cluster.node_mut(node)?.set_env(&[
+                ("DETECTION_INTERVAL", "1"),
+                ("MEDIC_FAILPOINTS_FILE", &points),
+                ("MEDIC_FAILPOINTS_HITS", &hits),
+            ]);
+            self.arena.start_node(node)?;
+        }
+        for agent in self.arena.agents.clone() {
+            let agent = self.arena.cluster.agent_mut(&agent)?;
+            agent.set_env(&[("MEDIC_FAILPOINTS_HITS", &hits)]);
+            agent.start()?;
+        }
+        self.arena.cluster.wait_for_leader(PATIENCE).await?;
+        self.watching = Some(self.arena.eyes.open(&self.arena.dialer));
+        let text = format!("{}{MANIFESTS}", self.fleet.manifests()?);
+        let request = pb::ApplyManifestsRequest { text, ..Default::default() };
+        let mut client = self.arena.cluster.client("admin").await?;
+        let applied = client.manifests().apply(request).await?.into_inner();
+        if let Some(refused) = applied.manifests.iter().find(|m| !m.refusal.is_empty()) {
+            bail!("{} {} was refused: {}", refused.kind, refused.name, refused.refusal);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while !self.fleet.instances.values().all(|instance| instance.starts().exists()) {
+            if Instant::now() > deadline {
+                bail!("the fleet did not come up; see {}", self.dir.display());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
+    pub(super) const fn wall_began_ms(&self) -> u64 {
+        self.wall_began_ms
+    }
+
+    /// Clients and trouble begin.
+    pub(super) fn work(&mut self, seed: u64) -> Workers {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        for number in 1..=CALLERS {
+            let caller = Caller::new(self.desk.clone(), number, seed);
+            tasks.spawn(caller.run(stopped.clone(), THINK));
+        }
+        if let Ok(oncall) = self.arena.cluster.dialer("oncall") {
+            let trouble = Trouble::new(
+                self.fleet.clone(),
+                self.desk.clone(),
+                oncall,
+                self.http.clone(),
+                seed,
+            );
+            self.troubles = trouble.count.clone();
+            tasks.spawn(trouble.run(stopped));
+        }
+        Workers { stop, tasks }
+    }
+
+    /// One leader that all know, everybody caught up, reads and writes served by every node.
+    pub(super) async fn well(&self) -> anyhow::Result<()> {
+        tokio::time::timeout(LOOK, self.look_well())
+            .await
+            .unwrap_or_else(|_| bail!("no answer within {LOOK:?}"))
+    }
+
+    async fn look_well(&self) -> anyhow::Result<()> {
+        let before = self.write(1).await?;
+        let mut leaders = BTreeMap::new();
+        for node in 1..=self.arena.nodes {
+            let mut client = self.arena.dialer.dial(node).await?;
+            // Linearizable: served at all, and as far as the write before.
+            let status = client.cluster().status(pb::StatusRequest {}).await?.into_inner();
+            if !status.fatal.is_empty() {
+                bail!("node-{node}: {}", status.fatal);
+            }
+            if status.applied < before {
+                bail!("node-{node} has applied {} of {before}", status.applied);
+            }
+            leaders.insert(node, status.leader);
+            self.write(node).await?;
+        }
+        let first = leaders.values().next().copied().unwrap_or(0);
+        if first == 0 || leaders.values().any(|leader| *leader != first) {
+            bail!("the nodes name different leaders: {leaders:?}");
+        }
+        Ok(())
+    }
+
+    async fn write(&self, node: u64) -> anyhow::Result<u64> {
+        use pb::freeze_scope::Scope;
+        let service = pb::ServiceScope { tenant: "default".into(), service: "recovery".into() };
+        let scope = Some(pb::FreezeScope { scope: Some(Scope::Service(service)) });
+        let request = pb::FreezeRequest { scope, reason: "probe".into(), ..Default::default() };
+        let mut client = self.arena.dialer.dial(node).await?;
+        let receipt = client.safety().freeze(request).await?.into_inner().receipt;
+        Ok(receipt.unwrap_or_default().index)
+    }
+
+    /// Stops the work, reads every list once more, waits until no plan is under way and all nodes
+    /// have applied the same.
+    pub(super) async fn settle(&mut self, workers: Workers) -> anyhow::Result<()> {
+        let Workers { stop, mut tasks } = workers;
+        stop.send_replace(true);
+        while tasks.join_next().await.is_some() {}
+        let deadline = Instant::now() + 2 * PATIENCE;
+        while Instant::now() < deadline {
+            if matches!(self.open_plans().await, Ok(0)) && self.agree().await.unwrap_or(false) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        let mut reader = Caller::new(self.desk.clone(), CALLERS + 1, 0);
+        for incident in self.desk.noted() {
+            reader.call(Key::Notes(incident), Act::Read).await;
+        }
+        Ok(())
+    }
+
+    async fn open_plans(&self) -> anyhow::Result<usize> {
+        let matchers = vec!["status!~\"succeeded|rolled-back|failed|unknown|dropped\"".to_owned()];
+        let request =
+            pb::ListRemediationsRequest { matchers, page_size: 500, ..Default::default() };
+        let mut client = self.arena.cluster.client("admin").await?;
+        let open = client.remediations().list(request).await?.into_inner().remediations;
+        use pb::RemediationStatus as S;
+        Ok(open
+            .iter()
+            .filter(|p| {
+                matches!(p.status(), S::Running | S::Verifying | S::Unwinding | S::AwaitingApproval)
+            })
+            .count())
+    }
+
+    /// Whether all nodes have the same state at the same index.
+    pub(super) async fn agree(&self) -> anyhow::Result<bool> {
+        let mut seen = Vec::new();
+        for node in 1..=self.arena.nodes {
+            let mut client = self.arena.dialer.dial(node).await?;
+            let status = client.cluster().status(stale(pb::StatusRequest {})).await?.into_inner();
+            seen.push((status.applied, status.state_hash, status.audit_seq, status.audit_hash));
+        }
+        Ok(seen.windows(2).all(|pair| pair[0] == pair[1]))
+    }
+
+    /// Ends every process that was started, the services too.
+    pub(super) async fn end(&mut self) {
+        self.watching = None;
+        if let Err(error) = self.arena.heal_links().await {
+            tracing::warn!("healing: {error:#}");
+        }
+        if let Err(error) = self.arena.cluster.stop().await {
+            tracing::warn!("stopping: {error:#}");
+        }
+        kill_processes_with(&self.dir.to_string_lossy());
+    }
+}
+
+async fn prepare(
+    dir: &Path,
+    medic: &Path,
+    nodes: u64,
+    agents: &[String],
+) -> anyhow::Result<Cluster> {
+    let mut options = ClusterOptions::new(&dir.join("cluster"), nodes, agents.to_vec());
+    options.medic = medic.to_owned();
+    options.users = ["admin", "oncall"].map(str::to_owned).to_vec();
+    options.peer_relays = true;
+    Cluster::prepare(options).await
+}
+
+fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

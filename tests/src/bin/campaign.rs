@@ -1,0 +1,30 @@
+//! `medic-chaos campaign` and the sample services it starts, for tests.
+
+use clap::Parser as _;
+
+#[derive(clap::Parser)]
+struct Args {
+    #[command(subcommand)]
+    service: Option<Service>,
+    #[command(flatten)]
+    campaign: medic_chaos::campaign::CampaignArgs,
+}
+
+#[derive(clap::Subcommand)]
+enum Service {
+    /// One service of the sample fleet.
+    Service(medic_chaos::fleet::ServiceArgs),
+}
+
+fn main() -> anyhow::Result<std::process::ExitCode> {
+    medic_node::security::provide_crypto();
+    let args = Args::parse();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let good = match args.service {
+        Some(Service::Service(service)) => {
+            runtime.block_on(medic_chaos::fleet::run(service)).map(|()| true)?
+        }
+        None => runtime.block_on(medic_chaos::campaign::run(args.campaign))?,
+    };
+    Ok(if good { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE })
+}
