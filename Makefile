@@ -14,7 +14,7 @@ BIN := $(CARGO_TARGET_DIR)/debug
 FAST := CARGO_PROFILE_DEV_OPT_LEVEL=3
 PREFIX ?= /usr/local
 
-.PHONY: help setup build install demo test lint bench sim planted-bugs clean
+.PHONY: help setup build install demo chaos test lint bench sim planted-bugs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10

@@ -65,7 +65,7 @@ fn misfit(key: &str, calls: &[Call], at: usize) -> Violation {
 /// A call in one line.
 #[must_use]
 pub fn line(call: &Call) -> String {
-    let end = call.end_us.map_or_else(|| "open".to_owned(), |end| seconds(end));
+    let end = call.end_us.map_or_else(|| "open".to_owned(), seconds);
     let index = call.index.map(|index| format!(" at index {index}")).unwrap_or_default();
     format!(
         "{} to {end}: client {} on node-{}: {:?} of {} -> {:?}{index}",
