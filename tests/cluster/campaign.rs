@@ -21,10 +21,10 @@ fn campaign(seed: &str, minutes: &str) {
 
 #[test]
 fn a_short_campaign_leaves_every_invariant_whole() {
-    campaign("1", "0.3");
+    campaign("1", "0.25");
 }
 
 #[test]
 fn another_short_campaign_leaves_every_invariant_whole() {
-    campaign("5", "0.3");
+    campaign("5", "0.25");
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, process::Stdio};
 
+use anyhow::Context as _;
 use medic_proto::v1 as pb;
 
 use super::{
@@ -40,6 +41,7 @@ pub(super) async fn gather(stage: &mut Stage, report: &mut Report) -> anyhow::Re
     let plans = final_plans(stage, &seen).await?;
     let agreed = stage.agree().await.unwrap_or(false);
     let exported = exports(stage).await?;
+    keep(stage, &plans, &exported).await?;
     stage.end().await;
     let logs = stage.dir.join("cluster/logs");
     let journals = journals(stage)?;
@@ -115,6 +117,23 @@ async fn exports(stage: &Stage) -> anyhow::Result<Chains> {
         }
     }
     Ok(chains)
+}
+
+/// Files for whoever looks closer: incidents and plans as they are, the chain of every node.
+async fn keep(stage: &Stage, plans: &Plans, chains: &Chains) -> anyhow::Result<()> {
+    let request = pb::ListIncidentsRequest { page_size: 1_000, ..Default::default() };
+    let mut client = stage.arena.cluster.client("admin").await?;
+    let incidents = client.incidents().list(request).await?.into_inner().incidents;
+    let write = |name: &str, bytes: Vec<u8>| {
+        let path = stage.dir.join(name);
+        std::fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))
+    };
+    write("incidents.json", serde_json::to_vec_pretty(&incidents)?)?;
+    write("plans.json", serde_json::to_vec_pretty(plans)?)?;
+    for (node, records) in chains {
+        write(&format!("audit-node-{node}.json"), serde_json::to_vec(records)?)?;
+    }
+    Ok(())
 }
 
 fn journals(stage: &Stage) -> anyhow::Result<Vec<Journal>> {

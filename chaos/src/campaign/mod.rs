@@ -60,6 +60,10 @@ const RECOVERY_MAX_MS: u64 = 30_000;
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(90);
 /// What a round's recovery is reckoned with in the schedule.
 const REST_MS: u64 = 2_000;
+/// After a round, plans are given this long to come to their end …
+const BREATH: Duration = Duration::from_secs(9);
+/// … unless there are fewer than this under way.
+const UNDER_WAY_FEW: usize = 2;
 /// Normal life before the first fault.
 const WARM_UP: Duration = Duration::from_secs(4);
 
@@ -136,6 +140,7 @@ async fn perform(
         say(&format!("round {}: {}", number + 1, describe(round)));
         play(stage, round, &mut report).await?;
         recover(stage, &mut report).await?;
+        breathe(stage).await;
     }
     say("settling: no more trouble, plans come to their end");
     stage.settle(workers).await?;
@@ -213,6 +218,15 @@ async fn recover(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
         report.late.insert(at_ms, why);
     }
     Ok(())
+}
+
+/// Lets verifications come to their end: a leader that has just taken office looks for some seconds
+/// before it judges, and without this no plan would ever end and no new one begin.
+async fn breathe(stage: &Stage) {
+    let began = Instant::now();
+    while began.elapsed() < BREATH && stage.arena.eyes.under_way().len() >= UNDER_WAY_FEW {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 fn describe(round: &Round) -> String {

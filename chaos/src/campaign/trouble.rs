@@ -28,7 +28,7 @@ use crate::{
 /// What the playbooks of a campaign are, and how much may happen at once.
 pub(super) const MANIFESTS: &str = include_str!("manifests.yaml");
 /// Plans in flight at most; also in the policy of [`MANIFESTS`].
-pub(super) const IN_FLIGHT_MAX: usize = 3;
+pub(super) const IN_FLIGHT_MAX: usize = 4;
 /// Between two looks at what is open, and what could be broken next.
 const LOOK: Duration = Duration::from_millis(400);
 /// A request that takes longer is given up.

@@ -22,6 +22,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const LOOK_PLANS: Duration = Duration::from_millis(200);
 /// A look that takes longer is given up.
 const PATIENCE: Duration = Duration::from_millis(900);
+/// Plans that were under way longer ago may have ended.
+const FRESH_PLANS: Duration = Duration::from_millis(500);
 /// What a node said longer ago says nothing about now.
 const FRESH: Duration = Duration::from_millis(1_500);
 
@@ -60,8 +62,9 @@ pub struct Seen {
     pub samples: Vec<Sample>,
     /// Plans by id.
     pub plans: BTreeMap<String, PlanSeen>,
-    /// Plans under way at the last look, with steps begun: running, verifying or unwinding.
-    pub under_way: BTreeSet<String>,
+    /// Plans under way at the last look, with steps begun: running, verifying or unwinding; and
+    /// when that was.
+    pub under_way: Option<(Instant, BTreeSet<String>)>,
     /// Owners by shard and epoch.
     pub owners: BTreeMap<(u32, u64), BTreeSet<u64>>,
     /// When each node last answered.
@@ -131,10 +134,12 @@ impl Eyes {
         known.max_by_key(|sample| sample.term).map(|sample| sample.leader)
     }
 
-    /// Plans with begun steps at the last look.
+    /// Plans with begun steps, when somebody said so just now.
     #[must_use]
     pub fn under_way(&self) -> BTreeSet<String> {
-        self.lock().under_way.clone()
+        let seen = self.lock();
+        let fresh = seen.under_way.as_ref().filter(|(at, _)| at.elapsed() < FRESH_PLANS);
+        fresh.map(|(_, plans)| plans.clone()).unwrap_or_default()
     }
 
     async fn watch_node(self, dialer: Dialer, node: u64) {
@@ -220,7 +225,7 @@ impl Eyes {
             .filter(|plan| plan.started_at.is_some())
             .map(|plan| plan.id.clone())
             .collect();
-        self.lock().under_way = under_way;
+        self.lock().under_way = Some((Instant::now(), under_way));
         for plan in plans {
             let known = self.lock().plans.contains_key(&plan.id);
             if !known {
