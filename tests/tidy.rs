@@ -207,6 +207,8 @@ fn metrics_that_are_named_exist() {
     for path in files {
         let text = std::fs::read_to_string(&path).unwrap();
         let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+        // Modules named in log filters are no metrics.
+        let text = text.replace("medic_node::", "");
         for name in text.split(word).filter(|w| w.starts_with("medic_") || w.ends_with("_total")) {
             let base = ["_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
             seen += 1;

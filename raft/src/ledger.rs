@@ -33,7 +33,7 @@ pub struct Leadership {
 /// A command that was committed and applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// Its log index.
+    /// The log index at which it took effect; a repeated request's is the first one's.
     pub index: u64,
     /// What the law answered.
     pub answer: Answer,
@@ -266,16 +266,17 @@ impl Ledger for LocalLedger {
     }
 
     async fn propose(&self, entry: Entry) -> Result<Committed, LedgerError> {
-        let committed = {
+        let (index, committed) = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             let index = state.applied + 1;
             let applied = state.apply(index, &entry);
             let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
             records
                 .extend(applied.records.into_iter().map(|record| StoredRecord { index, record }));
-            Committed { index, answer: applied.answer }
+            let committed = Committed { index: applied.effective, answer: applied.answer };
+            (index, committed)
         };
-        self.applied.send_replace(committed.index);
+        self.applied.send_replace(index);
         Ok(committed)
     }
 

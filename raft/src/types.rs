@@ -6,10 +6,12 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use medic_state::{
-    Answer, Entry, Timestamp,
+    Entry, Timestamp,
     codec::{self, CodecError},
 };
 use openraft::alias;
+
+use crate::ledger::Committed;
 
 openraft::declare_raft_types!(
     /// openraft, instantiated for the law.
@@ -89,9 +91,9 @@ impl fmt::Display for Proposal {
     }
 }
 
-/// What applying an entry gave: the law's answer, or nothing for entries of consensus itself.
+/// What applying an entry gave: the law's answer and where it took effect, or nothing for entries of consensus itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome(pub Option<Answer>);
+pub struct Outcome(pub Option<Committed>);
 
 /// openraft's handle.
 pub type Raft = openraft::Raft<TypeConfig, crate::store::Machine>;

@@ -352,17 +352,26 @@ impl FleetHub {
     /// Tells one agent what it runs, unless it knows. Before the first entry is applied here,
     /// nothing is known, which is not the same as "nothing is declared".
     fn declare_to(&self, session: &Session) {
-        let declarations = Arc::clone(&lock(&self.declarations));
-        let index = if declarations.index == 0 {
-            self.ledger.read(|state| state.applied)
-        } else {
-            declarations.index
-        };
-        if index == 0 {
-            return;
-        }
+        let Some(declarations) = self.declarations() else { return };
         let (declaration, digest) = declarations.for_agent(&session.agent);
-        session.declare(wire::Declaration { index, ..declaration }, digest);
+        session.declare(declaration, digest);
+    }
+
+    /// What is declared, as of the index it says: an agent that took an older content under a newer
+    /// index would refuse what came after. So the two are always read at once.
+    fn declarations(&self) -> Option<Arc<Declarations>> {
+        let known = Arc::clone(&lock(&self.declarations));
+        if known.index > 0 {
+            return Some(known);
+        }
+        let built =
+            self.ledger.read(|state| (state.applied > 0).then(|| declaration::build(state)));
+        let built = Arc::new(built?);
+        let mut declarations = lock(&self.declarations);
+        if declarations.index == 0 {
+            *declarations = built;
+        }
+        Some(Arc::clone(&declarations))
     }
 
     async fn keep_declared(hub: Weak<Self>, mut applied: watch::Receiver<u64>) {

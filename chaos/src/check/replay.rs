@@ -66,8 +66,8 @@ fn sets(calls: &[Call]) -> (Sets, Vec<Violation>) {
         }
     };
     for call in calls {
-        // A retry is answered at its own index, which is not where the first try took effect.
-        let written = call.index.filter(|_| call.outcome == Outcome::Done && call.tries == 1);
+        // However often it was tried, the answer names the index at which it took effect.
+        let written = call.index.filter(|_| call.outcome == Outcome::Done);
         match (call.act, written, &call.outcome, call.set_at) {
             (Act::Write(value) | Act::Swap(_, value), Some(index), _, _) => {
                 put(index, Some(value), call);
@@ -82,11 +82,12 @@ fn sets(calls: &[Call]) -> (Sets, Vec<Violation>) {
     (sets, violations)
 }
 
-/// Whether a write or deletion without a known index began before this read ended.
+/// Whether a write or deletion without an answer began before this read ended.
 fn open_could_explain(calls: &[Call], read: &Call) -> bool {
     calls.iter().any(|call| {
-        let unplaced = call.outcome == Outcome::Open || call.tries > 1;
-        call.act != Act::Read && unplaced && read.end_us.is_some_and(|end| call.start_us < end)
+        call.act != Act::Read
+            && call.outcome == Outcome::Open
+            && read.end_us.is_some_and(|end| call.start_us < end)
     })
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use medic_proto::peer::v1::{self as pb, admin_request::Operation};
-use medic_state::{Answer, BootId, NodeId, Refusal};
+use medic_state::{BootId, NodeId, Refusal};
 use openraft::{
     ChangeMembers, Instant as _, ReadPolicy,
     async_runtime::watch::WatchReceiver as _,
@@ -94,10 +94,11 @@ impl Core {
         let response = written.map_err(|error| self.write_error(error))?;
         Metric::CommitSeconds.observe(began.elapsed().as_secs_f64());
         crate::crash_point!("ledger_after_commit");
-        let Outcome(answer) = response.data;
-        let nothing = || Err(Refusal::Invalid("the entry is not a command".to_owned()));
-        let answer: Answer = answer.unwrap_or_else(nothing);
-        Ok(Committed { index: response.log_id.index, answer })
+        let Outcome(committed) = response.data;
+        Ok(committed.unwrap_or_else(|| Committed {
+            index: response.log_id.index,
+            answer: Err(Refusal::Invalid("the entry is not a command".to_owned())),
+        }))
     }
 
     /// A kind of entry that a member may not know never gets into the log: that member would halt.

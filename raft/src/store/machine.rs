@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     config::StartError,
+    ledger::Committed,
     metrics::Metric,
     types::{LogId, Outcome, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
 };
@@ -203,7 +204,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     crate::crash_point!("raft_apply_before_records");
                     self.records.push(entry.log_id.index, &applied.records).await?;
                     crate::crash_point!("raft_apply_after_records");
-                    Outcome(Some(applied.answer))
+                    Outcome(Some(Committed { index: applied.effective, answer: applied.answer }))
                 }
             };
             self.shared.moved(entry.log_id);

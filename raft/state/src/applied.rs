@@ -14,6 +14,8 @@ use crate::{
 pub struct Applied {
     /// Its log index.
     pub index: u64,
+    /// The index at which its request took effect: an earlier one when this entry repeats it.
+    pub effective: u64,
     /// What the proposer is told.
     pub answer: Answer,
     /// What the leader could do now. Only saves latency: `State::pending_effects` is the truth.

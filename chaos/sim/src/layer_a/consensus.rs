@@ -326,14 +326,15 @@ impl Core {
         }
         let pending = member.pending.pop_front()?;
         let committed = self.append(node, pending.entry.clone(), recorder);
+        let end = self.log.len() as u64;
         for peer in peers {
             if let Some(member) = self.members.get_mut(&peer)
                 && (peer == node || member.lags_until <= now)
             {
-                member.stored = committed.index;
+                member.stored = end;
             }
         }
-        self.apply_at(node, committed.index, recorder);
+        self.apply_at(node, end, recorder);
         Some((pending, committed))
     }
 
@@ -350,7 +351,7 @@ impl Core {
         let state = (index.is_multiple_of(HASH_EVERY)).then(|| self.reference.hash());
         let records = applied.records.iter().cloned();
         self.records.extend(records.map(|record| StoredRecord { index, record }));
-        let answer = applied.answer;
+        let (effective, answer) = (applied.effective, applied.answer);
         let request = entry.request.clone().map(|id| (entry.principal.clone(), id));
         let repeated = request.is_some_and(|key| !self.requests.insert(key));
         recorder.trace(format_args!(
@@ -371,7 +372,7 @@ impl Core {
         crate::tell::cover(&commit, &self.reference, recorder);
         recorder.happened(What::Committed(Arc::new(commit)));
         self.log.push(Logged { entry });
-        Committed { index, answer }
+        Committed { index: effective, answer }
     }
 }
 

@@ -63,12 +63,20 @@ struct Parked {
     until: Instant,
     /// A change of the incident ends the wait early.
     revision: Option<Revision>,
-    /// So does a lock or a freeze that is gone, after [`PARK_MIN`].
+    /// So does a lock or a freeze that is gone, after [`Parked::early`].
     holds: Holds,
     /// How often in a row.
     times: u32,
     /// Whether it runs again by now (kept for `times`).
     released: bool,
+}
+
+impl Parked {
+    /// The wait when a hold has changed. It grows too, since in a busy fleet holds change all the
+    /// time, and each refusal is an entry in the log.
+    fn early(&self) -> Duration {
+        PARK_MIN.saturating_mul(1 << self.times.min(4))
+    }
 }
 
 /// What can hold work back, counted: a change is worth another try.
@@ -175,7 +183,7 @@ impl Desk {
             let changed = parked.revision.is_some() && parked.revision != owed.revision;
             let freed = parked.holds != self.holds;
             let until =
-                if freed { parked.until.min(parked.since + PARK_MIN) } else { parked.until };
+                if freed { parked.until.min(parked.since + parked.early()) } else { parked.until };
             if !parked.released && !changed && Instant::now() < until {
                 return Some(until);
             }

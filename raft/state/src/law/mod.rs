@@ -71,19 +71,20 @@ impl State {
         self.now = if planted(Planted::TimeRunsBack) { entry.at } else { self.now.max(entry.at) };
         let mut context = Context::new(index, self.now, entry);
         let subject = audit::subject(self, &entry.command);
-        let answer = match requests::seen(self, entry) {
-            Some(answer) => answer,
+        let (first, answer) = match requests::seen(self, entry) {
+            Some(seen) => seen,
             None => {
                 let answer = permit::check(self, entry)
                     .and_then(|()| dispatch(self, &mut context, &entry.command));
                 let answer = context::bounded(answer);
                 requests::remember(self, index, entry, &answer);
-                answer
+                (None, answer)
             }
         };
         audit::append(self, &mut context, entry, subject, &answer);
         let effects = self.effects_of(&context.touched);
-        Applied { index, answer, effects, records: context.records }
+        let effective = first.unwrap_or(index);
+        Applied { index, effective, answer, effects, records: context.records }
     }
 
     /// SHA-256 of the canonical encoding.

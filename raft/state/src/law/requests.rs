@@ -14,21 +14,23 @@ use crate::{
 /// Longest request id accepted, in bytes: room for any UUID or hash.
 const MAX_ID_BYTES: usize = 128;
 
-/// The answer, if this request was applied before or its id cannot be used.
-pub(super) fn seen(state: &State, entry: &Entry) -> Option<Answer> {
+/// The answer and the log index it was given at, if this request was applied before; the answer
+/// alone if its id cannot be used.
+pub(super) fn seen(state: &State, entry: &Entry) -> Option<(Option<u64>, Answer)> {
     let id = entry.request.as_ref()?;
     if id.0.len() > MAX_ID_BYTES {
         let text = format!("a request id has at most {MAX_ID_BYTES} bytes");
-        return Some(Err(Refusal::Invalid(text)));
+        return Some((None, Err(Refusal::Invalid(text))));
     }
     if planted(Planted::RequestsForgotten) {
         return None;
     }
     let before = state.requests.get(&(entry.principal.clone(), id.clone()))?;
     Some(if before.command == digest(entry) {
-        before.answer.clone()
+        (Some(before.index), before.answer.clone())
     } else {
-        Err(Refusal::Invalid(format!("request id {} was used for another command", id.0)))
+        let text = format!("request id {} was used for another command", id.0);
+        (None, Err(Refusal::Invalid(text)))
     })
 }
 
@@ -57,6 +59,7 @@ mod tests {
     use crate::{
         command::{Command, IncidentNote},
         law::tests::lab::*,
+        rbac::Principal,
     };
 
     #[test]
@@ -65,9 +68,13 @@ mod tests {
         let id = lab.report("api", "a", "down");
         let note = Command::AddNote(IncidentNote { incident: id, note: "hello".into() });
         lab.request = Some("r1".into());
-        let first = lab.root(note.clone());
+        let first = lab.entry(Principal::user(ROOT), note.clone());
+        assert_eq!(first.effective, first.index);
         lab.request = Some("r1".into());
-        assert_eq!(lab.root(note.clone()), first);
+        let again = lab.entry(Principal::user(ROOT), note.clone());
+        assert_eq!(again.answer, first.answer);
+        assert!(again.index > first.index);
+        assert_eq!(again.effective, first.index, "it took effect where it stood first");
         let lines = lab.incident(id).timeline.iter().filter(|line| line.text == "hello").count();
         assert_eq!(lines, 1);
 

@@ -41,6 +41,18 @@ impl Node {
     async fn start_for(node: u64, speaker: Principal) -> Self {
         let id = NodeId(node);
         let ledger = LocalLedger::new(id, BootId(1), Env::system());
+        let made = Self::over(id, ledger, speaker).await;
+        let binding = RoleBindingSpec {
+            role: "admin".to_owned(),
+            subjects: vec![Subject::User("root".to_owned())],
+        };
+        let by = Principal::node(id);
+        made.apply(by, "*", "root", Spec::RoleBinding(binding)).await;
+        made
+    }
+
+    /// A hub that has just begun, over what is in this ledger.
+    async fn over(id: NodeId, ledger: Arc<LocalLedger>, speaker: Principal) -> Self {
         let hub = FleetHub::with_identify(id, CLUSTER.to_owned(), ledger.clone(), move |_| {
             Ok(speaker.clone())
         });
@@ -53,14 +65,7 @@ impl Node {
                 .serve_with_incoming(TcpListenerStream::new(listener));
             served.await.unwrap();
         });
-        let made = Self { ledger, hub, address, door };
-        let binding = RoleBindingSpec {
-            role: "admin".to_owned(),
-            subjects: vec![Subject::User("root".to_owned())],
-        };
-        let by = Principal::node(id);
-        made.apply(by, "*", "root", Spec::RoleBinding(binding)).await;
-        made
+        Self { ledger, hub, address, door }
     }
 
     async fn apply(&self, by: Principal, tenant: &str, name: &str, spec: Spec) {
@@ -151,6 +156,23 @@ impl RawAgent {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn an_agent_is_told_what_is_declared_as_of_the_index_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(1).await;
+    node.declare(dir.path()).await;
+    // This hub has seen no entry go by: what is declared was there before it.
+    let other = Node::over(NodeId(1), node.ledger.clone(), Principal::agent(AGENT)).await;
+    let mut agent = other.raw_agent(AGENT).await.unwrap();
+    let Some(node_message::Kind::Declaration(told)) =
+        agent.down.message().await.unwrap().unwrap().kind
+    else {
+        panic!("the first word after the welcome is a declaration");
+    };
+    let applied = node.ledger.read(|state| state.applied);
+    assert_eq!((told.index, told.instances.len()), (applied, 1));
 }
 
 fn target() -> Target {
