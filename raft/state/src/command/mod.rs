@@ -14,7 +14,7 @@ use crate::{
         BootId, Digest, Epoch, Fence, IncidentId, NodeId, PlanId, RequestId, Revision, ShardId,
         Timestamp, TraceId,
     },
-    manifest::{Manifest, ManifestKey},
+    manifest::{Manifest, ManifestKey, Spec},
     plan::Direction,
     rbac::Principal,
     saga::{Outcome, Verdict},
@@ -132,8 +132,11 @@ pub enum Command {
     NoteTold(#[n(0)] NoteTold),
 }
 
+/// The cluster version from which tenants run on the agents they were given alone.
+pub(crate) const AGENTS_OF_TENANTS_SINCE: u32 = 3;
+
 /// The newest command set this build understands; see [`Command::since`].
-pub const CLUSTER_VERSION: u32 = 2;
+pub const CLUSTER_VERSION: u32 = 3;
 
 /// See [`Command::Fence`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -391,9 +394,13 @@ impl Command {
     /// The cluster version from which on it may be proposed: below it a member may run a build that
     /// does not know it, and would halt.
     #[must_use]
-    pub const fn since(&self) -> u32 {
+    pub fn since(&self) -> u32 {
         match self {
             Self::NoteTold(_) => 2,
+            Self::ApplyManifest(apply) => {
+                let gives = matches!(&apply.manifest.spec, Spec::Tenant(t) if t.agents.is_some());
+                if gives { AGENTS_OF_TENANTS_SINCE } else { 1 }
+            }
             Self::Fence(_)
             | Self::Tick
             | Self::RegisterNode(_)
@@ -417,7 +424,6 @@ impl Command {
             | Self::ResolveIncident(_)
             | Self::ReopenIncident(_)
             | Self::AddNote(_)
-            | Self::ApplyManifest(_)
             | Self::DeleteManifest(_)
             | Self::NoteClusterChange(_) => 1,
         }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crate::{
     applied::{Answer, Refusal, Reply},
     codec,
-    command::ApplyManifest,
+    command::{AGENTS_OF_TENANTS_SINCE, ApplyManifest},
     ids::Digest,
     law::{context::Context, holds},
-    manifest::{Kind, ManifestKey, Stored, validate},
+    manifest::{Kind, Manifest, ManifestKey, Spec, Stored, validate},
     state::State,
 };
 
@@ -27,6 +27,7 @@ pub(super) fn apply(
     let manifest = &command.manifest;
     let key = manifest.key();
     check_sound(command)?;
+    check_agents(state, manifest)?;
     let digest = manifest.digest();
     let before = state.manifests.get(&key);
     check_expected(&key, before.map(|stored| stored.digest), command.expected)?;
@@ -72,6 +73,27 @@ fn check_sound(command: &ApplyManifest) -> Result<(), Refusal> {
         return Err(Refusal::Limit(text));
     }
     Ok(())
+}
+
+/// A service runs its processes on agents that its tenant was given. Older builds did not look: the
+/// rule holds once every member knows it.
+fn check_agents(state: &State, manifest: &Manifest) -> Result<(), Refusal> {
+    let Spec::Service(service) = &manifest.spec else { return Ok(()) };
+    if state.cluster_version < AGENTS_OF_TENANTS_SINCE {
+        return Ok(());
+    }
+    let tenant = &manifest.metadata.tenant;
+    let quotas = state.quotas(tenant);
+    let foreign = service.instances.iter().enumerate().find_map(|(n, instance)| {
+        let agent = instance.agent.as_ref()?;
+        (!quotas.may_run_on(tenant, agent)).then_some((n, agent))
+    });
+    let Some((n, agent)) = foreign else { return Ok(()) };
+    Err(Refusal::Invalid(format!(
+        "{}: spec.instances[{n}].agent: tenant `{tenant}` was not given agent `{agent}`; an \
+         administrator lists it in `spec.agents` of the Tenant manifest",
+        manifest.key()
+    )))
 }
 
 fn check_expected(
@@ -170,7 +192,7 @@ mod tests {
     fn quotas_and_unsound_manifests_are_refused() {
         let mut lab = Lab::new();
         let held = u32::try_from(lab.state.stored_of(Kind::Service, TENANT).count()).unwrap() + 1;
-        let quota = TenantSpec { max_open_incidents: 9, max_manifests: held + 1 };
+        let quota = TenantSpec { max_open_incidents: 9, max_manifests: held + 1, agents: None };
         lab.apply(TENANT, Spec::Tenant(quota));
         let one = manifest("one", TENANT, Spec::Service(service(&["i"], &[])));
         assert!(matches!(lab.root(lab_apply(one)), Err(Refusal::Limit(_))));
@@ -180,5 +202,34 @@ mod tests {
             matches!(&answer, Err(Refusal::Invalid(why)) if why.contains("there already")),
             "{answer:?}"
         );
+    }
+
+    #[test]
+    fn a_tenant_runs_on_the_agents_it_was_given() {
+        let mut lab = Lab::new();
+        let on = |name: &str, agent: &str| {
+            let mut spec = service(&["i"], &[]);
+            for instance in &mut spec.instances {
+                instance.agent = Some(agent.into());
+            }
+            lab_apply(manifest(name, "team", Spec::Service(spec)))
+        };
+        let refused = |answer: Answer| {
+            assert!(
+                matches!(&answer, Err(Refusal::Invalid(why)) if why.contains("was not given agent")),
+                "{answer:?}"
+            );
+        };
+        refused(lab.root(on("web", "db-host")));
+        let given = TenantSpec {
+            agents: Some(vec!["one".into(), "team-*".into()]),
+            ..TenantSpec::default()
+        };
+        let tenant = manifest("team", TENANT, Spec::Tenant(given));
+        lab.root(lab_apply(tenant)).unwrap();
+        lab.root(on("web", "one")).unwrap();
+        lab.root(on("web", "team-7")).unwrap();
+        refused(lab.root(on("web", "db-host")));
+        refused(lab.root(on("web", "one-more")));
     }
 }

@@ -82,11 +82,30 @@ pub struct TenantSpec {
     /// Manifests it may hold.
     #[n(1)]
     pub max_manifests: u32,
+    /// Agents its services may run processes on: names, or beginnings of names followed by `*`.
+    /// Absent: any agent for tenant `default`, none for another one. A command on a host is that
+    /// host's, so a tenant gets hosts by being given them.
+    #[n(2)]
+    pub agents: Option<Vec<String>>,
+}
+
+impl TenantSpec {
+    /// Whether services of this tenant may run processes on an agent.
+    #[must_use]
+    pub fn may_run_on(&self, tenant: &str, agent: &str) -> bool {
+        match &self.agents {
+            None => tenant == super::DEFAULT_TENANT,
+            Some(agents) => agents.iter().any(|known| match known.strip_suffix('*') {
+                Some(beginning) => agent.starts_with(beginning),
+                None => known == agent,
+            }),
+        }
+    }
 }
 
 impl Default for TenantSpec {
     fn default() -> Self {
-        Self { max_open_incidents: 500, max_manifests: 5_000 }
+        Self { max_open_incidents: 500, max_manifests: 5_000, agents: None }
     }
 }
 
