@@ -20,6 +20,8 @@ const SIGNALS: usize = 3;
 const ALSO_WEIGHED: usize = 3;
 /// Milliseconds of a day.
 const DAY: u64 = 86_400_000;
+/// The actor of what the law does by itself.
+const LAW: &str = "medic";
 /// Room for labels such as `confidence`.
 const LABEL: usize = 13;
 
@@ -87,8 +89,9 @@ fn seen(page: &mut Page, incident: &pb::Incident, style: Style) {
         "SEEN",
         if incident.symptoms.is_empty() { "nothing that is still kept" } else { "" },
     );
+    let ended = incident.resolved_at.is_some();
     for symptom in own_symptoms(incident) {
-        symptom_lines(page, symptom, style);
+        symptom_lines(page, symptom, ended, style);
     }
     let grouped: Vec<String> = incident
         .symptoms
@@ -106,7 +109,7 @@ fn seen(page: &mut Page, incident: &pb::Incident, style: Style) {
     }
 }
 
-fn symptom_lines(page: &mut Page, symptom: &pb::Symptom, style: Style) {
+fn symptom_lines(page: &mut Page, symptom: &pb::Symptom, ended: bool, style: Style) {
     let first = ms(symptom.first_at.as_ref()).unwrap_or(0);
     let since = ms(symptom.since.as_ref()).unwrap_or(first);
     let name = style.name(&target(symptom.target.as_ref()));
@@ -135,6 +138,7 @@ fn symptom_lines(page: &mut Page, symptom: &pb::Symptom, style: Style) {
     }
     let cleared = match ms(symptom.cleared_at.as_ref()) {
         Some(at) => format!("gone since {}", clock(at)),
+        None if ended => style.warn("still there when the incident ended"),
         None => style.warn("still there"),
     };
     let detected = span(first.saturating_sub(since));
@@ -161,7 +165,11 @@ fn decided(
     style: Style,
 ) {
     let Some(decision) = &incident.decision else {
-        page.heading("DECIDED", "nothing yet");
+        let ended = incident.resolved_at.is_some();
+        page.heading(
+            "DECIDED",
+            if ended { "nothing: it ended before that" } else { "nothing yet" },
+        );
         if !incident.held_by.is_empty() {
             page.labelled(2, "held back", LABEL, &incident.held_by);
         }
@@ -294,10 +302,19 @@ fn verified(page: &mut Page, remediation: &pb::Remediation, now: u64, style: Sty
     }
 }
 
+/// Users stand by their bare names, or with `user:` where those could be taken for a node's, an
+/// agent's or the law's.
+fn is_person(actor: &str) -> bool {
+    match actor.split_once(':') {
+        Some((kind, _)) => kind == "user",
+        None => !(actor.is_empty() || actor.starts_with("node-") || actor == LAW),
+    }
+}
+
 /// What people did and wrote.
 fn people(page: &mut Page, incident: &pb::Incident) {
     let lines: Vec<&pb::TimelineItem> =
-        incident.timeline.iter().filter(|item| item.actor.starts_with("user:")).collect();
+        incident.timeline.iter().filter(|item| is_person(&item.actor)).collect();
     if lines.is_empty() && incident.acknowledged_by.is_empty() {
         return;
     }
@@ -306,10 +323,17 @@ fn people(page: &mut Page, incident: &pb::Incident) {
         user => format!("{user} is on it"),
     };
     page.heading("PEOPLE", &remark);
+    let mut said = 0;
     for item in lines {
+        // What one command led to is told by its first line.
+        if std::mem::replace(&mut said, item.index) == item.index {
+            continue;
+        }
         let at = ms(item.at.as_ref()).map(clock).unwrap_or_default();
         let who = item.actor.trim_start_matches("user:");
-        page.labelled(2, &at, LABEL, &format!("{who}: {}", item.text));
+        let named = item.text.split([' ', ':', ',']).any(|word| word == who);
+        let text = if named { item.text.clone() } else { format!("{who}: {}", item.text) };
+        page.labelled(2, &at, LABEL, &text);
     }
 }
 
@@ -328,15 +352,15 @@ fn ended(
         S::Resolved => {
             let at = ms(incident.resolved_at.as_ref()).unwrap_or(now);
             let how = match incident.resolution() {
-                pb::Resolution::Remediated => "by a verified remediation",
-                pb::Resolution::SelfCleared => "its symptoms went away by themselves",
-                pb::Resolution::ByHand => "by hand",
-                pb::Resolution::Merged => "as an effect of another incident",
+                pb::Resolution::Remediated => " by a verified remediation",
+                pb::Resolution::SelfCleared => ": its symptoms went away by themselves",
+                pb::Resolution::ByHand => " by hand",
+                pb::Resolution::Merged => " as an effect of another incident",
                 pb::Resolution::Unspecified => "",
             };
             let human = if incident.manual { "with a human's help" } else { "no human took part" };
             let whole = span(at.saturating_sub(began.unwrap_or(opened)));
-            let remark = format!("{} at {} {how}; {human}", style.good("resolved"), clock(at));
+            let remark = format!("{} at {}{how}; {human}", style.good("resolved"), clock(at));
             page.heading("ENDED", &remark);
             page.text(
                 2,
@@ -375,8 +399,12 @@ fn waiting(
     page.heading("NOW", &style.warn("waits for approval"));
     if let Some(rules) = last.and_then(|plan| plan.approval_rules.as_ref()) {
         let given = last.map_or(0, |plan| plan.approvals.len());
-        let text =
+        let mut text =
             format!("{given} of {} given; by {}", rules.min_approvers, rules.roles.join(" or "));
+        let author = last.map_or("", |plan| plan.requested_by.as_str());
+        if rules.forbid_self && !author.is_empty() {
+            text += &format!("; not by {author}, who is the cause of it");
+        }
         page.labelled(2, "needed", LABEL, &text);
     }
     if let Some(until) = last.and_then(|plan| ms(plan.approval_until.as_ref())) {

@@ -201,7 +201,7 @@ fn story() -> pb::ExplainIncidentResponse {
             timeline: vec![pb::TimelineItem {
                 at: at(5_000),
                 index: 70,
-                actor: "user:ann".to_owned(),
+                actor: "ann".to_owned(),
                 text: "the host was patched this morning".to_owned(),
             }],
             ..Default::default()
