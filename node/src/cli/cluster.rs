@@ -15,6 +15,8 @@ use super::{
 
 /// Adding a node waits until it has caught up.
 const ADD_PATIENCE: Millis = Millis::from_secs(90);
+/// What another node said is shown when the leader does not answer within this.
+const LEADER_PATIENCE: Millis = Millis::from_secs(2);
 
 /// The cluster as one node sees it.
 pub(super) async fn status_of(session: &Session) -> Result<pb::StatusResponse, CliError> {
@@ -60,9 +62,23 @@ pub(super) async fn run(command: ClusterCommand) -> Result<(), CliError> {
     }
 }
 
+/// The cluster as its leader sees it, who alone knows how far each member has come; as another node
+/// sees it where the leader cannot be reached, or where the node that answered has failed.
+pub(super) async fn status_by_leader(connect: &Connect) -> Result<pb::StatusResponse, CliError> {
+    let seen = status_of(&Session::open(connect)?).await?;
+    let leader = seen.nodes.iter().find(|node| node.id == seen.leader && node.leader);
+    let endpoint = leader.map(|node| node.api_addr.clone()).unwrap_or_default();
+    if seen.answered_by == seen.leader || endpoint.is_empty() || !seen.fatal.is_empty() {
+        return Ok(seen);
+    }
+    let by_leader =
+        async { status_of(&Session::open_at(connect, endpoint, LEADER_PATIENCE)?).await };
+    Ok(by_leader.await.unwrap_or(seen))
+}
+
 async fn status(connect: &Connect) -> Result<(), CliError> {
     let out = Out::new(connect.output.output);
-    let status = status_of(&Session::open(connect)?).await?;
+    let status = status_by_leader(connect).await?;
     let style = Style::new(out.color());
     out.value(&status, |status| lists::cluster(status, SystemClock.now().0, style))
 }

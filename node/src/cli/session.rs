@@ -29,18 +29,35 @@ impl Session {
 
     /// For a command that may well take longer.
     pub(super) fn open_with(connect: &Connect, patience: Millis) -> Result<Self, CliError> {
+        Self::open_to(connect, None, connect.timeout.unwrap_or(patience))
+    }
+
+    /// To this node alone, whatever nodes the context names.
+    pub(super) fn open_at(
+        connect: &Connect,
+        endpoint: String,
+        patience: Millis,
+    ) -> Result<Self, CliError> {
+        Self::open_to(connect, Some(endpoint), patience)
+    }
+
+    fn open_to(
+        connect: &Connect,
+        endpoint: Option<String>,
+        patience: Millis,
+    ) -> Result<Self, CliError> {
         let (context, tenant) = context::choose(connect)?;
         let now = SystemClock.now();
         let material = security::load(&context.tls(), &context.cluster, Unit::Users, now)?;
         let [ca_pem, cert_pem, key_pem] = material.pem().clone();
         let config = ClientConfig {
-            endpoints: context.nodes,
+            endpoints: endpoint.map_or(context.nodes, |one| vec![one]),
             ca_pem,
             cert_pem,
             key_pem,
             server_name: None,
             connect_timeout: CONNECT_PATIENCE,
-            patience: connect.timeout.unwrap_or(patience).as_duration(),
+            patience: patience.as_duration(),
         };
         let client = Client::lazy(&config).map_err(|error| CliError::Usage(error.to_string()))?;
         Ok(Self { client, tenant })
