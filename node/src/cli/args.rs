@@ -104,7 +104,7 @@ pub enum Command {
         after_help = "Example:\n  medic reject INC-42 --reason 'the store is being migrated'"
     )]
     Reject(RejectArgs),
-    /// Say \"I am on it\"
+    /// Say "I am on it"
     #[command(after_help = "Example:\n  medic ack INC-42 -m 'looking at the store'")]
     Ack(NoteArgs),
     /// Close an incident by hand

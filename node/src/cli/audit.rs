@@ -43,7 +43,7 @@ async fn list(
     let out = Out::new(connect.output.output);
     let session = Session::open(connect)?;
     let mut found: Vec<pb::AuditRecord> = Vec::new();
-    loop {
+    let more = loop {
         let page = session
             .ask(request.clone(), |api, request| async move { api.audit().list(request).await })
             .await?;
@@ -53,12 +53,16 @@ async fn list(
                 .filter(|one| oldest.is_none_or(|t| ms(one.at.as_ref()) >= Some(t))),
         );
         if page.next_page_token.is_empty() || found.len() >= limit {
-            break;
+            break found.len() > limit || !page.next_page_token.is_empty();
         }
         request.page_token = page.next_page_token;
-    }
+    };
     found.truncate(limit);
-    out.list(&found, |items| lists::audit(items, Style::new(out.color())))
+    out.list(&found, |items| lists::audit(items, Style::new(out.color())))?;
+    if let (true, Some(last)) = (more, found.last()) {
+        out.note(&format!("there are more: --after {} goes on here, or raise --limit", last.seq));
+    }
+    Ok(())
 }
 
 async fn export(connect: &Connect) -> Result<(), CliError> {

@@ -68,13 +68,15 @@ pub(super) async fn get(mut args: GetArgs) -> Result<(), CliError> {
     let session = Session::open(&args.connect)?;
     let (s, style, now) = (&session, Style::new(out.color()), SystemClock.now().0);
     let what = args.what.to_ascii_lowercase();
+    let mut open_only = false;
     if let Some(status) = args.status.take() {
         args.matchers.push(format!("status={status:?}"));
-    } else if what.starts_with("incident")
+    } else if what.starts_with("inc")
         && !args.all
         && !args.matchers.iter().any(|m| m.trim_start().starts_with("status"))
     {
         args.matchers.push("status!=\"resolved\"".to_owned());
+        open_only = true;
     }
     let args = &args;
     let tenant = || session.tenant();
@@ -82,7 +84,11 @@ pub(super) async fn get(mut args: GetArgs) -> Result<(), CliError> {
         "incident" | "incidents" | "inc" => {
             let (items, more) =
                 list!(s, args, incidents, ListIncidentsRequest, list, incidents, tenant: tenant());
-            show(&out, &items, more, |items| lists::incidents(items, now, style))
+            show(&out, &items, more, |items| lists::incidents(items, now, style))?;
+            if open_only && items.is_empty() {
+                out.note("no incident is open; --all shows resolved ones too");
+            }
+            Ok(())
         }
         "decision" | "decisions" => {
             let (items, more) =
@@ -111,7 +117,7 @@ pub(super) async fn get(mut args: GetArgs) -> Result<(), CliError> {
             show(&out, &items, more, |items| lists::shards(items, now, style))
         }
         "node" | "nodes" => {
-            let status = super::cluster::status_of(s).await?;
+            let status = super::cluster::status_by_leader(&args.connect).await?;
             show(&out, &status.nodes, false, |items| lists::nodes(items, now, style))
         }
         other => manifests(s, args, other, &out, style).await,
@@ -130,11 +136,17 @@ async fn manifests(
         other => kind_of(other)?.to_string(),
     };
     let kind = &kind;
+    let playbooks = *kind == Kind::Playbook.to_string();
+    let with_yaml = out.for_program() || playbooks;
     let (items, more) = list!(
         s, args, manifests, ListManifestsRequest, list, manifests,
-        tenant: s.tenant(), kind: kind.clone(), with_yaml: out.for_program()
+        tenant: s.tenant(), kind: kind.clone(), with_yaml: with_yaml
     );
-    show(out, &items, more, |items| lists::manifests(items, SystemClock.now().0, style))
+    let now = SystemClock.now().0;
+    show(out, &items, more, |items| match playbooks {
+        true => lists::playbooks(items, now, style),
+        false => lists::manifests(items, now, style),
+    })
 }
 
 fn show<T: Serialize>(

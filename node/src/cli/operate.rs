@@ -188,6 +188,7 @@ fn scope(args: &ScopeArgs, tenant: String) -> Result<(pb::FreezeScope, String), 
 pub(super) async fn freeze(args: FreezeArgs) -> Result<(), CliError> {
     let session = Session::open(&args.connect)?;
     let (scope, words) = scope(&args.scope, session.one_tenant())?;
+    let unknown = undeclared(&session, &args.scope).await;
     let until = args.duration.map(|span| words::timestamp(SystemClock.now().plus(span).0));
     let said = match args.duration {
         Some(span) => format!("{words} is frozen for {span}"),
@@ -195,7 +196,30 @@ pub(super) async fn freeze(args: FreezeArgs) -> Result<(), CliError> {
     };
     let (reason, request_id) = (args.reason, request_id());
     let request = pb::FreezeRequest { scope: Some(scope), reason, until, request_id };
-    command!(session, &args.connect, safety.freeze, said, request)
+    command!(session, &args.connect, safety.freeze, said, request)?;
+    if let Some(unknown) = unknown {
+        Out::new(args.connect.output.output).note(&unknown);
+    }
+    Ok(())
+}
+
+/// A remark where the service or playbook to freeze is not declared: it may be misspelt, or still to
+/// come. Whoever may freeze but not look gets none.
+async fn undeclared(session: &Session, args: &ScopeArgs) -> Option<String> {
+    let name = args.name.clone().unwrap_or_default();
+    let (kind, name) = match args.scope {
+        ScopeKind::Service => ("Service", name),
+        ScopeKind::Playbook => ("Playbook", name),
+        ScopeKind::Target => ("Service", name.split('/').next().unwrap_or_default().to_owned()),
+        ScopeKind::All | ScopeKind::Tenant | ScopeKind::Region => return None,
+    };
+    let tenant = session.one_tenant();
+    let remark = format!("note: no {kind} `{name}` is declared in tenant {tenant}");
+    let request = pb::GetManifestRequest { kind: kind.to_owned(), tenant, name };
+    let found = session
+        .ask(request, |api, request| async move { api.manifests().get(request).await })
+        .await;
+    matches!(found, Err(CliError::Failed(_))).then_some(remark)
 }
 
 /// `medic unfreeze`.

@@ -1,6 +1,7 @@
 //! Tables of everything that can be listed.
 
 use medic_proto::v1 as pb;
+use medic_state::manifest::{Mode, Spec};
 
 use super::{
     Style, Table, span,
@@ -167,6 +168,40 @@ pub fn manifests(items: &[pb::ManifestInfo], now: u64, style: Style) -> String {
             ago(one.at.as_ref(), now),
             one.by.clone(),
             one.digest.chars().take(12).collect(),
+        ]);
+    }
+    table.render(&style)
+}
+
+/// Playbooks: what each may do, and about what.
+#[must_use]
+pub fn playbooks(items: &[pb::ManifestInfo], now: u64, style: Style) -> String {
+    let mut table = Table::new(["TENANT", "NAME", "MODE", "MATCHES", "ACTIONS", "AGE", "BY"]);
+    for one in items {
+        let parsed = medic_api::manifest::parse_bundle(&one.yaml).unwrap_or_default();
+        let spec = parsed.iter().find_map(|manifest| match &manifest.spec {
+            Spec::Playbook(spec) => Some(spec),
+            _ => None,
+        });
+        let mode = match spec.map(|spec| spec.mode) {
+            Some(Mode::Auto) => style.good("auto"),
+            Some(Mode::Approve) => style.warn("approve"),
+            Some(Mode::Shadow) => "shadow".to_owned(),
+            None => "-".to_owned(),
+        };
+        let matches = spec.map_or_else(String::new, |spec| spec.matchers.join(", "));
+        let mut actions: Vec<&str> = spec
+            .map(|spec| spec.steps.iter().map(|step| step.action.as_str()).collect())
+            .unwrap_or_default();
+        actions.dedup();
+        table.row([
+            one.tenant.clone(),
+            one.name.clone(),
+            mode,
+            cut(&dash(&matches), 50),
+            cut(&dash(&actions.join(", ")), 40),
+            ago(one.at.as_ref(), now),
+            one.by.clone(),
         ]);
     }
     table.render(&style)
