@@ -135,9 +135,9 @@ impl Stage {
         format!(
             "\nThe cluster stays up until Ctrl-C. In another terminal:\n\
              \n  export MEDIC_CONFIG={}\n  alias medic={medic}\n\
-             \n  medic cluster status\n  medic get incidents\n  medic explain <INCIDENT>\n  medic watch\n  \
+             \n  medic cluster status\n  medic get incidents --all\n  medic explain <INCIDENT>\n  medic watch\n  \
              medic get playbooks\n  medic freeze all --reason 'hands off'\n  medic audit list\n\
-             \nBreak something yourself: kill a process whose command line contains {}",
+             \nBreak something yourself: kill a process that this lists:\n\n  pgrep -af {}",
             config.display(),
             self.dir.join("fleet").display()
         )
