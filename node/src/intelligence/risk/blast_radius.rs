@@ -38,7 +38,7 @@ pub(super) fn score(input: &RiskInput<'_>) -> Result<Scored, RiskError> {
     reasons.push(if loss > 0.0 {
         format!("{} of the service's good answers stop meanwhile", share(loss))
     } else {
-        "they serve nothing now, or go on serving meanwhile".to_owned()
+        "no good answer is lost meanwhile".to_owned()
     });
     let score = 0.05 + 0.15 * part.min(1.0) + 0.1 * reach + loss * (0.15 + 0.35 * reach);
     Ok(Scored { score, reasons })

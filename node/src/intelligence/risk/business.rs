@@ -23,7 +23,7 @@ pub(super) fn score(input: &RiskInput<'_>) -> Result<Scored, RiskError> {
         };
         if worst.as_ref().is_none_or(|(score, _)| base > *score) {
             let level = criticality(spec.criticality);
-            worst = Some((base, format!("{} is of {level} criticality", target.service)));
+            worst = Some((base, format!("the criticality of {} is {level}", target.service)));
         }
     }
     let (base, reason) = worst.unwrap_or_default();
