@@ -12,7 +12,7 @@ use super::{
     args::{DescribeArgs, GetArgs, IncidentArgs},
     error::CliError,
     out::Out,
-    render::{Style, explain, lists},
+    render::{Style, explain, lists, words},
     session::Session,
 };
 
@@ -70,6 +70,7 @@ pub(super) async fn get(mut args: GetArgs) -> Result<(), CliError> {
     let what = args.what.to_ascii_lowercase();
     let mut open_only = false;
     if let Some(status) = args.status.take() {
+        known_status(&what, &status)?;
         args.matchers.push(format!("status={status:?}"));
     } else if what.starts_with("inc")
         && !args.all
@@ -122,6 +123,21 @@ pub(super) async fn get(mut args: GetArgs) -> Result<(), CliError> {
         }
         other => manifests(s, args, other, &out, style).await,
     }
+}
+
+/// A misspelt status would match nothing, and look as if all were well.
+fn known_status(what: &str, status: &str) -> Result<(), CliError> {
+    let known: Vec<String> = if what.starts_with("inc") {
+        let all = (1..).map_while(|n| pb::IncidentStatus::try_from(n).ok());
+        all.map(words::incident_status).collect()
+    } else {
+        let all = (1..).map_while(|n| pb::RemediationStatus::try_from(n).ok());
+        all.map(words::remediation_status).collect()
+    };
+    if known.iter().any(|one| one == status) {
+        return Ok(());
+    }
+    Err(CliError::Usage(format!("`{status}` is no status; there are {}", known.join(", "))))
 }
 
 async fn manifests(
@@ -274,6 +290,11 @@ mod tests {
         ] {
             assert_eq!(kind_of(text).unwrap(), kind);
         }
+        assert!(known_status("incidents", "escalated").is_ok());
+        assert!(known_status("plans", "rolled-back").is_ok());
+        assert!(
+            known_status("incidents", "escalate").unwrap_err().to_string().contains("resolved")
+        );
         assert!(kind_of("incidnt").unwrap_err().to_string().contains("nothing that can be listed"));
         assert_eq!(incident_id("inc-42").unwrap(), "INC-42");
         assert_eq!(incident_id("42").unwrap(), "INC-42");

@@ -42,12 +42,14 @@ fn one(page: &mut Page, step: &pb::Step, label: usize, style: Style) {
         step.name,
         paint(style, step.status())
     );
-    if let (Some(begun), Some(ended)) = (begun, ms(step.ended_at.as_ref())) {
+    // From start to undo it was mostly watched: the history below has the times of each.
+    let undone = matches!(step.status(), pb::StepStatus::Undone | pb::StepStatus::UndoFailed);
+    if let (Some(begun), Some(ended), false) = (begun, ms(step.ended_at.as_ref()), undone) {
         text += &format!(" in {}", span(ended.saturating_sub(begun)));
     }
     if is_quiet(step) {
         let start = &step.history[0];
-        text += &format!(" ({} under fence-{})", start.node, start.fence);
+        text += &format!(" ({} leading under fence-{})", start.node, start.fence);
         page.labelled(2, &at, label, &text);
         return;
     }

@@ -253,7 +253,7 @@ fn a_healed_incident_with_a_change_of_leader() {
                      14:02:12.9  resumed – node-2 under fence-66, who took over
                      14:02:13.4  done – node-2 under fence-66
       14:02:13.4   warm: webhook.call(url=http://cache.internal:80…) on store/store-1 through the
-                   leader: done in 150ms (node-2 under fence-66)
+                   leader: done in 150ms (node-2 leading under fence-66)
 
     VERIFIED  passed at 14:02:18.7, score 1.00 (more than 0.80 is needed)
       expected     probe.http_ok == 1.0 for 5s
