@@ -48,7 +48,7 @@ lint: setup ## formatting, clippy with warnings as errors, licences and bans
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
-	  $(CARGO) deny --offline check licenses bans sources; \
+	  $(CARGO) deny check licenses bans sources; \
 	else \
 	  echo "cargo-deny is not installed: licences and bans are checked by tests/tidy.rs alone"; \
 	fi

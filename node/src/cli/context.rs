@@ -59,7 +59,9 @@ impl Context {
 /// Where contexts are kept unless somebody says otherwise.
 #[must_use]
 pub(super) fn default_path() -> Option<PathBuf> {
-    directories::BaseDirs::new().map(|dirs| dirs.config_dir().join("medic").join("config.toml"))
+    use etcetera::BaseStrategy as _;
+    let dirs = etcetera::choose_base_strategy().ok()?;
+    Some(dirs.config_dir().join("medic").join("config.toml"))
 }
 
 /// The file to use.
