@@ -316,19 +316,20 @@ mod tests {
 
     #[test]
     fn mode_risk_and_compliance_ask_people() {
-        let ask: [fn(&mut Lab); 3] = [
-            |lab| {
+        type Case = (&'static str, fn(&mut Lab));
+        let ask: [Case; 3] = [
+            ("acts only after approval", |lab| {
                 lab.apply(
                     "restart",
                     Spec::Playbook(PlaybookSpec { mode: Mode::Approve, ..playbook() }),
                 );
-            },
-            |lab| {
+            }),
+            ("is >= 0.10", |lab| {
                 let mut playbook = playbook();
                 playbook.approval.when_risk = Some(">= 0.1".parse().unwrap());
                 lab.apply("restart", Spec::Playbook(playbook));
-            },
-            |lab| {
+            }),
+            ("falls under pci", |lab| {
                 let mut api = service(&["a", "b", "c"], &["db"]);
                 api.compliance = vec!["pci".into()];
                 lab.apply("api", Spec::Service(api));
@@ -337,9 +338,9 @@ mod tests {
                     ..PolicySpec::default()
                 };
                 lab.apply("default", Spec::Policy(policy));
-            },
+            }),
         ];
-        for prepare in ask {
+        for (why, prepare) in ask {
             let mut lab = Lab::new();
             prepare(&mut lab);
             let id = lab.report("api", "a", "down");
@@ -348,6 +349,9 @@ mod tests {
             assert!(lab.state.locks.is_empty());
             assert!(lab.saga(plan).approval_until.is_some());
             assert!(lab.owed().is_empty());
+            let reasons = &lab.incident(id).decision.as_ref().unwrap().route_reasons;
+            assert!(reasons[0].contains(why), "what asks for people comes first: {reasons:?}");
+            assert!(reasons[1].starts_with("confidence "), "{reasons:?}");
         }
     }
 
@@ -360,6 +364,7 @@ mod tests {
         let answer = lab.propose(id, lab.proposal(Some(plan)));
         assert_eq!(route_of(&answer), Route::Shadow);
         let why = lab.incident(id).escalation.clone().unwrap();
+        assert!(why.starts_with("playbook restart is in shadow mode; "), "{why}");
         assert!(why.ends_with("it would have done: process.restart api/a"), "{why}");
         assert!(lab.state.sagas.is_empty());
     }

@@ -49,7 +49,9 @@ pub(super) fn unfreeze(
     scope: &FreezeScope,
 ) -> Answer {
     if state.freezes.remove(scope).is_none() {
-        return Err(Refusal::NotFound(format!("freeze of {scope}")));
+        return Err(Refusal::NotFound(format!(
+            "freeze of {scope} to lift; medic get freezes lists those in force"
+        )));
     }
     if let FreezeScope::Target(target) = scope {
         // Whoever lifts it has looked at the target: what was unknown about it is settled.

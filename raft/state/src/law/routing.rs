@@ -3,6 +3,7 @@
 
 use crate::{
     decision::{Proposal, Route},
+    ids::Ppm,
     law::safety::{Candidate, never},
     manifest::{Mode, PlaybookSpec, PolicySpec, Thresholds},
     plan::Plan,
@@ -50,13 +51,14 @@ pub(super) fn route(
         (Route::EscalateToHuman, _) => {}
         (_, Mode::Shadow) => {
             routed.route = Route::Shadow;
-            routed.reasons.push(format!("playbook {} is in shadow mode", plan.playbook));
+            // What settled it comes first, the scores after it.
+            routed.reasons.insert(0, format!("playbook {} is in shadow mode", plan.playbook));
         }
         (_, Mode::Approve | Mode::Auto) => {
             let asks = asks_for_approval(state, tenant, &policy, proposal, plan, playbook);
             if !asks.is_empty() {
                 routed.route = Route::RecommendWithApproval;
-                routed.reasons.extend(asks);
+                routed.reasons.splice(0..0, asks);
             }
         }
     }
@@ -71,8 +73,11 @@ fn by_thresholds(policy: &PolicySpec, proposal: &Proposal) -> Routed {
     let (confidence, risk) = (proposal.confidence, proposal.risk);
     let against = |bounds: &Thresholds| {
         format!(
-            "confidence {confidence} (above {} wanted), risk {risk} (below {} wanted)",
-            bounds.confidence, bounds.risk
+            "confidence {} (above {} wanted), risk {} (below {} wanted)",
+            beside(confidence, bounds.confidence),
+            bounds.confidence,
+            beside(risk, bounds.risk),
+            bounds.risk
         )
     };
     if auto.admit(confidence, risk) {
@@ -84,6 +89,14 @@ fn by_thresholds(policy: &PolicySpec, proposal: &Proposal) -> Routed {
         let text = format!("to ask for approval: {}", against(&policy.recommend));
         Routed::to(Route::EscalateToHuman, text)
     }
+}
+
+/// A score as people read it beside a bound: in hundredths, unless those would hide on which side of
+/// the bound it lies.
+fn beside(score: Ppm, bound: Ppm) -> Ppm {
+    const HUNDREDTH: u32 = 10_000;
+    let rounded = Ppm(score.0.saturating_add(HUNDREDTH / 2) / HUNDREDTH * HUNDREDTH);
+    if rounded.cmp(&bound) == score.cmp(&bound) { rounded } else { score }
 }
 
 /// Rules that ask people whatever the thresholds say.
@@ -100,7 +113,7 @@ fn asks_for_approval(
         asks.push(format!("playbook {} acts only after approval", plan.playbook));
     }
     if let Some(bound) = plan.approval.when_risk.filter(|bound| proposal.risk >= bound.0) {
-        asks.push(format!("risk {} is {bound}", proposal.risk));
+        asks.push(format!("risk {} is {bound}", beside(proposal.risk, bound.0)));
     }
     let services: std::collections::BTreeSet<&str> =
         plan.steps.iter().map(|step| step.target.service.as_str()).collect();
@@ -115,4 +128,23 @@ fn asks_for_approval(
         }
     }
     asks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_short_unless_that_would_mislead() {
+        for (score, bound, shown) in [
+            (869_030, 800_000, "0.87"),
+            (199_328, 300_000, "0.20"),
+            (800_400, 800_000, "0.8004"),
+            (799_999, 800_000, "0.799999"),
+            (800_000, 800_000, "0.80"),
+            (1_000_000, 300_000, "1.00"),
+        ] {
+            assert_eq!(beside(Ppm(score), Ppm(bound)).to_string(), shown);
+        }
+    }
 }
