@@ -132,7 +132,7 @@ impl Control {
         expected: Option<Digest>,
         request_id: &str,
     ) -> (Vec<pb::AppliedManifest>, Option<Status>) {
-        let mut copy = self.ledger.read(State::clone);
+        let mut copy = self.ledger.read(State::for_manifests);
         let (mut shown, mut first) = (Vec::with_capacity(bundle.len()), None);
         for (manifest, i) in bundle.iter().zip(0..) {
             let key = manifest.key();

@@ -58,6 +58,28 @@ pub(super) fn delete(state: &mut State, context: &mut Context<'_>, key: &Manifes
     Ok(Reply::Done)
 }
 
+impl State {
+    /// A copy on which commands about manifests answer as on this state, without what they never
+    /// look at: its cost does not grow with the incidents.
+    #[must_use]
+    pub fn for_manifests(&self) -> Self {
+        Self {
+            version: self.version,
+            cluster_version: self.cluster_version,
+            applied: self.applied,
+            now: self.now,
+            fence: self.fence,
+            nodes: self.nodes.clone(),
+            agents: self.agents.clone(),
+            manifests: self.manifests.clone(),
+            request_order: self.request_order.clone(),
+            requests: self.requests.clone(),
+            audit: self.audit,
+            ..Self::new()
+        }
+    }
+}
+
 fn check_sound(command: &ApplyManifest) -> Result<(), Refusal> {
     let manifest = &command.manifest;
     let problems = validate(manifest);

@@ -191,8 +191,21 @@ impl Lab {
         if applied.answer.is_err() {
             assert_eq!(essence(&before), essence(&self.state), "a refusal changed the state");
         }
+        self.check_rehearsal(&before);
         check(&self.state);
         applied
+    }
+
+    /// What is rehearsed on a copy that holds manifests alone is answered there as here.
+    fn check_rehearsal(&self, before: &State) {
+        let Some(entry) = self.log.last() else { return };
+        if !matches!(entry.command, Command::ApplyManifest(_) | Command::DeleteManifest(_)) {
+            return;
+        }
+        let (mut whole, mut part) = (before.clone(), before.for_manifests());
+        let index = before.applied + 1;
+        assert_eq!(part.apply(index, entry).answer, whole.apply(index, entry).answer);
+        assert_eq!(part.manifests, whole.manifests, "a rehearsal differs");
     }
 
     pub(crate) fn node(&mut self, node: u64, command: Command) -> Answer {
