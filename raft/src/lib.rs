@@ -1,5 +1,6 @@
 //! Consensus: the law, replicated. openraft, a RocksDB store, peers over tonic, behind [`Ledger`].
 
+pub mod clock;
 pub mod config;
 pub mod consensus;
 pub mod env;
@@ -11,6 +12,7 @@ pub mod store;
 pub mod types;
 pub mod wire;
 
+pub use clock::LawClock;
 pub use config::{Config, MAX_ENTRY_BYTES, StartError, Timing};
 pub use consensus::Consensus;
 pub use env::{Clock, Entropy, Env};

@@ -14,7 +14,6 @@
 
 pub mod agent;
 pub mod backends;
-pub mod clock;
 pub mod driver;
 #[cfg(test)]
 mod fixture;

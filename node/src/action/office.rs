@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use medic_raft::{Committed, Leadership, Ledger, LedgerError, LedgerExt as _};
+use medic_raft::{Committed, LawClock, Leadership, Ledger, LedgerError, LedgerExt as _};
 use medic_state::{
     Answer, Command, Entry, Fence, Reply, TraceId,
     command::FenceCommand,
@@ -19,8 +19,6 @@ use medic_state::{
     rbac::Principal,
 };
 use tokio::time::Instant;
-
-use super::clock::LawClock;
 
 /// First and last wait between two tries of one proposal.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
@@ -42,6 +40,10 @@ pub enum OfficeError {
     },
 }
 
+fn law_clock(ledger: &dyn Ledger) -> LawClock {
+    LawClock::start(ledger.env().clock.clone(), ledger.read(|state| state.now))
+}
+
 /// One term in office.
 #[derive(Clone)]
 pub struct Office {
@@ -60,7 +62,7 @@ impl Office {
     /// When this node is not leader, or ceases to be.
     pub async fn take(ledger: Arc<dyn Ledger>) -> Result<Self, OfficeError> {
         let leadership = *ledger.leadership().borrow();
-        let clock = LawClock::start(ledger.as_ref());
+        let clock = law_clock(ledger.as_ref());
         let mut office = Self {
             clock,
             fence: Fence(0),
@@ -87,7 +89,7 @@ impl Office {
         }
         crate::crash_point!("office_after_fence");
         // Only now is all that earlier leaders committed applied here; their time counts too.
-        office.clock = LawClock::start(office.ledger.as_ref());
+        office.clock = law_clock(office.ledger.as_ref());
         office.since = Instant::now();
         Ok(office)
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use medic_proto::peer::v1::{self as pb, admin_request::Operation};
-use medic_state::{BootId, NodeId, Refusal};
+use medic_state::{BootId, NodeId, Refusal, Timestamp};
 use openraft::{
     ChangeMembers, Instant as _, ReadPolicy,
     async_runtime::watch::WatchReceiver as _,
@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 
 use crate::{
+    clock::LawClock,
     config::{Config, MAX_ENTRY_BYTES},
     env::Env,
     ledger::{Committed, LedgerError},
@@ -36,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) boot: BootId,
     pub(crate) env: Env,
+    /// The clock by which this node, where it leads, stamps what it and others propose.
+    pub(crate) clock: LawClock,
     pub(crate) raft: Raft,
     pub(crate) shared: Arc<Shared>,
     pub(crate) records: RecordStore,
@@ -52,6 +55,13 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) const fn me(&self) -> NodeId {
         self.config.node_id
+    }
+
+    /// The time of an entry that this node proposes as leader.
+    pub(crate) fn stamp(&self) -> Timestamp {
+        let law = self.shared.state.read().unwrap_or_else(PoisonError::into_inner).now;
+        self.clock.heed(law);
+        self.clock.now()
     }
 
     /// Whether this node still serves.

@@ -228,7 +228,9 @@ impl Ledger for Consensus {
             let proposal = proposal.clone();
             Box::pin(async move {
                 match leader {
-                    Leader::Here => self.core.propose_here(proposal).await,
+                    Leader::Here => {
+                        self.core.propose_here(proposal.stamped(self.core.stamp())).await
+                    }
                     Leader::There(node, addr) => self.forward(node, &addr, &proposal).await,
                 }
             })

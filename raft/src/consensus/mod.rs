@@ -38,6 +38,7 @@ use tonic::service::Routes;
 
 pub(crate) use self::core::Core;
 use crate::{
+    clock::LawClock,
     config::{Config, MAX_MESSAGE_BYTES, StartError},
     env::Env,
     ledger::{ClusterAdmin as _, Leadership, LedgerError},
@@ -122,8 +123,10 @@ impl Consensus {
             }
         };
         let quiet_until = (!pristine).then(|| Instant::now() + config.timing.election_max);
+        let law = store.machine.shared.state.read().unwrap_or_else(PoisonError::into_inner).now;
         let core = Arc::new(Core {
             boot,
+            clock: LawClock::start(env.clock.clone(), law),
             env,
             raft,
             shared: store.machine.shared.clone(),

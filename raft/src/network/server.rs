@@ -328,7 +328,7 @@ impl Peer for PeerService {
         })?;
         // One clock at a time makes the law's time: the leader's. A follower whose clock is ahead
         // would end every cooldown and budget at once, and make time stand still after that.
-        let proposal = proposal.stamped(self.core.env.clock.now());
+        let proposal = proposal.stamped(self.core.stamp());
         crate::crash_point!("peer_before_forwarded");
         let result = match self.core.propose_here(proposal).await {
             Ok(committed) => R::Committed(pb::Committed {

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use medic_proto::peer::v1::{self as pb, peer_client::PeerClient};
@@ -17,7 +17,7 @@ use medic_raft::{
 use medic_state::{Millis, NodeId, Timestamp};
 use tonic::{Code, Request, Status, transport::Endpoint};
 
-use crate::harness::{Cluster, Node, connector, free_addr, registration};
+use crate::harness::{Cluster, Node, PATIENCE, connector, free_addr, registration};
 
 struct Call<'a> {
     cluster: &'a str,
@@ -80,9 +80,10 @@ async fn who_is_no_member_forwards_nothing() {
     cluster.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_followers_wrong_clock_moves_nobodys_time() {
-    const DAY: u64 = 86_400_000;
+const DAY: u64 = 86_400_000;
+
+/// Three nodes, and by how much the clock of each is wrong.
+async fn with_wrong_clocks() -> (Cluster, BTreeMap<NodeId, Arc<AtomicU64>>) {
     let mut cluster = Cluster::empty(3).await;
     let mut wrong = BTreeMap::new();
     for node in cluster.members.keys().copied().collect::<Vec<_>>() {
@@ -94,6 +95,12 @@ async fn a_followers_wrong_clock_moves_nobodys_time() {
         });
         cluster.nodes.insert(node, started.await.unwrap());
     }
+    (cluster, wrong)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_followers_wrong_clock_moves_nobodys_time() {
+    let (cluster, wrong) = with_wrong_clocks().await;
     let leader = cluster.leader().await;
     let follower = cluster.followers(leader)[0];
     wrong[&follower].store(DAY, Ordering::SeqCst);
@@ -101,6 +108,30 @@ async fn a_followers_wrong_clock_moves_nobodys_time() {
     cluster.all_applied(committed.index).await;
     let now = cluster.node(follower).raft.read(|state| state.now);
     assert!(now < SystemClock.now().plus(Millis(DAY / 2)), "time is a day ahead");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leaders_clock_that_was_ahead_stops_time_for_nobody() {
+    let (cluster, wrong) = with_wrong_clocks().await;
+    let leader = cluster.leader().await;
+    wrong[&leader].store(DAY, Ordering::SeqCst);
+    cluster.node(leader).register(10, "a:1").await.unwrap();
+    wrong[&leader].store(0, Ordering::SeqCst);
+    let time = || cluster.node(leader).raft.read(|state| state.now);
+    let ahead = time();
+    assert!(ahead > SystemClock.now().plus(Millis(DAY / 2)));
+    // Whoever proposes, what the leader commits carries the law's time on.
+    for proposer in [cluster.followers(leader)[0], leader] {
+        let (before, since) = (time(), Instant::now());
+        let mut tries = 0_u64;
+        while time() == before {
+            assert!(since.elapsed() < PATIENCE, "time stands still after {tries} entries");
+            tries += 1;
+            cluster.node(proposer).register(10 + tries, "a:1").await.unwrap();
+        }
+    }
+    assert!(time() > ahead && time() < ahead.plus(Millis(DAY / 2)));
     cluster.stop().await;
 }
 

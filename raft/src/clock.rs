@@ -7,9 +7,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use medic_raft::{Clock, Ledger, LedgerExt as _};
 use medic_state::Timestamp;
 use tokio::time::Instant;
+
+use crate::env::Clock;
 
 /// A clock that is never behind the law's time, and carries it on.
 #[derive(Clone)]
@@ -28,14 +29,8 @@ struct Carried {
 impl LawClock {
     /// Carries on from the law's time as applied here now.
     #[must_use]
-    pub fn start(ledger: &dyn Ledger) -> Self {
-        Self {
-            wall: ledger.env().clock.clone(),
-            carried: Arc::new(Mutex::new(Carried {
-                law: ledger.read(|state| state.now),
-                at: Instant::now(),
-            })),
-        }
+    pub fn start(wall: Arc<dyn Clock>, law: Timestamp) -> Self {
+        Self { wall, carried: Arc::new(Mutex::new(Carried { law, at: Instant::now() })) }
     }
 
     /// The law's time has moved. When it is ahead of this clock (this node's wall clock was, and was
@@ -73,9 +68,6 @@ impl std::fmt::Debug for LawClock {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use medic_raft::{Env, LocalLedger};
-    use medic_state::{BootId, NodeId};
-
     use super::*;
 
     struct Hand(AtomicU64);
@@ -89,9 +81,7 @@ mod tests {
     #[test]
     fn a_wall_clock_that_was_ahead_and_is_put_right_stops_no_time() {
         let hand = Arc::new(Hand(AtomicU64::new(1_000)));
-        let env = Env { clock: hand.clone(), ..Env::system() };
-        let ledger = LocalLedger::new(NodeId(1), BootId(1), env);
-        let clock = LawClock::start(ledger.as_ref());
+        let clock = LawClock::start(hand.clone(), Timestamp(0));
         hand.0.store(500_000, Ordering::Relaxed);
         let law = clock.now();
         hand.0.store(1_000, Ordering::Relaxed);
