@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use futures::Stream;
 use medic_proto::v1::{self as pb, audit_server::Audit};
-use medic_raft::{About, LedgerExt as _};
+use medic_raft::{About, LedgerExt as _, StoredRecord};
 use medic_state::{AuditRecord, IncidentId, Record};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Control,
+    access::Grant,
     call::{answer, grant_of, id},
     errors::ledger_status,
     page::{Labels, Paging, Sight, labels},
@@ -21,6 +22,9 @@ use crate::convert;
 /// Records looked through for one page, where no index leads to them: a page may come back short,
 /// with a token to go on.
 const SCAN_MAX: usize = 10_000;
+
+/// Log entries looked through at once, going backwards, and records read at once, at most.
+const WINDOW_MAX: usize = 1_000;
 
 /// Records read at once, at least.
 const LEAST_READ: usize = 100;
@@ -33,6 +37,104 @@ fn audit_labels(record: &AuditRecord) -> Labels {
         ("command", record.command.clone()),
         ("outcome", record.outcome.clone()),
     ])
+}
+
+/// Where a page that begins with the newest link goes on: before this log index.
+struct Before(u64);
+
+impl std::fmt::Display for Before {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "<{}", self.0)
+    }
+}
+
+impl std::str::FromStr for Before {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.strip_prefix('<').unwrap_or("none").parse().map(Self)
+    }
+}
+
+impl Control {
+    /// Records of entries after an index: of one incident, or all.
+    async fn links(
+        &self,
+        incident: Option<IncidentId>,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredRecord>, Status> {
+        match incident {
+            Some(incident) => self.records_about(About::Incident(incident), after, limit).await,
+            None => self.some_records(after, limit).await,
+        }
+    }
+
+    /// All records of entries within `after..before`, both exclusive.
+    async fn window(
+        &self,
+        incident: Option<IncidentId>,
+        mut after: u64,
+        before: u64,
+    ) -> Result<Vec<StoredRecord>, Status> {
+        let mut found = Vec::new();
+        while after + 1 < before {
+            let records = self.links(incident, after, WINDOW_MAX).await?;
+            let Some(last) = records.last().map(|record| record.index) else { break };
+            found.extend(records.into_iter().filter(|record| record.index < before));
+            after = last;
+        }
+        Ok(found)
+    }
+
+    /// One page that begins with the newest link, and the token of the next one. The log is read in
+    /// windows, backwards; they grow, so that what an index finds far back costs few of them.
+    async fn newest(
+        &self,
+        grant: &Grant,
+        ask: &pb::ListAuditRequest,
+        paging: &Paging,
+        incident: Option<IncidentId>,
+    ) -> Result<(Vec<pb::AuditRecord>, String), Status> {
+        let Before(mut before) = match paging.after()? {
+            Some(before) => before,
+            None => Before(self.ledger.read(|state| state.applied) + 1),
+        };
+        let (mut page, mut scanned, mut width) = (Vec::new(), 0, LEAST_READ as u64);
+        while before > ask.after_index + 1 && scanned < SCAN_MAX {
+            let low = before.saturating_sub(width + 1).max(ask.after_index);
+            let records = self.window(incident, low, before).await?;
+            scanned += records.len();
+            let more = self.ledger.read(|state| {
+                let sight = Sight::of(state, grant, &ask.tenant)?;
+                for stored in records.into_iter().rev() {
+                    let Record::Audit(record) = stored.record else { continue };
+                    if record.seq <= ask.after_seq {
+                        return Ok(Some(false));
+                    }
+                    if !sight.sees(&record.tenant) || !paging.matches(|| audit_labels(&record)) {
+                        continue;
+                    }
+                    if page.len() >= paging.size() {
+                        return Ok(Some(true));
+                    }
+                    before = stored.index;
+                    page.push(convert::audit_record(&record));
+                }
+                Ok::<_, Status>(None)
+            })?;
+            match more {
+                Some(true) => return Ok((page, Before(before).to_string())),
+                Some(false) => return Ok((page, String::new())),
+                None => before = low + 1,
+            }
+            // Without an index a window is read whole.
+            let widest = if incident.is_some() { u64::MAX / 4 } else { WINDOW_MAX as u64 };
+            width = (width * 2).min(widest);
+        }
+        let done = before <= ask.after_index + 1;
+        Ok((page, if done { String::new() } else { Before(before).to_string() }))
+    }
 }
 
 type ExportStream = Pin<Box<dyn Stream<Item = Result<pb::ExportAuditResponse, Status>> + Send>>;
@@ -49,6 +151,11 @@ impl Audit for Control {
         let incident: Option<IncidentId> =
             if ask.incident.is_empty() { None } else { Some(id(&ask.incident)?) };
         self.catch_up(&request).await?;
+        if ask.newest_first {
+            let (page, next_page_token) = self.newest(&grant, ask, &paging, incident).await?;
+            let index = self.ledger.read(|state| state.applied);
+            return Ok(answer(pb::ListAuditResponse { records: page, next_page_token }, index));
+        }
         let mut after = paging.after::<u64>()?.unwrap_or(ask.after_index);
         let wanted = |record: &AuditRecord| {
             record.seq > ask.after_seq
@@ -58,12 +165,7 @@ impl Audit for Control {
         let (mut page, mut scanned) = (Vec::new(), 0);
         let more = loop {
             let limit = paging.size().max(LEAST_READ);
-            let records = match incident {
-                Some(incident) => {
-                    self.records_about(About::Incident(incident), after, limit).await?
-                }
-                None => self.some_records(after, limit).await?,
-            };
+            let records = self.links(incident, after, limit).await?;
             let Some(last) = records.last().map(|record| record.index) else { break false };
             scanned += records.len();
             let full = self.ledger.read(|state| {

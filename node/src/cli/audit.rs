@@ -15,7 +15,7 @@ use super::{
 /// Runs the command.
 pub(super) async fn run(command: AuditCommand) -> Result<(), CliError> {
     match command {
-        AuditCommand::List { incident, matchers, after, since, limit, connect } => {
+        AuditCommand::List { incident, matchers, oldest_first, after, since, limit, connect } => {
             let incident = incident.as_deref().map(incident_id).transpose()?.unwrap_or_default();
             let oldest = since.map(|span| SystemClock.now().0.saturating_sub(span.0));
             let request = pb::ListAuditRequest {
@@ -23,9 +23,10 @@ pub(super) async fn run(command: AuditCommand) -> Result<(), CliError> {
                 matchers,
                 page_size: 1_000,
                 page_token: String::new(),
-                after_seq: after,
+                after_seq: after.unwrap_or_default(),
                 after_index: 0,
                 incident,
+                newest_first: !oldest_first && after.is_none(),
             };
             list(request, oldest, limit, &connect).await
         }
@@ -47,20 +48,31 @@ async fn list(
         let page = session
             .ask(request.clone(), |api, request| async move { api.audit().list(request).await })
             .await?;
+        let page_end = page.records.last().and_then(|one| ms(one.at.as_ref()));
         found.extend(
             page.records
                 .into_iter()
                 .filter(|one| oldest.is_none_or(|t| ms(one.at.as_ref()) >= Some(t))),
         );
-        if page.next_page_token.is_empty() || found.len() >= limit {
-            break found.len() > limit || !page.next_page_token.is_empty();
+        // Further back everything is older still.
+        let past =
+            request.newest_first && page_end.is_some_and(|at| oldest.is_some_and(|t| at < t));
+        if page.next_page_token.is_empty() || past || found.len() >= limit {
+            break found.len() > limit || !(past || page.next_page_token.is_empty());
         }
         request.page_token = page.next_page_token;
     };
     found.truncate(limit);
     out.list(&found, |items| lists::audit(items, Style::new(out.color())))?;
-    if let (true, Some(last)) = (more, found.last()) {
-        out.note(&format!("there are more: --after {} goes on here, or raise --limit", last.seq));
+    match found.last() {
+        Some(_) if more && request.newest_first => {
+            out.note("there are older ones: raise --limit, or begin with them: --oldest-first");
+        }
+        Some(last) if more => {
+            let seq = last.seq;
+            out.note(&format!("there are more: --after {seq} goes on here, or raise --limit"));
+        }
+        Some(_) | None => {}
     }
     Ok(())
 }

@@ -321,6 +321,54 @@ async fn the_audit_chain_is_exported_whole_and_pages_join_up() {
 }
 
 #[tokio::test]
+async fn the_audit_chain_can_be_read_from_its_newest_link() {
+    let node = Node::start().await;
+    let first = node.incident("default", "svc-0").await;
+    // More than one window of the log, of which most is about something else.
+    for i in 1..150 {
+        node.incident("default", &format!("svc-{i}")).await;
+    }
+    let mut api = node.user("admin").await.services().audit();
+    let whole = pb::ListAuditRequest { page_size: 1_000, ..Default::default() };
+    let chain = api.list(whole).await.unwrap().into_inner().records;
+    assert!(chain.len() > 150);
+    let mut newest = async |ask: pb::ListAuditRequest| {
+        let (mut found, mut token) = (Vec::new(), String::new());
+        loop {
+            let ask = pb::ListAuditRequest { newest_first: true, page_token: token, ..ask.clone() };
+            let page = api.list(ask).await.unwrap().into_inner();
+            found.extend(page.records);
+            token = page.next_page_token;
+            if token.is_empty() {
+                return found;
+            }
+        }
+    };
+    let turned = |keep: &dyn Fn(&pb::AuditRecord) -> bool| -> Vec<_> {
+        chain.iter().rev().filter(|record| keep(record)).cloned().collect()
+    };
+    for page_size in [1, 7, 100, 1_000] {
+        let ask = pb::ListAuditRequest { page_size, ..Default::default() };
+        assert_eq!(newest(ask.clone()).await, turned(&|_| true), "{page_size} a page");
+        let after = pb::ListAuditRequest { after_seq: 20, ..ask.clone() };
+        assert_eq!(newest(after).await, turned(&|record| record.seq > 20));
+        let after = pb::ListAuditRequest { after_index: chain[30].index, ..ask.clone() };
+        assert_eq!(newest(after).await, turned(&|record| record.index > chain[30].index));
+        let matchers = vec!["command!=\"ReportSymptom\"".to_owned()];
+        let some = pb::ListAuditRequest { matchers, ..ask.clone() };
+        assert_eq!(newest(some).await, turned(&|record| record.command != "ReportSymptom"));
+        let one = pb::ListAuditRequest { incident: first.to_string(), ..ask };
+        assert_eq!(newest(one.clone()).await, turned(&|record| record.incident == one.incident));
+    }
+    let wrong = pb::ListAuditRequest {
+        newest_first: true,
+        page_token: chain[3].index.to_string(),
+        ..Default::default()
+    };
+    assert_eq!(api.list(wrong).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
 async fn reads_are_linearizable_unless_asked_otherwise() {
     let node = Node::start().await;
     let mut api = node.user("viewer").await.services().incidents();

@@ -162,10 +162,11 @@ pub enum ClusterCommand {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)]
 pub enum AuditCommand {
-    /// List links of the chain
+    /// List links of the chain, the newest first
     #[command(after_help = "Examples:
-  medic audit list --incident INC-42
-  medic audit list -l 'principal=\"user:ann\"' --limit 20")]
+  medic audit list --incident INC-42 --oldest-first
+  medic audit list -l 'principal=\"user:ann\"' --limit 20
+  medic audit list --after 1200          on from there, oldest first")]
     List {
         /// Only about this incident
         #[arg(long)]
@@ -173,9 +174,12 @@ pub enum AuditCommand {
         /// Only those that match; may be repeated
         #[arg(short = 'l', long = "match", value_name = "MATCHER")]
         matchers: Vec<String>,
-        /// Only after this position of the chain
-        #[arg(long, default_value_t = 0)]
-        after: u64,
+        /// Begin with the oldest
+        #[arg(long)]
+        oldest_first: bool,
+        /// Only after this position of the chain, oldest first
+        #[arg(long, value_name = "SEQ")]
+        after: Option<u64>,
         /// Only of the last so long
         #[arg(long, value_name = "TIME")]
         since: Option<Millis>,
