@@ -33,6 +33,7 @@ use medic_raft::{Ledger, LedgerExt as _};
 use medic_state::{NodeId, rbac::Principal, symptom::Target};
 use tokio::{
     sync::{oneshot, watch},
+    task::JoinSet,
     time::{Instant, timeout_at},
 };
 
@@ -103,6 +104,8 @@ pub struct FleetHub {
     declarations: Mutex<Arc<Declarations>>,
     late: Mutex<VecDeque<Late>>,
     serial: AtomicU64,
+    /// What the hub does by itself, until somebody watches over it.
+    tasks: Mutex<Option<JoinSet<()>>>,
 }
 
 impl std::fmt::Debug for FleetHub {
@@ -145,11 +148,29 @@ impl FleetHub {
             declarations: Mutex::default(),
             late: Mutex::default(),
             serial: AtomicU64::new(0),
+            tasks: Mutex::default(),
         });
         hub.refresh_declarations();
-        tokio::spawn(Self::keep_declared(Arc::downgrade(&hub), hub.ledger.applied()));
-        tokio::spawn(marks::keep_marked(Arc::downgrade(&hub)));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Self::keep_declared(Arc::downgrade(&hub), hub.ledger.applied()));
+        tasks.spawn(marks::keep_marked(Arc::downgrade(&hub)));
+        *lock(&hub.tasks) = Some(tasks);
         hub
+    }
+
+    /// Watches over what the hub does by itself, until the hub is dropped.
+    ///
+    /// # Errors
+    /// When one of its tasks panicked: agents would go on with old declarations, and the law with old
+    /// marks, while the node looks well.
+    pub async fn watch_over(hub: Arc<Self>) -> Result<(), tokio::task::JoinError> {
+        let tasks = lock(&hub.tasks).take();
+        drop(hub);
+        let mut tasks = tasks.unwrap_or_default();
+        while let Some(ended) = tasks.join_next().await {
+            ended?;
+        }
+        Ok(())
     }
 
     /// Orders an act and waits for its outcome, for the order's timeout and a second.

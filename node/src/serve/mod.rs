@@ -108,6 +108,9 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
     parts.spawn(renew_links(tls.clone(), consensus.clone()).map(Ok));
     parts.spawn(telemetry::upkeep(metrics.clone()).map(Ok));
     parts.spawn(register::register(ledger.clone(), config.clone()).map(Ok));
+    parts.spawn(
+        FleetHub::watch_over(hub.clone()).map(|ended| ended.context("a task of the fleet hub")),
+    );
     let open = doors::Open {
         config: &config,
         tls: &tls,

@@ -415,3 +415,21 @@ impl Drop for Node {
         self.door.abort();
     }
 }
+
+#[tokio::test]
+async fn a_panic_in_what_the_hub_does_by_itself_is_told() {
+    let law = LocalLedger::new(NodeId(1), BootId(1), Env::system());
+    let peer = crate::action::fixture::Peer::new(&law, 1);
+    let hub = FleetHub::new(NodeId(1), CLUSTER.to_owned(), peer.clone());
+    let watched = tokio::spawn(FleetHub::watch_over(hub.clone()));
+    peer.break_down();
+    let told = tokio::time::timeout(Duration::from_secs(10), watched).await.expect("it is told");
+    assert!(told.unwrap().unwrap_err().is_panic());
+
+    // A hub that nobody needs any more ends in peace.
+    let hub = FleetHub::new(NodeId(1), CLUSTER.to_owned(), law.clone());
+    let watched = tokio::spawn(FleetHub::watch_over(hub));
+    law.propose(law.entry(medic_state::TraceId::default(), Command::Tick)).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(10), watched).await.expect("it ends");
+    ended.unwrap().unwrap();
+}
