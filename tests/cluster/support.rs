@@ -9,7 +9,7 @@ use std::{
 
 use medic_chaos::{
     fleet::ServiceConfig,
-    harness::{Cluster, ClusterOptions, free_ports, kill_processes_with},
+    harness::{Cluster, ClusterOptions, free_ports, kill_processes_with, kill_services_below},
 };
 use medic_proto::v1 as pb;
 
@@ -290,6 +290,7 @@ impl Drop for World {
     fn drop(&mut self) {
         // Services outlive their agent by design; the test's own must not outlive the test.
         kill_processes_with(&self.dir.path().to_string_lossy());
+        kill_services_below(self.dir.path());
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
         SampleFleet, ServiceConfig,
         traffic::{self, Traffic},
     },
-    harness::{Cluster, ClusterOptions, free_ports, kill_processes_with},
+    harness::{Cluster, ClusterOptions, free_ports, kill_processes_with, kill_services_below},
 };
 
 /// Playbooks of the demo beside the built-in ones, and who may approve.
@@ -150,6 +150,8 @@ impl Stage {
             cluster.stop().await?;
         }
         kill_processes_with(&self.dir.to_string_lossy());
+        // What people applied while they looked around, too.
+        kill_services_below(&self.dir);
         if !keep {
             std::fs::remove_dir_all(&self.dir)
                 .with_context(|| format!("removing {}", self.dir.display()))?;

@@ -160,6 +160,27 @@ pub fn processes_with(text: &str) -> Vec<i32> {
         .collect()
 }
 
+/// Kills what agents with their folders below `dir` have started and left running: services outlive
+/// their agent, and nothing in a command line says whose they are.
+pub fn kill_services_below(dir: &std::path::Path) {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return };
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let logs_there = ["fd/1", "fd/2"].iter().any(|fd| {
+            std::fs::read_link(entry.path().join(fd)).is_ok_and(|file| file.starts_with(dir))
+        });
+        let by_an_agent = logs_there
+            && std::fs::read(entry.path().join("environ")).is_ok_and(|environ| {
+                environ.split(|byte| *byte == 0).any(|one| one.starts_with(b"MEDIC_INSTANCE="))
+            });
+        if by_an_agent && let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            tracing::debug!(pid, %error, "already gone");
+        }
+    }
+}
+
 /// Kills every process whose command line contains `text`, this process excluded.
 pub fn kill_processes_with(text: &str) {
     for pid in processes_with(text) {
