@@ -148,7 +148,8 @@ impl Alerts {
                 }
             });
             let Some(command) = command else { return Ok(()) };
-            let entry = self.ledger.entry(self.ledger.env().entropy.trace_id(), command);
+            let trace = self.ledger.env().entropy.trace_id();
+            let entry = self.ledger.entry(trace, command);
             match self.ledger.propose(entry).await?.answer {
                 Err(Refusal::StaleEpoch { .. }) if left > 0 => {}
                 Err(refusal) => {
@@ -157,7 +158,9 @@ impl Alerts {
                     taken.refused.push(format!("{target}: {refusal}"));
                     return Ok(());
                 }
-                Ok(_) => {
+                Ok(reply) => {
+                    let what = if report { "an alert is reported" } else { "an alert is over" };
+                    tracing::info!(%target, ?reply, %trace, "{what}");
                     count(if report { "reported" } else { "cleared" }, 1);
                     *(if report { &mut taken.reported } else { &mut taken.cleared }) += 1;
                     return Ok(());

@@ -175,8 +175,7 @@ impl Driver {
             Err(why) if self.office.held() => return Ok(Driven::Obsolete(why)),
             Err(why) => return Err(self.office.lost(why).into()),
         };
-        let span =
-            tracing::info_span!("step", key = %key, fence = %self.office.fence(), trace = %trace);
+        let span = tracing::info_span!("step", key = %key, fence = %self.office.fence());
         let outcome = {
             use tracing::Instrument as _;
             let acting = async {

@@ -48,7 +48,7 @@ pub(super) async fn decide(context: Context, id: IncidentId) -> Result<End, Work
     let (based_on, proposal) = match judged.map_err(WorkError::Judgement)? {
         None => return Ok(End::Done),
         Some((_, Conclusion::Wait { until, reason })) => {
-            tracing::debug!(incident = %id, ?until, reason, "no decision yet");
+            tracing::debug!(?until, reason, "no decision yet");
             return Ok(End::Wait(until));
         }
         Some((revision, Conclusion::Propose(proposal))) => (revision, *proposal),
@@ -67,10 +67,9 @@ async fn adopt_decision(
     trace: TraceId,
     adopt: AdoptDecision,
 ) -> Result<End, WorkError> {
-    let id = adopt.incident;
     match context.office.ask(trace, Command::AdoptDecision(Box::new(adopt))).await? {
         Ok(reply) => {
-            tracing::info!(incident = %id, ?reply, trace = %trace, "decided");
+            tracing::info!(?reply, "decided");
             Ok(End::Done)
         }
         Err(Refusal::StaleRevision { .. }) => Ok(End::Again),

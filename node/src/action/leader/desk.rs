@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use futures::future::BoxFuture;
 use medic_state::{
     Command, Fence, IncidentId, PlanId, Revision, State, Timestamp, TraceId, applied::Effect,
     command::EscalateIncident, plan::StepKey,
@@ -10,6 +11,7 @@ use tokio::{
     task::{Id, JoinError, JoinSet},
     time::Instant,
 };
+use tracing::Instrument as _;
 
 use super::{Context, WorkError, deciding, notifying, notifying::Told, verifying};
 use crate::action::{driver::Driven, judge::panic_text, metrics::Metric};
@@ -204,18 +206,18 @@ impl Desk {
         let Owed { work, incident, trace, resume, .. } = owed;
         let context = self.context.clone();
         let given_up = self.failures.get(&work).is_some_and(|count| *count >= FAILURES_MAX);
-        let task = match work.clone() {
-            Work::Decide(incident) => self.tasks.spawn(deciding::decide(context, incident)),
-            Work::Verify(plan) => self.tasks.spawn(verifying::verify(context, plan)),
+        let treating: BoxFuture<'static, Result<End, WorkError>> = match work.clone() {
+            Work::Decide(incident) => Box::pin(deciding::decide(context, incident)),
+            Work::Verify(plan) => Box::pin(verifying::verify(context, plan)),
             Work::Notify(incident, text) => {
-                self.tasks.spawn(notifying::notify(context, incident, trace, text))
+                Box::pin(notifying::notify(context, incident, trace, text))
             }
-            Work::Step(key) if given_up => self.tasks.spawn(async move {
+            Work::Step(key) if given_up => Box::pin(async move {
                 let why = format!("its driver failed {FAILURES_MAX} times");
                 context.driver.give_up(key, trace, why).await?;
                 Ok(End::Done)
             }),
-            Work::Step(key) => self.tasks.spawn(async move {
+            Work::Step(key) => Box::pin(async move {
                 Ok(match context.driver.drive(key, resume, trace).await? {
                     Driven::Recorded => End::Done,
                     Driven::HeldBack(why) => End::HeldBack(why),
@@ -223,9 +225,9 @@ impl Desk {
                 })
             }),
             Work::Escalate(incident, reason) => {
-                self.tasks.spawn(escalate(context, incident, trace, reason))
+                Box::pin(escalate(context, incident, trace, reason))
             }
-            Work::Tick => self.tasks.spawn(async move {
+            Work::Tick => Box::pin(async move {
                 match context.office.ask(trace, Command::Tick).await? {
                     // What was due may stay due for a reason of the law's: less and less often.
                     Ok(_) => Ok(End::HeldBack("ticked".to_owned())),
@@ -233,6 +235,12 @@ impl Desk {
                 }
             }),
         };
+        // Every line that is logged on the way says which incident and trace it belongs to.
+        let span = incident.map_or_else(
+            tracing::Span::none,
+            |incident| tracing::info_span!("treating", %incident, %trace),
+        );
+        let task = self.tasks.spawn(treating.instrument(span));
         self.running.insert(task.id(), Running { work, incident, trace });
     }
 

@@ -14,7 +14,7 @@ use std::{
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use medic_raft::{Committed, Ledger, LedgerError, LedgerExt as _};
 use medic_state::{
-    Command, Epoch, Refusal, Reply, ShardId, State, Timestamp,
+    Command, Epoch, Refusal, Reply, ShardId, State, Timestamp, TraceId,
     command::{ClearSymptom, ReportSymptom},
     saga::SagaStatus,
     symptom::Target,
@@ -59,7 +59,7 @@ enum Job {
 enum Landed {
     Probe(usize, Instant, Outcome),
     Scraped(Result<Values, ScrapeError>, Option<Counters>),
-    Answered(Change, Box<Result<Committed, LedgerError>>),
+    Answered(Change, TraceId, Box<Result<Committed, LedgerError>>),
 }
 
 type Flight = FuturesUnordered<Pin<Box<dyn Future<Output = Landed> + Send>>>;
@@ -219,9 +219,9 @@ impl Watcher {
                 lock(&self.entity).on_scrape(result.as_ref().ok(), now);
                 self.note_scrape(result.err(), desk);
             }
-            Landed::Answered(change, answer) => {
+            Landed::Answered(change, trace, answer) => {
                 desk.proposing = false;
-                self.answered(change, *answer, now);
+                self.answered(change, trace, *answer, now);
             }
         }
     }
@@ -274,14 +274,21 @@ impl Watcher {
             }
         };
         let ledger = self.ledger.clone();
-        let entry = ledger.entry(ledger.env().entropy.trace_id(), command);
+        let trace = ledger.env().entropy.trace_id();
+        let entry = ledger.entry(trace, command);
         Box::pin(async move {
             let answer = ledger.propose(entry).await;
-            Landed::Answered(change, Box::new(answer))
+            Landed::Answered(change, trace, Box::new(answer))
         })
     }
 
-    fn answered(&self, change: Change, answer: Result<Committed, LedgerError>, now: Now) {
+    fn answered(
+        &self,
+        change: Change,
+        trace: TraceId,
+        answer: Result<Committed, LedgerError>,
+        now: Now,
+    ) {
         let (metric, kind) = match &change {
             Change::Report(kind, _) => (Metric::Reports, *kind),
             Change::Clear(kind, _) => (Metric::Clears, *kind),
@@ -303,7 +310,7 @@ impl Watcher {
         match (change, committed.answer) {
             (Change::Report(kind, symptom), Ok(reply)) => {
                 let held = matches!(reply, Reply::Incident(_));
-                tracing::info!(target = %self.target, %kind, summary = symptom.summary, ?reply, "reported");
+                tracing::info!(target = %self.target, %kind, summary = symptom.summary, ?reply, %trace, "reported");
                 lock(&self.entity).told(kind, &symptom, held, now);
             }
             (Change::Clear(kind, _), Ok(_) | Err(Refusal::NotFound(_))) => {
