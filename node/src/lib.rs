@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod detection;
 pub mod expr;
+mod figures;
 #[cfg(test)]
 mod fixture;
 pub mod intelligence;

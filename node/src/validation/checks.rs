@@ -12,7 +12,7 @@ use medic_state::{
 };
 
 use super::{AssessInput, Sample, expectations::before};
-use crate::topology;
+use crate::{figures::value_of, topology};
 
 /// One check before it becomes part of a verdict.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,7 +106,8 @@ fn performance(input: &AssessInput<'_>) -> Checked {
         match bound {
             Some(bound) if now > bound => {
                 let name = &indicator.name;
-                bad.push(format!("{name} of {target} is {now:.3}, above {bound:.3}"));
+                let (now, bound) = (value_of(name, now), value_of(name, bound));
+                bad.push(format!("{name} of {target} is {now}, above {bound}"));
             }
             Some(_) => good += 1,
             None => {}
@@ -244,7 +245,8 @@ fn regression(input: &AssessInput<'_>) -> Checked {
             || (!indicator.upward_only && now < before - before.abs() * (TOLERANCE - 1.0) - noise);
         if worse {
             let name = &indicator.name;
-            bad.push(format!("{name} of {target} went from {before:.3} to {now:.3}"));
+            let (before, now) = (value_of(name, before), value_of(name, now));
+            bad.push(format!("{name} of {target} went from {before} to {now}"));
         } else {
             good += 1;
         }

@@ -13,6 +13,7 @@ use super::{
         plural, risk, route, target,
     },
 };
+use crate::figures::readable;
 
 /// Signals shown per symptom; the rest is in `-o json`.
 const SIGNALS: usize = 3;
@@ -123,11 +124,11 @@ fn symptom_lines(page: &mut Page, symptom: &pb::Symptom, ended: bool, style: Sty
         let expected = if signal.expected.is_empty() {
             String::new()
         } else {
-            format!(", expected {}", signal.expected)
+            format!(", expected {}", readable(&signal.name, &signal.expected))
         };
         let chance = probability(signal.p_value);
-        let text =
-            format!("{} = {}{expected} ({}, {chance})", signal.name, signal.value, signal.detector);
+        let value = readable(&signal.name, &signal.value);
+        let text = format!("{} = {value}{expected} ({}, {chance})", signal.name, signal.detector);
         page.text(4 + LABEL, &text);
     }
     if symptom.signals.len() > SIGNALS {
@@ -154,7 +155,10 @@ fn probability(p: f64) -> String {
     if p <= 1e-6 {
         "p < 0.000001".to_owned()
     } else {
-        format!("p = {p:.6}").trim_end_matches('0').to_owned()
+        // Two digits that count, however small it is.
+        let decimals = (1.0 - p.log10().floor()).clamp(2.0, 6.0) as usize;
+        let text = format!("p = {p:.decimals$}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
     }
 }
 

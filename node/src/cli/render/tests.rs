@@ -39,6 +39,7 @@ fn symptoms() -> Vec<pb::Symptom> {
         p_value: 0.0,
         signals: vec![
             signal("process", "dead", "running", "liveness", 0.0),
+            signal("memory", "44144640", "<= 33554432", "limit", 0.012_345),
             signal("probe.http_ok", "0", "1", "probe", 0.000_02),
         ],
         since: at(0),
@@ -226,6 +227,7 @@ fn a_healed_incident_with_a_change_of_leader() {
     SEEN
       14:02:10.0   store/store-1 down: the process is dead and its port refuses connections
                      process = dead, expected running (liveness, p < 0.000001)
+                     memory = 42.1 MiB, expected <= 32.0 MiB (limit, p = 0.012)
                      probe.http_ok = 0, expected 1 (probe, p = 0.00002)
                      detected after 900ms by shard-12, 3 reports, gone since 14:02:14.1
       effects      gateway errors (they depend on it; only the cause is treated)

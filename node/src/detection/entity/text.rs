@@ -1,6 +1,9 @@
 //! Values for people.
 
-use crate::detection::detector::{Role, Series};
+use crate::{
+    detection::detector::{Role, Series},
+    figures::{counts_bytes, digits, in_bytes},
+};
 
 /// `42 %`, `350 ms`, `64.0 MiB`, `12.3`.
 pub(super) fn shown(series: &Series, value: f64) -> String {
@@ -14,27 +17,5 @@ pub(super) fn shown(series: &Series, value: f64) -> String {
 }
 
 fn bytes(series: &Series) -> bool {
-    let name = series.name.as_str();
-    ["memory", "bytes", "rss", "heap", "disk"].iter().any(|word| name.contains(word))
-        && series.limit.is_none_or(|limit| limit > 1024.0)
-}
-
-fn in_bytes(value: f64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut scaled = value;
-    let mut unit = 0;
-    while scaled.abs() >= 1024.0 && unit + 1 < UNITS.len() {
-        scaled /= 1024.0;
-        unit += 1;
-    }
-    format!("{} {}", digits(scaled), UNITS[unit])
-}
-
-fn digits(value: f64) -> String {
-    let decimals = match value.abs() {
-        v if v >= 100.0 || v == 0.0 => 0,
-        v if v >= 1.0 => 1,
-        _ => 3,
-    };
-    format!("{value:.decimals$}")
+    counts_bytes(series.name.as_str()) && series.limit.is_none_or(|limit| limit > 1024.0)
 }
