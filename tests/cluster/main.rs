@@ -1,5 +1,6 @@
 //! Clusters of real processes: leaders killed at every boundary, deposed leaders, unknown outcomes,
-//! real nginx, damaged and full disks, killed agents, bad input, operators and strangers at the door.
+//! real nginx, damaged and full disks, killed agents, bad input, every command, operators and
+//! strangers at the door.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should fail where it stands")]
 
 mod agent_killed;
@@ -7,10 +8,13 @@ mod bad_input;
 mod boundaries;
 mod campaign;
 mod certificates;
+mod commands;
 mod deposed;
 mod full_disk;
+mod moved;
 mod nginx;
 mod opaque;
 mod operator;
 mod strangers;
 mod support;
+mod typed;

@@ -14,7 +14,10 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 
-use super::support::{LOOK, PATIENCE, World, number, plan, read, status};
+use super::{
+    support::{LOOK, PATIENCE, World, number, plan, read, status},
+    typed::{command, medic},
+};
 
 /// Nothing but what a test says stands in the way of a plan.
 const POLICY: &str = r#"---
@@ -55,57 +58,6 @@ spec:
   verify: {{expect: 'probe.process_alive == 1.0', hold: 0s, timeout: 30s}}
 "#
     )
-}
-
-/// What a command said, and how it ended.
-#[derive(Debug)]
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    #[track_caller]
-    fn ok(self) -> Self {
-        assert_eq!(self.code, 0, "{self:#?}");
-        self
-    }
-
-    /// It was refused (exit code 3), for a reason that contains this.
-    #[track_caller]
-    fn refused(self, because: &str) {
-        assert_eq!(self.code, 3, "{self:#?}");
-        assert!(self.err.contains(because), "not because of `{because}`: {self:#?}");
-    }
-
-    #[track_caller]
-    fn json(self) -> Value {
-        let said = self.ok();
-        serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {said:#?}"))
-    }
-}
-
-fn command(world: &World, user: &str, args: &[&str]) -> tokio::process::Command {
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_medic-under-test"));
-    command
-        .args(args)
-        .env("MEDIC_CONFIG", world.cluster.dir().join("medic.toml"))
-        .env("MEDIC_CONTEXT", user)
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    command
-}
-
-/// Types a command as a user.
-async fn medic(world: &World, user: &str, args: &[&str]) -> Said {
-    let ended = tokio::time::timeout(PATIENCE, command(world, user, args).output()).await;
-    let output = ended.unwrap_or_else(|_| panic!("{args:?} has not ended")).unwrap();
-    Said {
-        code: output.status.code().unwrap_or(-1),
-        out: String::from_utf8_lossy(&output.stdout).into_owned(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
 }
 
 /// A world with one service per mode, each with a playbook; all up.

@@ -1,0 +1,99 @@
+//! Whoever watches a service dies together with it: its shard moves to a node that lives, under the
+//! next epoch, and the fault is seen and healed all the same.
+
+use std::time::{Duration, Instant};
+
+use medic_chaos::harness::processes_with;
+use medic_proto::v1 as pb;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::support::{World, status};
+
+/// Two intervals of detection, and one failover: an election, and what its winner believes of the
+/// others' silence.
+const DETECTED_WITHIN: Duration = Duration::from_secs(15);
+
+const MANIFESTS: &str = r#"---
+apiVersion: medic/v1
+kind: Policy
+metadata: {name: default}
+spec: {autoExecute: {confidence: 0.0, risk: 1.0}, maxBlastRadius: 100%}
+---
+apiVersion: medic/v1
+kind: Playbook
+metadata: {name: restart-crashed}
+spec:
+  mode: auto
+  match: ['class="application/crash"']
+  scope: {maxUnavailable: 100%}
+  steps: [{name: restart, action: process.restart, timeout: 10s, undo: {action: process.restore}}]
+  verify: {expect: 'probe.process_alive == 1.0', hold: 0s, timeout: 30s}
+"#;
+
+/// The shard that a service falls into.
+async fn shard_of(world: &World, service: &str) -> pb::Shard {
+    let mut client = world.cluster.client("admin").await.unwrap();
+    let request = pb::ListShardsRequest { page_size: 1_000, ..Default::default() };
+    let shards = client.cluster().list_shards(request).await.unwrap().into_inner().shards;
+    let named = format!("default/{service}");
+    shards.into_iter().find(|shard| shard.services.contains(&named)).expect("a shard has it")
+}
+
+/// Loses the owner of a service's shard and the service itself in one moment.
+async fn lose_both(world: &mut World, service: &str) {
+    let before = shard_of(world, service).await;
+    let owner = before.owner.expect("it has an owner");
+    let place = world.dir.path().join(service).display().to_string();
+    let victims = processes_with(&format!("{place}/{service}-1.toml"));
+    assert_eq!(victims.len(), 1, "{victims:?}");
+    world.cluster.node_mut(owner).unwrap().kill().await.unwrap();
+    kill(Pid::from_raw(victims[0]), Signal::SIGKILL).unwrap();
+    let lost = Instant::now();
+    let healed = world
+        .incident_when(service, "healed", |seen| status(seen) == pb::IncidentStatus::Resolved)
+        .await;
+    let took = lost.elapsed();
+    let incident = healed.incident.unwrap();
+    let after = shard_of(world, service).await;
+    assert!(after.epoch > before.epoch, "{after:?}");
+    assert_ne!(after.owner, Some(owner));
+    assert!(incident.symptoms.iter().all(|symptom| symptom.kind == "down"), "{incident:#?}");
+    let detected = incident.symptoms[0].first_at.unwrap();
+    let since = incident.symptoms[0].since.unwrap();
+    let after = (detected.seconds - since.seconds).unsigned_abs();
+    assert!(after <= DETECTED_WITHIN.as_secs(), "detected {after} s after the fault");
+    std::io::Write::write_fmt(
+        &mut std::io::stderr(),
+        format_args!("node-{owner} and {service}-1 lost; healed {took:?} later\n"),
+    )
+    .unwrap();
+    assert_eq!(world.revive(), [owner]);
+    world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_node_watched_is_watched_by_another() {
+    let mut world = World::start().await;
+    world.apply(MANIFESTS).await;
+    let services = ["first", "second"];
+    for service in services {
+        let sample = world.sample(service, 1);
+        world.apply(&sample.manifest).await;
+        world.up(&sample).await;
+    }
+    for service in services {
+        let world = &world;
+        world
+            .until("somebody watches it", || async {
+                shard_of(world, service).await.owner.is_some()
+            })
+            .await;
+    }
+    for service in services {
+        lose_both(&mut world, service).await;
+    }
+    world.cluster.stop().await.unwrap();
+}
