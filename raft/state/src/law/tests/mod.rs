@@ -5,3 +5,4 @@ mod golden;
 pub(crate) mod lab;
 mod properties;
 mod unwinding;
+mod upheaval;

@@ -5,11 +5,12 @@
 use proptest::prelude::*;
 
 use super::lab::{self, Lab, TENANT, done, failed, step, symptom, target, unknown};
+use super::upheaval;
 use crate::{
     applied::{AuditRecord, Effect, Record, Refusal, verify_chain},
     command::*,
     ids::*,
-    manifest::{MaxUnavailable, Mode, PolicySpec, Spec},
+    manifest::{Kind, MaxUnavailable, Mode, PolicySpec, Spec},
     plan::Direction,
     rbac::Principal,
     saga::{Outcome, SagaStatus, VerdictValue},
@@ -144,7 +145,8 @@ fn adopt(lab: &Lab, a: u8, b: u8, c: u8) -> Command {
         step
     });
     let name = if b > 200 { "ask" } else { "restart" };
-    let plan = (!c.is_multiple_of(9)).then(|| lab.plan_of(name, steps.collect()));
+    let known = state.stored(Kind::Playbook, TENANT, name).is_some();
+    let plan = (known && !c.is_multiple_of(9)).then(|| lab.plan_of(name, steps.collect()));
     let proposal = lab.proposal(plan);
     let fence = some_fence(state, c);
     Command::AdoptDecision(Box::new(AdoptDecision { incident, based_on, fence, proposal }))
@@ -231,12 +233,18 @@ fn of_driver(lab: &Lab, (_, a, _, c): Op) -> Option<Command> {
 fn play(lab: &mut Lab, op: Op) {
     let (kind, a, b, c) = op;
     lab.now += u64::from(c) * 40;
+    if a == 77 {
+        // Another proposer's clock.
+        lab.now = lab.now.saturating_sub(20_000);
+    }
     if kind % 13 == 12 {
         lab.request = Some(format!("request-{}", b % 8));
     }
     let guided = if kind < 110 { of_driver(lab, op) } else { None };
     let (principal, command) = if let Some(command) = guided {
         (Principal::node(NodeId(1)), command)
+    } else if (185..=200).contains(&kind) {
+        upheaval::draw(&lab.state, lab.now, (a, b, c))
     } else if kind > 200 {
         let user = if a > 230 {
             "mallory"
