@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use medic_chaos::harness::{kill_services_below, processes_with};
 use medic_proto::v1 as pb;
 use serde_json::Value;
 
@@ -335,6 +336,29 @@ async fn every_command_does_what_it_says() {
     audit(&world, &healed).await;
     world.agree().await;
     metrics(&world).await;
-    let mut cluster = world;
-    cluster.cluster.stop().await.unwrap();
+    ended(world).await;
+}
+
+/// Services outlive their agents; whoever raised a cluster to play with can end what was applied to it,
+/// whatever its command line says.
+async fn ended(mut world: World) {
+    let seconds = format!("98765.{}", std::process::id());
+    let sleeper = format!(
+        r#"---
+apiVersion: medic/v1
+kind: Service
+metadata: {{name: sleeper}}
+spec:
+  process: {{command: /bin/sleep, args: ["{seconds}"]}}
+  probes: [{{name: process_alive, process: true, interval: 1s}}]
+  instances: [{{name: sleeper-1, agent: host-a}}]
+"#
+    );
+    world.apply(&sleeper).await;
+    let running = || processes_with(&seconds).len();
+    world.until("it sleeps", || async { running() == 1 }).await;
+    world.cluster.stop().await.unwrap();
+    assert_eq!(running(), 1, "it outlives its agent");
+    kill_services_below(world.dir.path());
+    world.until("it has ended", || async { running() == 0 }).await;
 }

@@ -1,6 +1,12 @@
 //! An agent and hubs, over plain TCP on loopback, with the real law.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use medic_api::fleet::{FleetError, FleetHub};
 use medic_proto::fleet::v1::{agent_message, fleet_client::FleetClient, node_message};
@@ -31,6 +37,8 @@ struct Node {
     hub: Arc<FleetHub>,
     address: SocketAddr,
     door: JoinHandle<()>,
+    /// How often somebody has dialled.
+    dialled: Arc<AtomicUsize>,
 }
 
 impl Node {
@@ -53,7 +61,10 @@ impl Node {
 
     /// A hub that has just begun, over what is in this ledger.
     async fn over(id: NodeId, ledger: Arc<LocalLedger>, speaker: Principal) -> Self {
+        let dialled = Arc::new(AtomicUsize::new(0));
+        let counted = dialled.clone();
         let hub = FleetHub::with_identify(id, CLUSTER.to_owned(), ledger.clone(), move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
             Ok(speaker.clone())
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -65,7 +76,7 @@ impl Node {
                 .serve_with_incoming(TcpListenerStream::new(listener));
             served.await.unwrap();
         });
-        Self { ledger, hub, address, door }
+        Self { ledger, hub, address, door, dialled }
     }
 
     async fn apply(&self, by: Principal, tenant: &str, name: &str, spec: Spec) {
@@ -288,7 +299,8 @@ async fn a_node_of_another_cluster_is_not_obeyed() {
         state_dir: dir.path().join("state"),
         tls: None,
     };
-    let stop = tokio::time::sleep(Duration::from_secs(1));
+    // It dials again because it left: whatever the node told it the first time, it did not obey.
+    let stop = until(|| (node.dialled.load(Ordering::SeqCst) >= 2).then_some(()));
     serve(options, Env::system(), stop).await.unwrap();
     assert!(!dir.path().join("starts").exists());
     assert!(node.hub.status(&target()).is_none());
