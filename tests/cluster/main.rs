@@ -15,6 +15,7 @@ mod moved;
 mod nginx;
 mod opaque;
 mod operator;
+mod quiet;
 mod strangers;
 mod support;
 mod typed;
