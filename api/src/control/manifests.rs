@@ -18,7 +18,7 @@ use super::{
     Control,
     access::Grant,
     call::grant_of,
-    errors::{clipped, invalid, not_found, refusal_status},
+    errors::{clipped, invalid, not_found, refusal_status, reworded},
     page::{Labels, Paging, Sight},
 };
 use crate::{convert, manifest};
@@ -176,7 +176,7 @@ fn partial(status: &Status, key: &ManifestKey, i: usize, count: usize, id: &str)
             status.message()
         ),
     };
-    Status::with_metadata(status.code(), message, status.metadata().clone())
+    reworded(status, message)
 }
 
 fn read_bundle(text: &str) -> Result<Vec<Manifest>, Status> {

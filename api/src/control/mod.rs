@@ -40,7 +40,7 @@ use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
 pub use access::{Access, PERMISSIONS};
-pub use errors::{CONSISTENCY, INDEX, OUTCOME_UNKNOWN, REFUSAL, refusal_status};
+pub use errors::{CONSISTENCY, DOMAIN, INDEX, OUTCOME_UNKNOWN, REFUSAL, refusal_status};
 pub use page::{PAGE_DEFAULT, PAGE_MAX};
 
 use crate::fleet::FleetHub;

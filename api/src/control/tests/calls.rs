@@ -3,6 +3,7 @@
 use medic_proto::v1::{self as pb, freeze_scope::Scope};
 use medic_raft::LedgerExt as _;
 use tonic::{Code, Request};
+use tonic_types::StatusExt as _;
 
 use crate::{
     control::{CONSISTENCY, INDEX, PAGE_MAX, REFUSAL},
@@ -81,6 +82,10 @@ async fn a_bundle_is_refused_as_a_whole_before_anything_is_applied() {
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert_eq!(refused.metadata().get(REFUSAL).unwrap(), "denied");
     assert!(refused.message().contains("nothing was applied"), "{}", refused.message());
+    let details = refused.get_error_details();
+    let info = details.error_info().unwrap();
+    assert_eq!((info.reason.as_str(), info.domain.as_str()), ("DENIED", "medic.v1"));
+    assert_eq!(info.metadata.get("tenant").map(String::as_str), Some("default"));
     let dry = pb::ApplyManifestsRequest { dry_run: true, ..apply(&text) };
     let shown = api.apply(dry).await.unwrap().into_inner().manifests;
     assert_eq!(shown.iter().filter(|one| !one.refusal.is_empty()).count(), 1);
