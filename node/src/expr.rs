@@ -5,7 +5,10 @@
 //! else that touches missing data is [`Truth::NoData`], never true. Numbers that are not finite are
 //! not data. Absent on purpose: functions beyond the standard library, and any clock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 
 use cel::{Context, ExecutionError, Program, Value, objects::Key};
 
@@ -67,20 +70,20 @@ impl From<Scalar> for Value {
 
 /// Named maps of values: `target.replicas` is `facts["target"]["replicas"]`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Facts(BTreeMap<&'static str, BTreeMap<String, Scalar>>);
+pub struct Facts(BTreeMap<Cow<'static, str>, BTreeMap<String, Scalar>>);
 
 impl Facts {
     /// Makes a map known, even when nothing gets into it: asking it is "no data", not an error.
-    pub fn declare(&mut self, map: &'static str) {
-        self.0.entry(map).or_default();
+    pub fn declare(&mut self, map: impl Into<Cow<'static, str>>) {
+        self.0.entry(map.into()).or_default();
     }
 
     /// Adds a value. Numbers that are not finite are left out.
-    pub fn set(&mut self, map: &'static str, name: &str, value: Scalar) {
+    pub fn set(&mut self, map: impl Into<Cow<'static, str>>, name: &str, value: Scalar) {
         if matches!(value, Scalar::Number(number) if !number.is_finite()) {
             return self.declare(map);
         }
-        self.0.entry(map).or_default().insert(name.to_owned(), value);
+        self.0.entry(map.into()).or_default().insert(name.to_owned(), value);
     }
 
     /// Whether no map holds anything.
@@ -120,7 +123,7 @@ impl Condition {
         for (name, map) in &facts.0 {
             let values: HashMap<Key, Value> =
                 map.iter().map(|(key, value)| (key.clone().into(), value.clone().into())).collect();
-            context.add_variable_from_value(*name, values);
+            context.add_variable_from_value(name.as_ref(), values);
         }
         let bad = |reason: String| ExprError::Evaluate { text: self.text.clone(), reason };
         match self.program.execute(&context) {

@@ -30,7 +30,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(path: impl Into<String>, message: impl ToString) -> Self {
+    /// Something is wrong with what stands at a path.
+    pub fn new(path: impl Into<String>, message: impl ToString) -> Self {
         Self { path: path.into(), message: message.to_string(), within: None }
     }
 }
@@ -57,12 +58,22 @@ pub fn check(manifest: &Manifest) -> Vec<Finding> {
     found
 }
 
+/// What is wrong with a condition at a path, which may name these variables.
+#[must_use]
+pub fn check_condition(path: &str, source: &str, variables: &[&str]) -> Vec<Finding> {
+    super::cel::check(source, variables)
+        .into_iter()
+        .map(|BadCondition { line, column, message }| Finding {
+            path: path.to_owned(),
+            message,
+            within: Some((line, column)),
+        })
+        .collect()
+}
+
 fn check_playbook(playbook: &PlaybookSpec, found: &mut Vec<Finding>) {
     let mut condition = |path: &str, source: &str, variables: &[&str]| {
-        for BadCondition { line, column, message } in super::cel::check(source, variables) {
-            let path = path.to_owned();
-            found.push(Finding { path, message, within: Some((line, column)) });
-        }
+        found.extend(check_condition(path, source, variables));
     };
     if let Some(when) = &playbook.when {
         condition("spec.when", when, &WHEN_VARIABLES);

@@ -19,13 +19,13 @@ mod tree;
 
 use std::{collections::BTreeMap, fmt};
 
-use medic_state::manifest::{Kind, Manifest, ManifestKey, Metadata, Spec};
-use serde::Serialize;
+use medic_state::manifest::{Kind, Manifest, Metadata, Spec};
+use serde::{Serialize, de::DeserializeOwned};
 
 pub use cel::{EXPECT_VARIABLES, FUNCTIONS, MAX_CONDITION, WHEN_VARIABLES};
-pub use check::{Finding, check};
+pub use check::{Finding, check, check_condition};
 pub use quantity::{BadQuantity, parse_quantity};
-pub use schema::schema;
+pub use schema::{schema, schema_of};
 pub use tree::{MAX_BYTES, MAX_COPIED_BYTES, MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES};
 
 use de::Mismatch;
@@ -66,9 +66,46 @@ impl fmt::Display for Problem {
 /// # Errors
 /// Everything that is wrong, in the order of the text.
 pub fn parse_bundle(text: &str) -> Result<Vec<Manifest>, Vec<Problem>> {
+    let read = |root: &Node| {
+        let (metadata, spec) = envelope(root, de::read::<Kind>, read_spec)?;
+        Ok(Manifest { metadata, spec })
+    };
+    bundle(text, read, check, |manifest| manifest.key().to_string())
+}
+
+/// Reads documents of one kind that the cluster does not know, in the same envelope and with the
+/// same care; `check` says what is wrong with one whose form is right.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the text.
+pub fn parse_kind<S: DeserializeOwned>(
+    text: &str,
+    kind: &'static str,
+    check: impl Fn(&Metadata, &S) -> Vec<Finding>,
+) -> Result<Vec<(Metadata, S)>, Vec<Problem>> {
+    let known = |node: &Node| match &node.value {
+        Value::Scalar { text, .. } if text == kind => Ok(()),
+        Value::Scalar { text, .. } => {
+            Err(serde::de::Error::custom(de::unknown("kind", text, &[kind])))
+        }
+        Value::Seq(_) | Value::Map(_) => {
+            Err(serde::de::Error::custom(format!("expected `kind: {kind}`")))
+        }
+    };
+    let read = |root: &Node| envelope(root, known, |(), spec| de::read::<S>(spec));
+    let key = |(metadata, _): &(Metadata, S)| format!("{kind} {}", metadata.name);
+    bundle(text, read, |(metadata, spec)| check(metadata, spec), key)
+}
+
+fn bundle<M>(
+    text: &str,
+    read: impl Fn(&Node) -> Result<M, Vec<Wrong>>,
+    check: impl Fn(&M) -> Vec<Finding>,
+    key: impl Fn(&M) -> String,
+) -> Result<Vec<M>, Vec<Problem>> {
     let mut manifests = Vec::new();
     let mut problems = Vec::new();
-    let mut seen: BTreeMap<ManifestKey, u32> = BTreeMap::new();
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     for (i, document) in tree::documents(text).into_iter().enumerate() {
         let document_number = i + 1;
         let problem = |path: String, at: Pos, message: String| Problem {
@@ -86,7 +123,7 @@ pub fn parse_bundle(text: &str) -> Result<Vec<Manifest>, Vec<Problem>> {
                 continue;
             }
         };
-        match envelope(&root) {
+        match read(&root) {
             Err(errors) => problems
                 .extend(errors.into_iter().map(|(path, at, message)| problem(path, at, message))),
             Ok(manifest) => {
@@ -94,9 +131,9 @@ pub fn parse_bundle(text: &str) -> Result<Vec<Manifest>, Vec<Problem>> {
                     let at = place(&root, &finding);
                     problems.push(problem(finding.path, at, finding.message));
                 }
-                if let Some(first) = seen.insert(manifest.key(), root.at.line) {
-                    let message =
-                        format!("{} is declared twice, first in line {first}", manifest.key());
+                let key = key(&manifest);
+                if let Some(first) = seen.insert(key.clone(), root.at.line) {
+                    let message = format!("{key} is declared twice, first in line {first}");
                     problems.push(problem("metadata.name".to_owned(), root.at, message));
                 }
                 manifests.push(manifest);
@@ -157,7 +194,11 @@ pub fn to_json(manifest: &Manifest) -> Result<serde_json::Value, serde_json::Err
 type Wrong = (String, Pos, String);
 
 /// Reads the four keys of the envelope.
-fn envelope(root: &Node) -> Result<Manifest, Vec<Wrong>> {
+fn envelope<K, S>(
+    root: &Node,
+    read_kind: impl Fn(&Node) -> Result<K, Mismatch>,
+    read_spec: impl Fn(K, &Node) -> Result<S, Mismatch>,
+) -> Result<(Metadata, S), Vec<Wrong>> {
     const KEYS: [&str; 4] = ["apiVersion", "kind", "metadata", "spec"];
     let wrong = |path: &str, at: Pos, message: String| (path.to_owned(), at, message);
     let Value::Map(entries) = &root.value else {
@@ -191,8 +232,8 @@ fn envelope(root: &Node) -> Result<Manifest, Vec<Wrong>> {
         let at = error.at.unwrap_or(node.at);
         errors.push((format!("{key}{dot}{inner}"), at, error.message));
     };
-    let kind = kind
-        .and_then(|node| de::read::<Kind>(node).map_err(|error| place("kind", error, node)).ok());
+    let kind =
+        kind.and_then(|node| read_kind(node).map_err(|error| place("kind", error, node)).ok());
     let metadata = metadata.and_then(|node| {
         de::read::<Metadata>(node).map_err(|error| place("metadata", error, node)).ok()
     });
@@ -200,7 +241,7 @@ fn envelope(root: &Node) -> Result<Manifest, Vec<Wrong>> {
         read_spec(kind, node).map_err(|error| place("spec", error, node)).ok()
     });
     match (metadata, spec) {
-        (Some(metadata), Some(spec)) if errors.is_empty() => Ok(Manifest { metadata, spec }),
+        (Some(metadata), Some(spec)) if errors.is_empty() => Ok((metadata, spec)),
         _ => Err(errors),
     }
 }

@@ -4,7 +4,7 @@ use medic_state::manifest::{
     ChannelSpec, Kind, MaintenanceWindowSpec, Metadata, PlaybookSpec, PolicySpec, RoleBindingSpec,
     RoleSpec, ServiceSpec, SilenceSpec, SourceSpec, TenantSpec,
 };
-use schemars::{Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Value, json};
 
 use super::API_VERSION;
@@ -13,22 +13,11 @@ use super::API_VERSION;
 #[must_use]
 pub fn schema() -> Value {
     let mut generator = SchemaGenerator::default();
-    let metadata = generator.subschema_for::<Metadata>();
     let branches: Vec<Value> = Kind::ALL
         .iter()
         .map(|kind| {
-            json!({
-                "title": kind.to_string(),
-                "type": "object",
-                "additionalProperties": false,
-                "required": ["apiVersion", "kind", "metadata", "spec"],
-                "properties": {
-                    "apiVersion": { "const": API_VERSION },
-                    "kind": { "const": kind.to_string() },
-                    "metadata": &metadata,
-                    "spec": spec(*kind, &mut generator),
-                },
-            })
+            let spec = spec(*kind, &mut generator);
+            branch(&kind.to_string(), &spec, &mut generator)
         })
         .collect();
     json!({
@@ -37,6 +26,32 @@ pub fn schema() -> Value {
         "title": "Medic manifest",
         "oneOf": branches,
         "$defs": generator.take_definitions(true),
+    })
+}
+
+/// The schema of one document of a kind that the cluster does not know, with `S` for its spec.
+#[must_use]
+pub fn schema_of<S: JsonSchema>(kind: &str) -> Value {
+    let mut generator = SchemaGenerator::default();
+    let spec = generator.subschema_for::<S>();
+    let mut schema = branch(kind, &spec, &mut generator);
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["$defs"] = Value::Object(generator.take_definitions(true));
+    schema
+}
+
+fn branch(kind: &str, spec: &Schema, generator: &mut SchemaGenerator) -> Value {
+    json!({
+        "title": kind,
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "properties": {
+            "apiVersion": { "const": API_VERSION },
+            "kind": { "const": kind },
+            "metadata": generator.subschema_for::<Metadata>(),
+            "spec": spec,
+        },
     })
 }
 

@@ -22,15 +22,35 @@ mod session;
 mod setup;
 mod watch;
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, path::Path, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser as _};
+use medic_api::client::Client;
+use medic_state::Millis;
 
 use args::{Cli, Command, Format};
 pub use context::{Context, Contexts};
 pub use error::CliError;
 use operate::Word;
 use out::Out;
+
+/// A client of the cluster that a context names, for other programs of Medic; absent: the file and
+/// the context that `medic` itself would use. Talks to nobody yet.
+///
+/// # Errors
+/// When there is no such context, or its certificate is not good.
+pub fn client(
+    config: Option<&Path>,
+    context: Option<&str>,
+    patience: Millis,
+) -> Result<Client, CliError> {
+    let connect = args::Connect {
+        config: config.map(Path::to_owned),
+        context: context.map(str::to_owned),
+        ..args::Connect::default()
+    };
+    Ok(session::Session::open_with(&connect, patience)?.client().clone())
+}
 
 /// Runs what was typed.
 #[must_use]
