@@ -1,12 +1,14 @@
 //! Proof: a sample fleet that can be broken, clusters of real processes, the demo, and measurements.
 //!
 //! Everything here drives the real `medic` binary from outside, as a user would. Faults and load go
-//! to loopback and to processes started here, and to nothing else.
+//! to loopback and to processes started here, and to nothing else; only an [`experiment`] can be aimed
+//! at what was there before, and only at what an allow-list names.
 
 pub mod bench;
 pub mod campaign;
 pub mod check;
 pub mod demo;
+pub mod experiment;
 pub mod fleet;
 pub mod harness;
 pub mod history;

@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use medic_chaos::{bench, campaign, demo, fleet};
+use medic_chaos::{bench, campaign, demo, experiment, fleet};
 
 /// Breaks things on purpose, to show and to prove that Medic heals them.
 ///
-/// Everything stays on loopback and on processes that were started here.
+/// Everything stays on loopback and on processes that were started here; an experiment alone can be
+/// aimed at others, within an allow-list.
 #[derive(clap::Parser)]
 #[command(
     version,
@@ -32,6 +33,9 @@ enum Command {
         after_help = "Examples:\n  medic-chaos campaign --minutes 5 --seed 1\n  medic-chaos campaign --minutes 30 --seed 7 --nodes 5 --out ./reports\n  medic-chaos campaign --seed 7 --dry-run     what would be done, and when"
     )]
     Campaign(campaign::CampaignArgs),
+    /// A hypothesis and faults of your own, on a cluster of its own or on what an allow-list names.
+    #[command(subcommand)]
+    Experiment(experiment::ExperimentCommand),
     /// One service of the sample fleet (the demo's agents start these).
     Service(fleet::ServiceArgs),
 }
@@ -47,6 +51,7 @@ async fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Campaign(args) => Box::pin(campaign::run(args)).await,
+        Command::Experiment(command) => return experiment::main(command).await,
         Command::Service(args) => fleet::run(args).await.map(|()| true),
     };
     match outcome {

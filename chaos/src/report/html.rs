@@ -55,7 +55,7 @@ pub(super) fn render(report: &Report) -> String {
     )
 }
 
-const STYLE: &str = "body{font:14px/1.5 system-ui,sans-serif;max-width:1160px;margin:2em auto;color:#1c2430;padding:0 1em}\
+pub(crate) const STYLE: &str = "body{font:14px/1.5 system-ui,sans-serif;max-width:1160px;margin:2em auto;color:#1c2430;padding:0 1em}\
  h1{font-size:22px}h2{font-size:17px;margin-top:2em}table{border-collapse:collapse}td,th{padding:3px 12px 3px 0;text-align:left;border-bottom:1px solid #e3e7ee}\
  .n{text-align:right}.good{color:#1d7a46;font-weight:600}.bad{color:#b3261e;font-weight:600}.none{color:#8a6d00}\
  pre{background:#f5f6f9;padding:8px;overflow-x:auto}.log{font-size:13px;columns:2}text{font:12px system-ui,sans-serif;fill:#445}";
@@ -65,7 +65,7 @@ fn put(text: &mut String, more: &str) {
     text.push('\n');
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
@@ -162,7 +162,7 @@ fn timeline(report: &Report) -> String {
     format!("<svg viewBox='0 0 {WIDTH} {:.0}' width='100%'>{svg}</svg>", y + 20.0)
 }
 
-fn bar(svg: &mut String, x: f64, y: f64, wide: f64, high: f64, fill: &str) {
+pub(crate) fn bar(svg: &mut String, x: f64, y: f64, wide: f64, high: f64, fill: &str) {
     put(svg, &format!("<rect x={x:.1} y={y:.1} width={wide:.1} height={high:.1} fill='{fill}'/>"));
 }
 

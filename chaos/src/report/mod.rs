@@ -1,6 +1,6 @@
 //! The report of a campaign: what was done, what it came to, and where to look.
 
-mod html;
+pub(crate) mod html;
 mod markdown;
 
 use std::{
