@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks for what a build of Medic needs: Rust, a C and C++ compiler, libclang (RocksDB's bindings are
-# generated at build time). With --tests also: nginx, which the tests heal for real.
+# generated at build time). With --tests also: nginx, which the tests heal for real, and nftables, which
+# experiments cut networks with.
 # Installs what is missing with the system's package manager when it may; else says what to install.
 set -euo pipefail
 
@@ -21,6 +22,7 @@ command -v cc >/dev/null && command -v c++ >/dev/null || missing+=(compiler)
 has_libclang || missing+=(libclang)
 if $want_tests; then
   PATH="$PATH:/usr/sbin:/sbin" command -v nginx >/dev/null || missing+=(nginx)
+  PATH="$PATH:/usr/sbin:/sbin" command -v nft >/dev/null || [ "$(uname)" != Linux ] || missing+=(nftables)
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
@@ -38,6 +40,7 @@ packages() { # package names by package manager
       brew:compiler) ;;
       brew:libclang) echo llvm ;;
       *:nginx) echo nginx ;;
+      *:nftables) echo nftables ;;
     esac
   done
 }

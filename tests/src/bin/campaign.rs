@@ -1,17 +1,20 @@
-//! `medic-chaos campaign` and the sample services it starts, for tests.
+//! `medic-chaos campaign`, the sample services it starts, and `medic-chaos experiment`, for tests.
 
 use clap::Parser as _;
 
 #[derive(clap::Parser)]
 struct Args {
     #[command(subcommand)]
-    service: Option<Service>,
+    other: Option<Other>,
     #[command(flatten)]
     campaign: medic_chaos::campaign::CampaignArgs,
 }
 
 #[derive(clap::Subcommand)]
-enum Service {
+enum Other {
+    /// Experiments.
+    #[command(subcommand)]
+    Experiment(medic_chaos::experiment::ExperimentCommand),
     /// One service of the sample fleet.
     Service(medic_chaos::fleet::ServiceArgs),
 }
@@ -20,8 +23,11 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
     medic_node::security::provide_crypto();
     let args = Args::parse();
     let runtime = tokio::runtime::Runtime::new()?;
-    let good = match args.service {
-        Some(Service::Service(service)) => {
+    let good = match args.other {
+        Some(Other::Experiment(command)) => {
+            return Ok(runtime.block_on(medic_chaos::experiment::main(command)));
+        }
+        Some(Other::Service(service)) => {
             runtime.block_on(medic_chaos::fleet::run(service)).map(|()| true)?
         }
         None => runtime.block_on(medic_chaos::campaign::run(args.campaign))?,
