@@ -58,9 +58,10 @@ bench: setup ## measure the law, and a cluster here: failover, commits, idle (fi
 	$(FAST) $(CARGO) build -p medic-node -p medic-chaos
 	$(BIN)/medic-chaos bench $(BENCH_ARGS)
 
-install: setup ## install the medic command, optimised, under PREFIX (/usr/local)
-	$(FAST) $(CARGO) build -p medic-node
+install: setup ## install the medic and medic-chaos commands, optimised, under PREFIX (/usr/local)
+	$(FAST) $(CARGO) build -p medic-node -p medic-chaos
 	install -D -m 0755 $(BIN)/medic $(DESTDIR)$(PREFIX)/bin/medic
+	install -D -m 0755 $(BIN)/medic-chaos $(DESTDIR)$(PREFIX)/bin/medic-chaos
 
 sim: setup ## simulate SEEDS=from..to whole clusters, deterministically, and check every invariant
 	$(CARGO) run -p medic-sim -- run --layer a --full --seeds $(or $(SEEDS),0..1000)
