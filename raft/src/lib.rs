@@ -8,6 +8,7 @@ pub mod failpoint;
 pub mod ledger;
 pub mod metrics;
 pub mod network;
+pub mod runtime;
 pub mod store;
 pub mod types;
 pub mod wire;

@@ -20,6 +20,7 @@ openraft::declare_raft_types!(
         R = Outcome,
         NodeId = u64,
         Node = PeerNode,
+        AsyncRuntime = crate::runtime::Runtime,
 );
 
 /// Where a member is found.

@@ -24,10 +24,17 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use medic_raft::{Clock, env::SystemClock};
 use medic_state::rbac::PrincipalKind;
-use tokio::{net::TcpListener, sync::mpsc};
-use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::mpsc,
+};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
-use tonic::{service::Routes, transport::Server};
+use tonic::{
+    service::Routes,
+    transport::{Server, server::Connected},
+};
 
 pub(crate) use accept::{Gauge, Limiter};
 pub use identity::{
@@ -146,6 +153,31 @@ pub async fn serve_grpc(
     let accepting = tokio::spawn(acceptor.run(listener, ready, stop.clone()));
 
     let incoming = ReceiverStream::new(incoming).map(Ok::<_, std::io::Error>);
+    let outcome = serve_admitted(name, incoming, routes, limits, stop.clone(), shutdown).await;
+    stop.cancel();
+    if let Err(error) = accepting.await {
+        tracing::error!(door = name, %error, "the accept loop failed");
+    }
+    outcome
+}
+
+/// Serves routes to connections whose identities are known, until `shutdown`, then drains. `stop` is
+/// cancelled then, and ends the serving when it is cancelled from outside. Where the connections come
+/// from is up to the caller: [`serve_grpc`] takes them from TLS, a simulation from its own network.
+///
+/// # Errors
+/// When tonic gives up on the incoming connections.
+pub async fn serve_admitted<C>(
+    name: &'static str,
+    incoming: impl Stream<Item = std::io::Result<C>> + Send,
+    routes: Routes,
+    limits: Limits,
+    stop: CancellationToken,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), tonic::transport::Error>
+where
+    C: AsyncRead + AsyncWrite + Connected<ConnectInfo = Identity> + Unpin + Send + 'static,
+{
     let server = Server::builder()
         .max_concurrent_streams(limits.streams)
         .concurrency_limit_per_connection(limits.requests)
@@ -156,7 +188,7 @@ pub async fn serve_grpc(
         .add_routes(identity::stamp(routes))
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     let mut server = Box::pin(server);
-    let outcome = tokio::select! {
+    tokio::select! {
         outcome = &mut server => outcome,
         () = shutdown => {
             stop.cancel();
@@ -165,10 +197,5 @@ pub async fn serve_grpc(
                 Ok(())
             })
         }
-    };
-    stop.cancel();
-    if let Err(error) = accepting.await {
-        tracing::error!(door = name, %error, "the accept loop failed");
     }
-    outcome
 }

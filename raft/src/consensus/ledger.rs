@@ -5,7 +5,10 @@ use std::{sync::RwLock, time::Duration};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use medic_proto::peer::v1::{self as pb, admin_request::Operation};
-use medic_state::{BootId, Entry, NodeId, State, codec};
+use medic_state::{
+    BootId, Entry, NodeId, State, codec,
+    planted::{Planted, planted},
+};
 use openraft::{Instant as _, async_runtime::watch::WatchReceiver as _};
 use tokio::{
     sync::watch,
@@ -243,6 +246,9 @@ impl Ledger for Consensus {
     }
 
     async fn linearize(&self) -> Result<u64, LedgerError> {
+        if planted(Planted::StaleReadServed) {
+            return Ok(*self.core.shared.applied.borrow());
+        }
         let again = |error: &LedgerError| {
             matches!(
                 error,

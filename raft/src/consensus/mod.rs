@@ -44,7 +44,7 @@ use crate::{
     ledger::{ClusterAdmin as _, Leadership, LedgerError},
     metrics::Metric,
     network::{Caller, IdentityCheck, Links, PeerConnector, PeerService, Pool},
-    store::{Disk, FatalFlag, RocksDisk, Store, StoreOptions, WriterMode},
+    store::{FatalFlag, Ground, RocksDisk, Store, StoreOptions, WriterMode},
     types::{PeerNode, Raft},
 };
 
@@ -81,10 +81,10 @@ impl Consensus {
     ) -> Result<Arc<Self>, StartError> {
         config.check()?;
         let disk = Arc::new(RocksDisk::open(&config.data_dir)?);
-        Self::start_on(config, env, connector, disk, WriterMode::Thread).await
+        Self::start_on(config, env, connector, Ground::new(disk, WriterMode::Thread)).await
     }
 
-    /// Like [`Self::start`], on any disk.
+    /// Like [`Self::start`], on any ground.
     ///
     /// # Errors
     /// When the configuration or what is on the disk is not fit.
@@ -92,15 +92,16 @@ impl Consensus {
         config: Config,
         env: Env,
         connector: Arc<dyn PeerConnector>,
-        disk: Arc<dyn Disk>,
-        mode: WriterMode,
+        ground: Ground,
     ) -> Result<Arc<Self>, StartError> {
         config.check()?;
+        let Ground { disk, mode, witness } = ground;
         let options = StoreOptions {
             node_id: config.node_id,
             cluster_id: config.cluster_id.clone(),
             fsync_deadline: config.timing.fsync_deadline,
             mode,
+            witness,
         };
         let store = Store::open(disk, &options).await?;
         let pristine = store.log.pristine();

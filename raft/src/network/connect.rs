@@ -2,7 +2,7 @@
 //! a simulated network in simulations.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -95,7 +95,7 @@ impl PeerConnector for TlsConnector {
 }
 
 /// What a connection is used for: each has its own, so that a snapshot does not hold up heartbeats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
     /// Log entries.
     Log,
@@ -108,7 +108,7 @@ pub(crate) enum Lane {
 /// Open channels by peer and lane.
 pub(crate) struct Pool {
     connector: Arc<dyn PeerConnector>,
-    channels: Mutex<HashMap<(NodeId, Lane), (String, Channel)>>,
+    channels: Mutex<BTreeMap<(NodeId, Lane), (String, Channel)>>,
 }
 
 impl Pool {
@@ -136,7 +136,7 @@ impl Pool {
         self.channels().clear();
     }
 
-    fn channels(&self) -> MutexGuard<'_, HashMap<(NodeId, Lane), (String, Channel)>> {
+    fn channels(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Lane), (String, Channel)>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

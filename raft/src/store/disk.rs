@@ -5,7 +5,7 @@
 //! Every stored value is sealed with a checksum over its key and its bytes, so that damage and
 //! misplacement are found whatever lies beneath.
 
-use std::io;
+use std::{io, time::Duration};
 
 /// The tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +91,11 @@ pub trait Disk: Send + Sync + 'static {
     fn remove_file(&self, name: &str) -> io::Result<()>;
     /// Lets go of everything; later calls fail.
     fn close(&self);
+    /// How much longer than the call the next write takes, where nothing may block: simulated disks
+    /// are slow this way.
+    fn lag(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// A stored value whose checksum does not fit.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use medic_proto::peer::v1 as pb;
+use medic_state::planted::{Planted, planted};
 use openraft::{
     LogState, OptionalSend, RaftLogReader,
     storage::{IOFlushed, RaftLogStorage},
@@ -279,7 +280,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         crate::crash_point!("raft_vote_before_save");
-        self.0.writer.sync(vec![put_meta(VOTE, &wire::vote_out(vote))]).await?;
+        if !planted(Planted::VoteNotDurable) {
+            self.0.writer.sync(vec![put_meta(VOTE, &wire::vote_out(vote))]).await?;
+        }
         crate::crash_point!("raft_vote_after_save");
         self.log().vote = Some(*vote);
         Ok(())
@@ -323,7 +326,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             (ops, log.last.map(|id| id.index))
         };
         crate::crash_point!("raft_log_append");
-        let done = Done::Flushed(flushed);
+        let done = if planted(Planted::AcknowledgedEarly) {
+            flushed.io_completed(Ok(()));
+            Done::Nobody
+        } else {
+            Done::Flushed(flushed)
+        };
         self.0.writer.send(Job { ops, done, log_through, records_through: None }).await
     }
 

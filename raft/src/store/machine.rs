@@ -25,6 +25,7 @@ use openraft::{
 use tokio::sync::watch;
 
 use super::{
+    StoreOptions, Witness,
     disk::{Disk, invalid},
     records::RecordStore,
     snapshot::{self, SnapshotError},
@@ -60,6 +61,7 @@ pub struct Machine {
     mode: WriterMode,
     pub(crate) shared: Arc<Shared>,
     pub(crate) records: RecordStore,
+    witness: Option<Arc<dyn Witness>>,
     /// File of the current snapshot.
     current: Arc<Mutex<Option<(SnapshotMeta, String)>>>,
 }
@@ -70,7 +72,7 @@ impl Machine {
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         records: RecordStore,
-        mode: WriterMode,
+        options: &StoreOptions,
         log_begins: u64,
     ) -> Result<Self, StartError> {
         let mut damaged: Vec<(String, String)> = Vec::new();
@@ -118,11 +120,25 @@ impl Machine {
         let applied = watch::Sender::new(position.last.map_or(0, |id| id.index));
         let shared = Shared { state: RwLock::new(state), applied, position: Mutex::new(position) };
         let current = Arc::new(Mutex::new(current));
-        Ok(Self { disk, mode, shared: Arc::new(shared), records, current })
+        let witness = options.witness.clone();
+        let this =
+            Self { disk, mode: options.mode, shared: Arc::new(shared), records, witness, current };
+        if reaches > 0 {
+            this.witness_installed(reaches - 1);
+        }
+        Ok(this)
     }
 
     fn current(&self) -> MutexGuard<'_, Option<(SnapshotMeta, String)>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the witness of a state that did not come from entries.
+    fn witness_installed(&self, index: u64) {
+        if let Some(witness) = &self.witness {
+            let state = self.shared.state.read().unwrap_or_else(PoisonError::into_inner);
+            witness.installed(index, &state);
+        }
     }
 
     /// Runs blocking work where it does not hold up the runtime.
@@ -199,7 +215,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     let applied = {
                         let state = &self.shared.state;
                         let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
-                        state.apply(entry.log_id.index, proposal.entry())
+                        let applied = state.apply(entry.log_id.index, proposal.entry());
+                        if let Some(witness) = &self.witness {
+                            witness.applied(entry.log_id.index, proposal.entry(), &applied, &state);
+                        }
+                        applied
                     };
                     crate::crash_point!("raft_apply_before_records");
                     self.records.push(entry.log_id.index, &applied.records).await?;
@@ -236,6 +256,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.shared.position().membership = meta.last_membership.clone();
         if let Some(last) = meta.last_log_id {
             self.shared.moved(last);
+            self.witness_installed(last.index);
         }
         crate::crash_point!("raft_snapshot_after_install");
         Ok(())

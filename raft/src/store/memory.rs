@@ -169,9 +169,11 @@ fn apply(tables: &mut Tables, ops: &[Op]) {
             Op::Put { table, key, value } => {
                 tables.insert((*table, key.clone()), value.clone());
             }
-            Op::DeleteRange { table, from, to } => {
-                tables.retain(|(t, key), _| t != table || key < from || key >= to);
+            Op::DeleteRange { table, from, to } if from < to => {
+                let gone = (*table, from.clone())..(*table, to.clone());
+                tables.extract_if(gone, |_, _| true).for_each(drop);
             }
+            Op::DeleteRange { .. } => {}
         }
     }
 }
@@ -182,8 +184,8 @@ impl Disk for MemoryDisk {
             apply(&mut content.now, ops);
             content.unsynced.push(ops.to_vec());
             if sync {
-                content.durable = content.now.clone();
-                content.unsynced.clear();
+                let Content { durable, unsynced, .. } = content;
+                unsynced.drain(..).for_each(|ops| apply(durable, &ops));
             }
         })
     }

@@ -29,7 +29,7 @@ mod writer;
 use std::{sync::Arc, time::Duration};
 
 use medic_proto::peer::v1 as pb;
-use medic_state::NodeId;
+use medic_state::{Applied, Entry, NodeId, State};
 
 use self::{
     disk::unseal,
@@ -59,6 +59,32 @@ pub const FORMAT: u32 = 2;
 const FORMAT_KEY: &[u8] = b"format";
 const IDENTITY_KEY: &[u8] = b"identity";
 
+/// Sees what a node's state machine does, in order: simulations check it from outside.
+pub trait Witness: std::fmt::Debug + Send + Sync + 'static {
+    /// An entry was applied; `state` is the state after it.
+    fn applied(&self, index: u64, entry: &Entry, applied: &Applied, state: &State);
+    /// The state was replaced by a snapshot's.
+    fn installed(&self, index: u64, state: &State);
+}
+
+/// What a node stands on.
+pub struct Ground {
+    /// Its disk.
+    pub disk: Arc<dyn Disk>,
+    /// How the disk is written.
+    pub mode: WriterMode,
+    /// Who looks on.
+    pub witness: Option<Arc<dyn Witness>>,
+}
+
+impl Ground {
+    /// Without a witness.
+    #[must_use]
+    pub fn new(disk: Arc<dyn Disk>, mode: WriterMode) -> Self {
+        Self { disk, mode, witness: None }
+    }
+}
+
 /// How a store is opened.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -70,6 +96,8 @@ pub struct StoreOptions {
     pub fsync_deadline: Duration,
     /// How the writer runs.
     pub mode: WriterMode,
+    /// Who looks on.
+    pub witness: Option<Arc<dyn Witness>>,
 }
 
 /// An open store.
@@ -120,7 +148,7 @@ impl Store {
     ) -> Result<(LogStore, Machine), StartError> {
         let log = LogStore::open(disk.clone(), writer.clone())?;
         let records = RecordStore::new(disk.clone(), writer.clone());
-        let machine = Machine::open(disk, records, options.mode, log.begins())?;
+        let machine = Machine::open(disk, records, options, log.begins())?;
         if claim {
             let identity =
                 pb::Identity { cluster_id: options.cluster_id.clone(), node: options.node_id.0 };

@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use medic_state::planted::{Planted, planted};
 use openraft::storage::IOFlushed;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -153,6 +154,7 @@ impl Writer {
                 tokio::spawn(async move {
                     let mut group = Vec::new();
                     while jobs.recv_many(&mut group, GROUP_JOBS).await > 0 {
+                        this.lag().await;
                         this.write(&mut group);
                     }
                     this.stopped.send_replace(true);
@@ -189,9 +191,19 @@ impl Writer {
 }
 
 impl Loop {
+    /// Waits as long as a simulated disk takes.
+    async fn lag(&mut self) {
+        let lag = self.disk.lag();
+        if !lag.is_zero() {
+            self.busy.store(self.writes + 1, Ordering::Release);
+            tokio::time::sleep(lag).await;
+        }
+    }
+
     fn write(&mut self, group: &mut Vec<Job>) {
         Metric::LogGroupJobs.observe(u32::try_from(group.len()).unwrap_or(u32::MAX).into());
-        let sync = group.iter().any(|job| !matches!(job.done, Done::Nobody));
+        let sync = group.iter().any(|job| !matches!(job.done, Done::Nobody))
+            && !planted(Planted::FsyncSkipped);
         let ops: Vec<Op> = group.iter_mut().flat_map(|job| job.ops.drain(..)).collect();
         let result = self.write_ops(&ops, sync);
         for job in group.drain(..) {

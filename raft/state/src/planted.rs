@@ -61,6 +61,24 @@ mistakes! {
     DeadOwnerKeepsShards = "shards stay with an owner that is gone",
     AgentTakesAnyFence = "an agent obeys any fence",
     AgentForgetsKeys = "an agent carries a key out again",
+    FsyncSkipped = "writes are acknowledged before they are synced",
+    AcknowledgedEarly = "entries count as durable as soon as they are queued",
+    VoteNotDurable = "a vote is kept in memory alone",
+    StaleReadServed = "a read is served without asking the leader",
+}
+
+impl Planted {
+    /// Whether it is a mistake of consensus, its disk or its network, which only whole nodes make.
+    #[must_use]
+    pub const fn of_whole_nodes(self) -> bool {
+        matches!(
+            self,
+            Self::FsyncSkipped
+                | Self::AcknowledgedEarly
+                | Self::VoteNotDurable
+                | Self::StaleReadServed
+        )
+    }
 }
 
 #[cfg(feature = "planted")]

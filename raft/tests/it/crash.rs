@@ -8,7 +8,7 @@ use std::{
 
 use medic_raft::{
     Consensus, Env, Ledger, LedgerError, LedgerExt, RecordQuery,
-    store::{Fate, MemoryDisk, WriterMode},
+    store::{Fate, Ground, MemoryDisk, WriterMode},
 };
 use medic_state::{NodeId, Record};
 use tokio::time::timeout;
@@ -163,7 +163,12 @@ async fn a_leader_whose_disk_hangs_gives_way() {
         let mut config = cluster.config(id);
         config.timing.fsync_deadline = Duration::from_millis(300);
         let started = Node::start_with(config, |config| {
-            Consensus::start_on(config, Env::system(), connector(), disk, WriterMode::Thread)
+            Consensus::start_on(
+                config,
+                Env::system(),
+                connector(),
+                Ground::new(disk, WriterMode::Thread),
+            )
         });
         cluster.nodes.insert(id, started.await.unwrap());
     }

@@ -15,7 +15,7 @@ use std::{
 
 use medic_raft::{
     Config, Consensus, Env, Ledger, LedgerExt,
-    store::{Disk, Op, Pair, RocksDisk, Table, WriterMode},
+    store::{Disk, Ground, Op, Pair, RocksDisk, Table, WriterMode},
 };
 use medic_state::NodeId;
 use tokio::time::timeout;
@@ -134,8 +134,13 @@ async fn child_that_is_killed() {
     let disk = RocksDisk::open(&config.data_dir).unwrap();
     let kill_at = kill_at.parse().unwrap();
     let disk = Arc::new(Deadly { disk, writes: AtomicU64::new(0), kill_at });
-    let raft =
-        Consensus::start_on(config, Env::system(), connector(), disk, WriterMode::Thread).await;
+    let raft = Consensus::start_on(
+        config,
+        Env::system(),
+        connector(),
+        Ground::new(disk, WriterMode::Thread),
+    )
+    .await;
     let raft = raft.unwrap();
     leads(&raft).await;
     for number in 100..115 {

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use medic_raft::{
     Config, Consensus, Env, Ledger, LedgerExt, RecordQuery, StartError,
-    store::{Disk, MemoryDisk, Op, RocksDisk, Store, StoreOptions, Table, WriterMode, log_key},
+    store::{
+        Disk, Ground, MemoryDisk, Op, RocksDisk, Store, StoreOptions, Table, WriterMode, log_key,
+    },
 };
 use medic_state::NodeId;
 use tokio::time::timeout;
@@ -27,7 +29,7 @@ pub(crate) async fn start(
     disk: Arc<MemoryDisk>,
     mode: WriterMode,
 ) -> Result<Arc<Consensus>, StartError> {
-    Consensus::start_on(config, Env::system(), connector(), disk, mode).await
+    Consensus::start_on(config, Env::system(), connector(), Ground::new(disk, mode)).await
 }
 
 pub(crate) async fn leads(raft: &Consensus) {
@@ -189,6 +191,7 @@ async fn rocksdb_survives_a_torn_tail_and_refuses_damage_in_the_middle() {
         cluster_id: "test".to_owned(),
         fsync_deadline: Duration::from_secs(10),
         mode: WriterMode::Thread,
+        witness: None,
     };
     let mut config = quick(1);
     config.data_dir = dir.path().to_owned();

@@ -31,6 +31,7 @@ async fn open(disk: Arc<dyn Disk>, mode: WriterMode) -> Store {
         cluster_id: "suite".to_owned(),
         fsync_deadline: Duration::from_secs(10),
         mode,
+        witness: None,
     };
     Store::open(disk, &options).await.unwrap()
 }

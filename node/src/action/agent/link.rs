@@ -12,18 +12,87 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use backon::BackoffBuilder as _;
+use futures::future::BoxFuture;
 use medic_proto::fleet::v1::{
     self as wire, agent_message, fleet_client::FleetClient, node_message,
 };
+use medic_raft::Entropy;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
+    task::{JoinError, JoinSet},
     time::{Instant, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{Options, instance::ActError, orders, supervisor::Supervisor};
+
+/// What obeys on this host: the supervisor of real processes, or a simulated host. Each call begins
+/// at once; what it gives says when it has ended.
+pub trait Host: Send + Sync + 'static {
+    /// The highest fence accepted.
+    fn highest_fence(&self) -> u64;
+    /// Takes a declaration in.
+    fn declare(&self, declaration: wire::Declaration) -> BoxFuture<'static, ()>;
+    /// Carries an order out, once, and says what came of it. `None`: nobody will ever hear.
+    fn order(&self, order: wire::Order) -> BoxFuture<'static, Option<wire::Result>>;
+    /// Says what became of a key. `None`: it cannot be told, and nothing is answered.
+    fn query(&self, query: wire::Query) -> BoxFuture<'static, Option<wire::QueryAnswer>>;
+}
+
+/// Everything here blocks: it is done off the runtime's threads.
+impl Host for Arc<Supervisor> {
+    fn highest_fence(&self) -> u64 {
+        Supervisor::highest_fence(self)
+    }
+
+    fn declare(&self, declaration: wire::Declaration) -> BoxFuture<'static, ()> {
+        let supervisor = Self::clone(self);
+        let taken = tokio::task::spawn_blocking(move || {
+            if let Err(error) = Supervisor::declare(&supervisor, declaration) {
+                tracing::error!(%error, "the declaration is not taken in");
+            }
+        });
+        Box::pin(async move { done("taking a declaration in", taken.await).unwrap_or_default() })
+    }
+
+    fn order(&self, order: wire::Order) -> BoxFuture<'static, Option<wire::Result>> {
+        let supervisor = Self::clone(self);
+        let acting = tokio::task::spawn_blocking(move || Supervisor::order(&supervisor, &order));
+        Box::pin(async move { done("carrying an order out", acting.await) })
+    }
+
+    fn query(&self, query: wire::Query) -> BoxFuture<'static, Option<wire::QueryAnswer>> {
+        let supervisor = Self::clone(self);
+        let asking = tokio::task::spawn_blocking(move || Supervisor::query(&supervisor, &query));
+        Box::pin(async move { done("answering a question", asking.await) })
+    }
+}
+
+/// `None`: it panicked, which the panic hook has reported; the node finds out that nobody answers.
+fn done<T>(what: &str, joined: Result<T, JoinError>) -> Option<T> {
+    joined.inspect_err(|error| tracing::error!(%error, "{what} failed")).ok()
+}
+
+/// Connects to a node; plain TCP and TLS unless a simulation brings its own network.
+#[async_trait]
+pub trait Dial: Send + Sync + 'static {
+    /// A connection as the endpoint describes it.
+    async fn connect(&self, endpoint: Endpoint) -> Result<Channel, tonic::transport::Error>;
+}
+
+/// The real network.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NetDial;
+
+#[async_trait]
+impl Dial for NetDial {
+    async fn connect(&self, endpoint: Endpoint) -> Result<Channel, tonic::transport::Error> {
+        endpoint.connect().await
+    }
+}
 
 /// To connect, and to be welcomed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -47,9 +116,40 @@ pub(super) const ORDERS_MAX: usize = 64;
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) options: Arc<Options>,
-    pub(super) supervisor: Arc<Supervisor>,
+    pub(super) host: Arc<dyn Host>,
+    pub(super) dial: Arc<dyn Dial>,
     pub(super) reports: watch::Receiver<wire::Report>,
     pub(super) orders: Arc<Semaphore>,
+    pub(super) entropy: Arc<dyn Entropy>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        options: Options,
+        host: Arc<dyn Host>,
+        dial: Arc<dyn Dial>,
+        reports: watch::Receiver<wire::Report>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Self {
+        let orders = Arc::new(Semaphore::new(ORDERS_MAX));
+        Self { options: Arc::new(options), host, dial, reports, orders, entropy }
+    }
+}
+
+/// Keeps a host connected to all its nodes, through any network, until it is dropped.
+pub async fn keep_all(
+    options: Options,
+    host: Arc<dyn Host>,
+    dial: Arc<dyn Dial>,
+    reports: watch::Receiver<wire::Report>,
+    entropy: Arc<dyn Entropy>,
+) {
+    let shared = Shared::new(options, host, dial, reports, entropy);
+    let mut links = JoinSet::new();
+    for node in &shared.options.nodes {
+        links.spawn(keep(shared.clone(), node.clone()));
+    }
+    while links.join_next().await.is_some() {}
 }
 
 /// Why a connection ended.
@@ -74,12 +174,12 @@ enum LinkError {
 /// Keeps connected to one node, for ever.
 pub(super) async fn keep(shared: Shared, node: String) {
     let (outbound, mut queued) = mpsc::channel::<agent_message::Kind>(QUEUE);
-    let mut pauses = pauses();
+    let mut pauses = self::pauses(&shared);
     loop {
         let began = Instant::now();
         let Err(error) = connected(&shared, &node, &outbound, &mut queued).await;
         let pause = if began.elapsed() > HELD {
-            pauses = self::pauses();
+            pauses = self::pauses(&shared);
             PAUSE_MIN
         } else {
             pauses.next().unwrap_or(PAUSE_MAX)
@@ -89,11 +189,12 @@ pub(super) async fn keep(shared: Shared, node: String) {
     }
 }
 
-fn pauses() -> backon::ExponentialBackoff {
+fn pauses(shared: &Shared) -> backon::ExponentialBackoff {
     backon::ExponentialBuilder::default()
         .with_min_delay(PAUSE_MIN)
         .with_max_delay(PAUSE_MAX)
         .with_jitter()
+        .with_jitter_seed(shared.entropy.next_u64())
         .without_max_times()
         .build()
 }
@@ -114,7 +215,7 @@ async fn dial(shared: &Shared, node: &str) -> Result<Channel, LinkError> {
         endpoint = endpoint.tls_config(tls.current().tonic_client(domain)).map_err(bad)?;
     }
     // The connect timeout covers TCP alone.
-    timeout(CONNECT_TIMEOUT * 2, endpoint.connect())
+    timeout(CONNECT_TIMEOUT * 2, shared.dial.connect(endpoint))
         .await
         .map_err(|_| LinkError::NoWelcome)?
         .map_err(LinkError::Connect)
@@ -132,7 +233,7 @@ async fn connected(
         agent: shared.options.name.clone(),
         region: shared.options.region.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        highest_fence: shared.supervisor.highest_fence(),
+        highest_fence: shared.host.highest_fence(),
     };
     send(&up, agent_message::Kind::Hello(hello)).await?;
     let mut client = FleetClient::new(channel).max_decoding_message_size(DECODE_MAX);
@@ -191,15 +292,11 @@ async fn send(
 
 /// Carries out what a node said, without keeping the connection waiting.
 fn obey(shared: &Shared, kind: node_message::Kind, outbound: &mpsc::Sender<agent_message::Kind>) {
-    let supervisor = Arc::clone(&shared.supervisor);
+    let host = Arc::clone(&shared.host);
     match kind {
         node_message::Kind::Welcome(_) => {}
         node_message::Kind::Declaration(declaration) => {
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = supervisor.declare(declaration) {
-                    tracing::error!(%error, "the declaration is not taken in");
-                }
-            });
+            tokio::spawn(host.declare(declaration));
         }
         node_message::Kind::Order(order) => {
             let Ok(permit) = Arc::clone(&shared.orders).try_acquire_owned() else {
@@ -207,10 +304,13 @@ fn obey(shared: &Shared, kind: node_message::Kind, outbound: &mpsc::Sender<agent
                 return answer(outbound, outcome(&order, orders::failed(&busy)));
             };
             let outbound = outbound.clone();
-            tokio::task::spawn_blocking(move || {
-                let result = supervisor.order(&order);
+            let acting = host.order(order.clone());
+            tokio::spawn(async move {
+                let result = acting.await;
                 drop(permit);
-                answer(&outbound, outcome(&order, result));
+                if let Some(result) = result {
+                    answer(&outbound, outcome(&order, result));
+                }
             });
         }
         node_message::Kind::Query(query) => {
@@ -219,10 +319,13 @@ fn obey(shared: &Shared, kind: node_message::Kind, outbound: &mpsc::Sender<agent
                 return;
             };
             let outbound = outbound.clone();
-            tokio::task::spawn_blocking(move || {
-                let found = supervisor.query(&query);
+            let asking = host.query(query);
+            tokio::spawn(async move {
+                let found = asking.await;
                 drop(permit);
-                answer(&outbound, agent_message::Kind::Answer(found));
+                if let Some(found) = found {
+                    answer(&outbound, agent_message::Kind::Answer(found));
+                }
             });
         }
     }

@@ -19,7 +19,7 @@ pub mod book;
 mod config_file;
 mod instance;
 mod journal;
-mod link;
+pub mod link;
 mod orders;
 mod process;
 mod procfs;
@@ -36,7 +36,7 @@ use medic_proto::fleet::v1 as wire;
 use medic_raft::Env;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, watch},
+    sync::watch,
     task::JoinSet,
     time::Instant,
 };
@@ -112,6 +112,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let state_dir = options.state_dir.clone();
+    let entropy = Arc::clone(&env.entropy);
     let supervisor = tokio::task::spawn_blocking(move || Supervisor::open(&state_dir, env))
         .await
         .context("opening the state directory")??;
@@ -126,12 +127,9 @@ pub async fn serve(
     let mut tasks = JoinSet::new();
     let first = Arc::clone(&supervisor);
     tasks.spawn_blocking(move || first.reconcile());
-    let shared = link::Shared {
-        options: Arc::new(options),
-        supervisor: Arc::clone(&supervisor),
-        reports,
-        orders: Arc::new(Semaphore::new(link::ORDERS_MAX)),
-    };
+    let host = Arc::new(Arc::clone(&supervisor));
+    let dial = Arc::new(link::NetDial);
+    let shared = link::Shared::new(options, host, dial, reports, entropy);
     for node in &shared.options.nodes {
         tasks.spawn(link::keep(shared.clone(), node.clone()));
     }

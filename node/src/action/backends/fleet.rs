@@ -53,6 +53,12 @@ impl FleetWorld {
     #[must_use]
     pub fn new(hub: Arc<FleetHub>, ledger: Arc<dyn Ledger>) -> Arc<Self> {
         let observer = Observer::new(Arc::new(HubView(hub.clone())), ledger.env().clone());
+        Self::with(hub, ledger, observer)
+    }
+
+    /// With eyes of its own.
+    #[must_use]
+    pub fn with(hub: Arc<FleetHub>, ledger: Arc<dyn Ledger>, observer: Observer) -> Arc<Self> {
         Arc::new(Self { hub, ledger, observer, webhooks: Webhooks::new() })
     }
 
