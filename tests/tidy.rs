@@ -15,7 +15,7 @@ const EDGES: [(&str, &[&str]); 8] = [
     ("api", &["medic-raft", "medic-state", "medic-proto"]),
     ("node", &["medic-api", "medic-raft", "medic-state", "medic-proto"]),
     ("chaos", &["medic-node", "medic-api", "medic-state", "medic-proto"]),
-    ("chaos/sim", &["medic-node", "medic-proto", "medic-raft", "medic-state"]),
+    ("chaos/sim", &["medic-api", "medic-node", "medic-proto", "medic-raft", "medic-state"]),
     (
         "tests",
         &["medic-api", "medic-chaos", "medic-node", "medic-proto", "medic-raft", "medic-state"],

@@ -15,17 +15,20 @@ use crate::{
     check::Violation,
     coverage::{Coverage, Sometimes},
     history::lock,
-    run::{Plan, run},
+    layer_b::Mark,
+    run::{Layer, Plan, run},
 };
 
 /// One of so many seeds is run twice and compared.
-const TWICE: u64 = 100;
+pub(crate) const TWICE: u64 = 100;
 /// Failing seeds kept with their violations; of more, only the number.
 const FAILED_MAX: usize = 20;
 
 /// What a campaign found.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// What was simulated.
+    pub layer: Layer,
     /// Seeds run.
     pub seeds: u64,
     /// Seeds run twice.
@@ -36,10 +39,14 @@ pub struct Report {
     pub spent: Duration,
     /// Entries committed.
     pub committed: u64,
+    /// Calls of clients that were recorded; none in layer A.
+    pub calls: u64,
     /// States reached.
     pub coverage: Coverage,
+    /// States reached that only whole nodes reach.
+    pub marks: BTreeMap<Mark, u64>,
     /// Failing seeds, the first few.
-    pub failed: BTreeMap<u64, Vec<Violation>>,
+    pub failed: BTreeMap<u64, Vec<String>>,
     /// How many failed.
     pub failures: u64,
 }
@@ -53,14 +60,26 @@ impl Report {
 
     /// States that were never reached.
     #[must_use]
-    pub fn missing(&self) -> Vec<Sometimes> {
-        self.coverage.missing()
+    pub fn missing(&self) -> Vec<&'static str> {
+        let states = self.states();
+        states.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    }
+
+    /// How often each state was reached that this layer can reach.
+    #[must_use]
+    pub fn states(&self) -> Vec<(&'static str, u64)> {
+        let whole = self.layer == Layer::B;
+        let shared = Sometimes::ALL.iter().filter(|one| !whole || one.of_every_layer());
+        let shared = shared.map(|one| (one.as_str(), self.coverage.count(*one)));
+        let marks = Mark::ALL.iter().filter(|_| whole);
+        let count = |mark: &Mark| self.marks.get(mark).copied().unwrap_or_default();
+        shared.chain(marks.map(|mark| (mark.as_str(), count(mark)))).collect()
     }
 
     /// For programs.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        let coverage = Sometimes::ALL.iter();
+        let coverage = self.states().into_iter();
         Summary {
             seeds: self.seeds,
             twice: self.twice,
@@ -68,16 +87,11 @@ impl Report {
             speed: self.speed(),
             committed: self.committed,
             failures: self.failures,
-            failed: self.failed.iter().map(|(seed, found)| (*seed, words(found))).collect(),
-            coverage: coverage
-                .map(|one| (one.as_str().to_owned(), self.coverage.count(*one)))
-                .collect(),
+            calls: self.calls,
+            failed: self.failed.clone(),
+            coverage: coverage.map(|(name, count)| (name.to_owned(), count)).collect(),
         }
     }
-}
-
-fn words(found: &[Violation]) -> Vec<String> {
-    found.iter().map(ToString::to_string).collect()
 }
 
 /// A report as JSON.
@@ -89,6 +103,7 @@ pub struct Summary {
     simulated_hours: f64,
     speed: f64,
     committed: u64,
+    calls: u64,
     failures: u64,
     failed: BTreeMap<u64, Vec<String>>,
     coverage: BTreeMap<String, u64>,
@@ -133,9 +148,9 @@ pub fn campaign(
 }
 
 /// One seed's share.
-struct One {
-    report: Report,
-    violations: Vec<Violation>,
+pub(crate) struct One {
+    pub(crate) report: Report,
+    pub(crate) violations: Vec<String>,
 }
 
 fn one(seed: u64) -> std::io::Result<One> {
@@ -157,25 +172,33 @@ fn one(seed: u64) -> std::io::Result<One> {
         }
     }
     let report = Report {
+        layer: Layer::A,
         seeds: 1,
         twice: u64::from(twice),
         simulated: outcome.simulated,
         spent,
         committed: outcome.committed,
+        calls: outcome.calls,
         coverage: outcome.coverage,
+        marks: outcome.marks,
         failed: BTreeMap::new(),
         failures: u64::from(!outcome.violations.is_empty()),
     };
-    Ok(One { report, violations: outcome.violations })
+    let violations = outcome.violations.iter().map(ToString::to_string).collect();
+    Ok(One { report, violations })
 }
 
-fn merge(all: &mut Report, seed: u64, one: One) {
+pub(crate) fn merge(all: &mut Report, seed: u64, one: One) {
     let One { report, violations } = one;
     all.seeds += report.seeds;
     all.twice += report.twice;
     all.simulated += report.simulated;
     all.spent += report.spent;
     all.committed += report.committed;
+    all.calls += report.calls;
+    for (mark, count) in report.marks {
+        *all.marks.entry(mark).or_default() += count;
+    }
     all.coverage.merge(&report.coverage);
     all.failures += report.failures;
     if !violations.is_empty() && all.failed.len() < FAILED_MAX {

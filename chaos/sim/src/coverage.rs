@@ -63,6 +63,14 @@ sometimes! {
     TimeWentBack = "a leader's wall clock was behind the law's time",
 }
 
+impl Sometimes {
+    /// Whether it can be seen in every layer; the rest only the simulated log can tell.
+    #[must_use]
+    pub const fn of_every_layer(self) -> bool {
+        !matches!(self, Self::TailLost | Self::TailSurvived | Self::LedUnawares)
+    }
+}
+
 /// How often each state was reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage(BTreeMap<Sometimes, u64>);
@@ -70,7 +78,12 @@ pub struct Coverage(BTreeMap<Sometimes, u64>);
 impl Coverage {
     /// It was reached once more.
     pub fn reached(&mut self, state: Sometimes) {
-        *self.0.entry(state).or_default() += 1;
+        self.add(state, 1);
+    }
+
+    /// It was reached so many times more.
+    pub(crate) fn add(&mut self, state: Sometimes, times: u64) {
+        *self.0.entry(state).or_default() += times;
     }
 
     /// How often.
@@ -84,11 +97,5 @@ impl Coverage {
         for (state, count) in &other.0 {
             *self.0.entry(*state).or_default() += count;
         }
-    }
-
-    /// Those never reached.
-    #[must_use]
-    pub fn missing(&self) -> Vec<Sometimes> {
-        Sometimes::ALL.iter().copied().filter(|state| self.count(*state) == 0).collect()
     }
 }

@@ -90,6 +90,18 @@ pub enum Fault {
     Touch(String),
     /// An approver loses the role.
     Revoke(String),
+    /// A node's machine loses power: what was not synced may be gone. Real disks alone.
+    PowerCut(Who),
+    /// A node's next write fails for lack of space. Real disks alone.
+    DiskFull(Who),
+    /// A node ends, and its newest snapshot is damaged before it starts again. Real disks alone.
+    Damage(NodeId),
+    /// A snapshot is taken now. Real consensus alone.
+    Snapshot(NodeId),
+    /// Leadership is handed to a node. Real consensus alone.
+    Transfer(NodeId),
+    /// A node is replaced by one that never was a member. Real consensus alone.
+    Replace(NodeId),
 }
 
 /// A fault and its time.
@@ -190,7 +202,9 @@ fn relay(rng: &mut Rng, what: &Breakable, at_ms: u64, all: &mut Vec<Scheduled>) 
 
 fn lasts(fault: &Fault, rng: &mut Rng) -> u64 {
     match fault {
-        Fault::Crash(_) => rng.between(200, 12_000),
+        Fault::Crash(_) | Fault::PowerCut(_) | Fault::DiskFull(_) | Fault::Damage(_) => {
+            rng.between(200, 12_000)
+        }
         Fault::Pause(_) => rng.between(300, 8_000),
         Fault::Isolate(_) | Fault::Split(_) => rng.between(500, 12_000),
         Fault::OneWay(..) | Fault::Delay(_) => rng.between(500, 15_000),
@@ -202,7 +216,13 @@ fn lasts(fault: &Fault, rng: &mut Rng) -> u64 {
         Fault::Blind(_) | Fault::Dark(_) => rng.between(3_000, 40_000),
         Fault::Trouble(..) => rng.between(10_000, 60_000),
         Fault::Revoke(_) => rng.between(10_000, 60_000),
-        Fault::Jump(..) | Fault::Kill(_) | Fault::Hang(_) | Fault::Touch(_) => 0,
+        Fault::Jump(..)
+        | Fault::Kill(_)
+        | Fault::Hang(_)
+        | Fault::Touch(_)
+        | Fault::Snapshot(_)
+        | Fault::Transfer(_)
+        | Fault::Replace(_) => 0,
     }
 }
 
@@ -259,5 +279,44 @@ fn of_fleet(rng: &mut Rng, what: &Breakable) -> Option<Fault> {
             let part = u32::try_from(rng.between(20, 80)).unwrap_or(50);
             Fault::Trouble(trouble, part)
         }
+    })
+}
+
+/// Adds what only real consensus and real disks can suffer.
+#[must_use]
+pub fn with_disks(
+    seed: u64,
+    what: &Breakable,
+    within_ms: u64,
+    mut all: Vec<Scheduled>,
+) -> Vec<Scheduled> {
+    let mut rng = Rng::new(seed, "faults of disks");
+    let mut at_ms = rng.between(2_000, 8_000);
+    let mut replaced = false;
+    while at_ms < within_ms {
+        if let Some(fault) = of_disks(&mut rng, what, &mut replaced) {
+            let for_ms = lasts(&fault, &mut rng);
+            all.push(Scheduled { at_ms, for_ms, fault });
+        }
+        at_ms += rng.between(1_500, 12_000);
+    }
+    all.sort_by_key(|one| one.at_ms);
+    all
+}
+
+fn of_disks(rng: &mut Rng, what: &Breakable, replaced: &mut bool) -> Option<Fault> {
+    let node = *rng.pick(&what.nodes)?;
+    let who = if rng.chance(1, 2) { Who::Leader } else { Who::Node(node) };
+    Some(match rng.between(0, 11) {
+        0..=3 => Fault::PowerCut(who),
+        4..=5 => Fault::DiskFull(who),
+        6 => Fault::Damage(node),
+        7..=8 => Fault::Snapshot(node),
+        9..=10 => Fault::Transfer(node),
+        _ if !*replaced => {
+            *replaced = true;
+            Fault::Replace(node)
+        }
+        _ => Fault::PowerCut(Who::Node(node)),
     })
 }

@@ -13,6 +13,7 @@ use medic_state::{
 };
 
 use crate::{
+    clock::Time,
     coverage::{Coverage, Sometimes},
     trace::Trace,
 };
@@ -195,8 +196,8 @@ pub struct Book {
 impl Recorder {
     /// Begins now.
     #[must_use]
-    pub fn new(keep_trace: bool) -> Self {
-        let trace = Trace::new(keep_trace);
+    pub fn new(keep_trace: bool, time: Time) -> Self {
+        let trace = Trace::new(keep_trace, time);
         Self(Arc::new(Mutex::new(Book {
             trace,
             events: Vec::new(),

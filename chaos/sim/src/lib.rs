@@ -3,11 +3,12 @@
 //! ```text
 //!   seed ─► faults ─► layer ─► history ─► check ─► violations ─► shrink ─► one command
 //!                       │         └─────► coverage
-//!                       └─ layer_a: real law, hands and judgement; simulated log, clocks and world
+//!                       ├─ layer_a: real law, hands and judgement; simulated log, clocks and world
+//!                       └─ layer_b: whole nodes; simulated network, disks, clocks and world
 //! ```
 //!
 //! Shared by layers: [`world`], [`faults`], [`history`], [`check`], [`coverage`], [`trace`].
-//! Deliberately absent: sockets, disks, real time. Those are for campaigns on real processes.
+//! Deliberately absent: real sockets, real disks, real time. Those are for campaigns on real processes.
 
 pub mod campaign;
 pub mod check;
@@ -16,7 +17,9 @@ pub mod coverage;
 pub mod faults;
 pub mod history;
 pub mod layer_a;
+pub mod layer_b;
 pub mod planted;
+pub mod processes;
 pub mod rng;
 pub mod run;
 pub mod shrink;

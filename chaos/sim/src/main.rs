@@ -13,10 +13,10 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use medic_sim::{
     campaign::{Report, campaign},
-    coverage::Sometimes,
     history::lock,
-    planted::{Caught, hunt},
-    run::{Outcome, Plan, run},
+    planted::{Caught, hunt, hunt_in_processes},
+    processes::{self, Told},
+    run::{self, Outcome, Plan, run},
     shrink::shrink,
 };
 use medic_state::planted::Planted;
@@ -27,7 +27,7 @@ use medic_state::planted::Planted;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  medic-sim run --seeds 0..1000                 a thousand seeds, and what they reached\n  medic-sim run --seed 42 --trace               one seed, with everything that happened\n  medic-sim run --seed 42 --shrink              the fewest faults with which it still fails\n  medic-sim run --seed 42 --keep 3,17 --trace   those faults alone\n  medic-sim planted-bugs                        is every mistake found?\n  medic-sim planted-bugs --only UndoInOrder     is this one?"
+    after_help = "Examples:\n  medic-sim run --seeds 0..1000                 a thousand seeds, and what they reached\n  medic-sim run --seed 42 --trace               one seed, with everything that happened\n  medic-sim run --seed 42 --shrink              the fewest faults with which it still fails\n  medic-sim run --seed 42 --keep 3,17 --trace   those faults alone\n  medic-sim run --layer b --seeds 0..100        whole nodes, a process for each seed\n  medic-sim planted-bugs                        is every mistake found?\n  medic-sim planted-bugs --only UndoInOrder     is this one?"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -93,6 +93,17 @@ struct PlantedArgs {
 enum Layer {
     /// Law, hands and judgement over a simulated log; no sockets.
     A,
+    /// Whole nodes with real consensus and RPC over a simulated network and simulated disks.
+    B,
+}
+
+impl From<Layer> for run::Layer {
+    fn from(layer: Layer) -> Self {
+        match layer {
+            Layer::A => Self::A,
+            Layer::B => Self::B,
+        }
+    }
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -140,13 +151,17 @@ fn threads(asked: Option<usize>) -> usize {
 
 fn plan_of(seed: u64, args: &RunArgs) -> Plan {
     let keep = args.keep.as_ref().map(|keep| keep.iter().copied().collect::<BTreeSet<_>>());
-    Plan { seed, keep, trace: args.trace, planted: args.planted }
+    Plan { layer: args.layer.into(), seed, keep, trace: args.trace, planted: args.planted }
 }
 
 /// The command that does it again.
 fn again(plan: &Plan) -> String {
-    let Plan { seed, keep, planted, .. } = plan;
-    let mut text = format!("medic-sim run --layer a --seed {seed}");
+    let Plan { layer, seed, keep, planted, .. } = plan;
+    let layer = match layer {
+        run::Layer::A => "a",
+        run::Layer::B => "b",
+    };
+    let mut text = format!("medic-sim run --layer {layer} --seed {seed}");
     if let Some(keep) = keep {
         let keep: Vec<String> = keep.iter().map(ToString::to_string).collect();
         text.push_str(&format!(" --keep {}", keep.join(",")));
@@ -160,7 +175,12 @@ fn again(plan: &Plan) -> String {
 fn show(seed: u64, args: &RunArgs) -> anyhow::Result<bool> {
     let plan = plan_of(seed, args);
     let begun = Instant::now();
-    let Outcome { violations, hash, trace, schedule, simulated, committed, .. } = run(&plan)?;
+    let outcome = run(&plan)?;
+    if args.json {
+        say(&serde_json::to_string(&Told::of(seed, &outcome))?)?;
+        return Ok(outcome.violations.is_empty());
+    }
+    let Outcome { violations, hash, trace, schedule, simulated, committed, .. } = outcome;
     for line in &trace {
         say(line)?;
     }
@@ -225,7 +245,13 @@ fn many(args: &RunArgs) -> anyhow::Result<bool> {
             say(&text).unwrap_or_default();
         }
     };
-    let report = campaign(args.seeds.clone(), threads, &progress)?;
+    let report = match args.layer {
+        Layer::A => campaign(args.seeds.clone(), threads, &progress)?,
+        Layer::B => {
+            let program = std::env::current_exe().context("finding this program")?;
+            processes::campaign(&program, args.seeds.clone(), threads, &progress)?
+        }
+    };
     if args.json {
         say(&serde_json::to_string_pretty(&report.summary())?)?;
     } else {
@@ -237,29 +263,29 @@ fn many(args: &RunArgs) -> anyhow::Result<bool> {
 
 fn tell(report: &Report, took: Duration) -> anyhow::Result<()> {
     say("sometimes:")?;
-    for state in Sometimes::ALL {
-        say(&format!("  {:>8}  {}", report.coverage.count(*state), state.as_str()))?;
+    for (state, count) in report.states() {
+        say(&format!("  {count:>8}  {state}"))?;
     }
     for (seed, violations) in &report.failed {
         for violation in violations.iter().take(3) {
             say(&format!("seed {seed}: {violation}"))?;
         }
-        let plan = Plan { seed: *seed, ..Plan::default() };
+        let plan = Plan { layer: report.layer, seed: *seed, ..Plan::default() };
         say(&format!("  again: {} --trace", again(&plan)))?;
     }
     let missing = report.missing();
     if !missing.is_empty() {
-        let names: Vec<&str> = missing.iter().map(|state| state.as_str()).collect();
-        say(&format!("never reached: {}", names.join("; ")))?;
+        say(&format!("never reached: {}", missing.join("; ")))?;
     }
     say(&format!(
-        "{} seeds ({} twice), {:.1} simulated hours in {:.1} s, {:.0} × real time per core, {} entries, {} failed",
+        "{} seeds ({} twice), {:.1} simulated hours in {:.1} s, {:.0} × real time per core, {} entries, {} calls, {} failed",
         report.seeds,
         report.twice,
         report.simulated.as_secs_f64() / 3_600.0,
         took.as_secs_f64(),
         report.speed(),
         report.committed,
+        report.calls,
         report.failures
     ))
 }
@@ -277,7 +303,7 @@ fn planted_bugs(args: &PlantedArgs) -> anyhow::Result<bool> {
                 loop {
                     let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     let Some(planted) = todo.get(at) else { return };
-                    let caught = hunt(*planted, args.seeds.clone()).map_err(Into::into);
+                    let caught = hunted(*planted, args.seeds.clone());
                     if let Ok(caught) = &caught {
                         say(&told(caught)).unwrap_or_default();
                     }
@@ -303,6 +329,14 @@ fn planted_bugs(args: &PlantedArgs) -> anyhow::Result<bool> {
     let (caught, of) = (todo.len() - missed.len(), todo.len());
     say(&format!("{caught} of {of} planted bugs caught"))?;
     Ok(missed.is_empty())
+}
+
+fn hunted(planted: Planted, seeds: Range<u64>) -> anyhow::Result<Caught> {
+    if planted.of_whole_nodes() {
+        let program = std::env::current_exe().context("finding this program")?;
+        return Ok(hunt_in_processes(&program, planted, seeds)?);
+    }
+    Ok(hunt(planted, seeds)?)
 }
 
 fn told(caught: &Caught) -> String {

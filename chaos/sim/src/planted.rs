@@ -2,13 +2,14 @@
 
 use std::{
     ops::Range,
+    path::Path,
     time::{Duration, Instant},
 };
 
 use medic_state::planted::Planted;
 
 use crate::{
-    check::Violation,
+    processes::ask,
     run::{Plan, run},
 };
 
@@ -18,7 +19,7 @@ pub struct Caught {
     /// Which.
     pub planted: Planted,
     /// The seed and what was found first; `None`: missed.
-    pub by: Option<(u64, Violation)>,
+    pub by: Option<(u64, String)>,
     /// Seeds tried.
     pub tried: u64,
     /// Time it took.
@@ -40,7 +41,31 @@ pub fn hunt(planted: Planted, seeds: Range<u64>) -> std::io::Result<Caught> {
         if let Some(found) = outcome.violations.first()
             && sound()?
         {
-            let by = Some((seed, found.clone()));
+            let by = Some((seed, found.to_string()));
+            return Ok(Caught { planted, by, tried, took: begun.elapsed() });
+        }
+    }
+    Ok(Caught { planted, by: None, tried, took: begun.elapsed() })
+}
+
+/// Runs a mistake of whole nodes over seeds, a process each, until it is found.
+///
+/// # Errors
+/// When a child cannot be started or read.
+pub fn hunt_in_processes(
+    program: &Path,
+    planted: Planted,
+    seeds: Range<u64>,
+) -> std::io::Result<Caught> {
+    let begun = Instant::now();
+    let mut tried = 0;
+    for seed in seeds {
+        tried += 1;
+        let told = ask(program, seed, Some(planted))?;
+        if let Some(found) = told.violations.into_iter().next()
+            && ask(program, seed, None)?.violations.is_empty()
+        {
+            let by = Some((seed, found));
             return Ok(Caught { planted, by, tried, took: begun.elapsed() });
         }
     }

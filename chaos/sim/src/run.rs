@@ -1,24 +1,48 @@
 //! One run of one seed, in a thread and a runtime of its own, and what the checkers make of it.
 
-use std::{cell::RefCell, collections::BTreeSet, sync::Once, thread, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Once,
+    thread,
+    time::Duration,
+};
 
 use medic_state::{
     Digest,
     planted::{Planted, plant},
 };
-use tokio::runtime::{Builder, RngSeed};
+use tokio::{
+    runtime::{Builder, RngSeed},
+    time::Instant,
+};
 
 use crate::{
     check::{self, Violation},
+    clock::Time,
     coverage::Coverage,
     faults::Scheduled,
     history::Recorder,
     layer_a,
+    layer_b::{self, Mark},
 };
+
+/// What is simulated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layer {
+    /// Law, hands and judgement over a simulated log; no sockets.
+    #[default]
+    A,
+    /// Whole nodes with real consensus and RPC over a simulated network and simulated disks. One run
+    /// in a process: the next would inherit its chance.
+    B,
+}
 
 /// What is to be run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
+    /// What is simulated.
+    pub layer: Layer,
     /// Everything follows from it.
     pub seed: u64,
     /// Only these of the seed's faults, by position.
@@ -35,6 +59,10 @@ pub(crate) struct Ran {
     pub(crate) schedule: Vec<Scheduled>,
     pub(crate) simulated: Duration,
     pub(crate) committed: u64,
+    /// What the layer itself found.
+    pub(crate) violations: Vec<Violation>,
+    pub(crate) marks: BTreeMap<Mark, u64>,
+    pub(crate) calls: u64,
 }
 
 /// What came of a run.
@@ -54,6 +82,10 @@ pub struct Outcome {
     pub simulated: Duration,
     /// Entries committed.
     pub committed: u64,
+    /// States that only whole nodes reach.
+    pub marks: BTreeMap<Mark, u64>,
+    /// Calls of clients that were recorded.
+    pub calls: u64,
 }
 
 thread_local! {
@@ -92,19 +124,15 @@ pub fn run(plan: &Plan) -> std::io::Result<Outcome> {
 
 fn alone(plan: &Plan) -> std::io::Result<Outcome> {
     plant(plan.planted);
-    let runtime = Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .rng_seed(RngSeed::from_bytes(&plan.seed.to_be_bytes()))
-        .build()?;
-    let (ran, recorder) = runtime.block_on(async {
-        let recorder = Recorder::new(plan.trace);
-        (Box::pin(layer_a::simulate(plan, recorder.clone())).await, recorder)
-    });
-    drop(runtime);
+    let ran = match plan.layer {
+        Layer::A => in_one_runtime(plan),
+        Layer::B => layer_b::simulate(plan),
+    };
     plant(None);
+    let (ran, recorder) = ran?;
     let mut book = recorder.book();
     let mut violations = check::all(&book.events);
+    violations.extend(ran.violations);
     let panics = PANICS.with_borrow_mut(std::mem::take);
     violations.extend(panics.into_iter().map(Violation::panic));
     let (hash, _) = book.trace.hash();
@@ -116,5 +144,19 @@ fn alone(plan: &Plan) -> std::io::Result<Outcome> {
         schedule: ran.schedule,
         simulated: ran.simulated,
         committed: ran.committed,
+        marks: ran.marks,
+        calls: ran.calls,
     })
+}
+
+fn in_one_runtime(plan: &Plan) -> std::io::Result<(Ran, Recorder)> {
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .rng_seed(RngSeed::from_bytes(&plan.seed.to_be_bytes()))
+        .build()?;
+    Ok(runtime.block_on(async {
+        let recorder = Recorder::new(plan.trace, Time::Runtime(Instant::now()));
+        (Box::pin(layer_a::simulate(plan, recorder.clone())).await, recorder)
+    }))
 }

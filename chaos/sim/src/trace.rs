@@ -5,29 +5,30 @@
 use std::fmt;
 
 use medic_state::Digest;
-use tokio::time::Instant;
+
+use crate::clock::Time;
 
 /// The trace of one run.
 #[derive(Debug)]
 pub struct Trace {
-    begun: Instant,
+    time: Time,
     hash: Digest,
     count: u64,
     kept: Option<Vec<String>>,
 }
 
 impl Trace {
-    /// Begins now. `keep`: the lines themselves, not their hash alone.
+    /// Begins. `keep`: the lines themselves, not their hash alone.
     #[must_use]
-    pub fn new(keep: bool) -> Self {
+    pub fn new(keep: bool, time: Time) -> Self {
         let kept = keep.then(Vec::new);
-        Self { begun: Instant::now(), hash: Digest::default(), count: 0, kept }
+        Self { time, hash: Digest::default(), count: 0, kept }
     }
 
     /// Simulated milliseconds since the run began.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.time.ms()
     }
 
     /// Writes a line.

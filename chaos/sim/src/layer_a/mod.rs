@@ -86,7 +86,14 @@ pub(crate) async fn simulate(plan: &Plan, recorder: Recorder) -> Ran {
     }
     parts.abort_all();
     consensus.close();
-    Ran { schedule, simulated: begun.elapsed(), committed: consensus.committed() }
+    Ran {
+        schedule,
+        simulated: begun.elapsed(),
+        committed: consensus.committed(),
+        violations: Vec::new(),
+        marks: BTreeMap::new(),
+        calls: 0,
+    }
 }
 
 /// The faults of the plan, cut down where it says so.

@@ -27,7 +27,7 @@ use super::{
     ledger::SimLedger,
 };
 use crate::{
-    clock::{SkewedClock, env},
+    clock::{SkewedClock, Time, env},
     coverage::Sometimes,
     history::{What, lock},
     rng::Rng,
@@ -60,7 +60,7 @@ impl Node {
     #[must_use]
     pub(super) fn new(id: NodeId, seed: u64, begun: Instant) -> Self {
         let rng = Rng::new(seed, &format!("node {id}"));
-        Self { id, clock: SkewedClock::new(begun), rng, process: None }
+        Self { id, clock: SkewedClock::new(Time::Runtime(begun)), rng, process: None }
     }
 
     /// The ledger of the process that runs, if one does.

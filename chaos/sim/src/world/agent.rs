@@ -90,7 +90,7 @@ impl Fleet {
     }
 
     /// An order arrives at its agent. `None`: nobody will ever answer.
-    pub(super) async fn carry_out(self: Arc<Self>, order: Order) -> Option<ActResult> {
+    pub(crate) async fn carry_out(self: Arc<Self>, order: Order) -> Option<ActResult> {
         let until = Instant::now() + order.timeout.as_duration();
         let life = match self.admit(&order)? {
             Admitted::Answer(result) => return Some(result),
@@ -168,9 +168,8 @@ impl Fleet {
         while !lock(&self.inner).busy.insert(name.clone()) {
             sleep(Duration::from_millis(20)).await;
         }
-        let result = self.act_alone(order, &key, life).await;
-        lock(&self.inner).busy.remove(&name);
-        result
+        let _busy = Busy { fleet: self, name };
+        self.act_alone(order, &key, life).await
     }
 
     async fn act_alone(&self, order: &Order, key: &str, life: u64) -> Option<Result<Noted, u64>> {
@@ -270,7 +269,7 @@ impl Fleet {
     }
 
     /// Asks an agent what became of a key; no older fence follows.
-    pub(super) async fn asked(self: Arc<Self>, order: Order) -> QueryResult {
+    pub(crate) async fn asked(self: Arc<Self>, order: Order) -> QueryResult {
         let key = order.key.to_string();
         let away = || QueryResult::CannotTell("the agent is away".to_owned());
         let flight = {
@@ -321,6 +320,18 @@ impl Fleet {
         drop(inner);
         self.note(order, Did::Ended(known(noted.clone())));
         QueryResult::Finished(known(noted))
+    }
+}
+
+/// An act is under way on an instance; also one that ends with the process that carries it out.
+struct Busy<'a> {
+    fleet: &'a Fleet,
+    name: String,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        lock(&self.fleet.inner).busy.remove(&self.name);
     }
 }
 

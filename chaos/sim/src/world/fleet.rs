@@ -13,7 +13,7 @@ use medic_node::{
     },
     world::Seen,
 };
-use medic_proto::fleet::v1::ProcessState;
+use medic_proto::fleet::v1::{self as wire, ProcessState};
 use medic_state::{
     NodeId,
     manifest::{DEFAULT_TENANT, Manifest, ProbeKind, Spec},
@@ -50,11 +50,20 @@ pub struct Mood {
     pub stubborn: bool,
 }
 
+/// See [`Fleet::throw`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Throw {
+    pub(crate) takes_ms: u64,
+    pub(crate) lost: bool,
+    pub(crate) fails: bool,
+    pub(crate) delay_ms: u64,
+}
+
 /// The world.
 #[derive(Debug)]
 pub struct Fleet {
     pub(super) inner: Mutex<Inner>,
-    pub(super) recorder: Recorder,
+    pub(crate) recorder: Recorder,
 }
 
 #[derive(Debug)]
@@ -173,7 +182,7 @@ impl Fleet {
     }
 
     /// What a check by a node would find, and how long it takes.
-    pub(super) fn check(
+    pub(crate) fn check(
         &self,
         node: NodeId,
         target: &Target,
@@ -213,7 +222,7 @@ impl Fleet {
     }
 
     /// What a scrape by a node would fetch, and how long it takes.
-    pub(super) fn expose(
+    pub(crate) fn expose(
         &self,
         node: NodeId,
         name: &str,
@@ -251,6 +260,58 @@ impl Fleet {
         let inner = lock(&self.inner);
         let service = inner.instances.get(name).map(|one| one.service.clone()).unwrap_or_default();
         Target { tenant: DEFAULT_TENANT.to_owned(), service, instance: name.to_owned() }
+    }
+
+    /// What an agent reports.
+    #[must_use]
+    pub(crate) fn report(&self, agent: &str) -> wire::Report {
+        let at_unix_ms = EPOCH_MS + self.now_ms();
+        let inner = lock(&self.inner);
+        let own = inner.instances.iter().filter(|(_, one)| one.agent == agent);
+        let instances = own.map(|(name, one)| wire::InstanceStatus {
+            key: Some(wire::InstanceKey {
+                tenant: DEFAULT_TENANT.to_owned(),
+                service: one.service.clone(),
+                instance: name.clone(),
+            }),
+            ..one.status(EPOCH_MS)
+        });
+        wire::Report { at_unix_ms, instances: instances.collect() }
+    }
+
+    /// The highest fence an agent has accepted.
+    #[must_use]
+    pub(crate) fn highest_fence(&self, agent: &str) -> u64 {
+        lock(&self.inner).agents.get(agent).map_or(0, |agent| agent.book.highest())
+    }
+
+    /// Agents whose processes run.
+    #[must_use]
+    pub(crate) fn agents_up(&self) -> BTreeMap<String, bool> {
+        let inner = lock(&self.inner);
+        inner
+            .agents
+            .iter()
+            .map(|(name, agent)| (name.clone(), agent.down_since.is_none()))
+            .collect()
+    }
+
+    /// Whether a node and an agent are cut off from each other.
+    #[must_use]
+    pub(crate) fn cut_off(&self) -> BTreeSet<(NodeId, String)> {
+        lock(&self.inner).cut.keys().cloned().collect()
+    }
+
+    /// A throw of the world's dice: how long something takes, and whether it goes wrong.
+    pub(crate) fn throw(&self, low_ms: u64, high_ms: u64) -> Throw {
+        let mut inner = lock(&self.inner);
+        let mood = inner.mood;
+        let takes_ms = inner.rng.between(low_ms, high_ms);
+        let lost = inner.rng.chance(mood.answers_lost, 100);
+        let fails = inner.rng.chance(mood.failed, 100);
+        let delay_ms =
+            if inner.rng.chance(mood.delayed, 100) { inner.rng.between(1_000, 8_000) } else { 0 };
+        Throw { takes_ms, lost, fails, delay_ms }
     }
 
     /// Whether nothing is wrong with an instance.

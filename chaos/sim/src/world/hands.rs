@@ -176,7 +176,7 @@ impl NodeWorld {
 }
 
 impl Fleet {
-    fn vendor(&self, order: &Order) {
+    pub(crate) fn vendor(&self, order: &Order) {
         self.recorder.reached(Sometimes::OpaqueCalled);
         if let Some(one) = lock(&self.inner).instances.get_mut(&order.target.instance) {
             one.cured_by(super::Cure::Call);

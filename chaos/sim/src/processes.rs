@@ -1,0 +1,164 @@
+//! Many seeds, a process each: what a process inherits from the run before (the chance of `select!`,
+//! the keys of hash maps) is nothing that a seed decides.
+//!
+//! A child is this program with `run --layer b --seed N --json`; its last line is a [`Told`].
+
+use std::{
+    collections::BTreeMap,
+    io,
+    ops::Range,
+    path::Path,
+    process::Command,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use medic_state::planted::Planted;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    campaign::{One, Report, TWICE, merge},
+    coverage::{Coverage, Sometimes},
+    history::lock,
+    layer_b::Mark,
+    run::{Layer, Outcome},
+};
+
+/// What a child says of its run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Told {
+    /// Its seed.
+    pub seed: u64,
+    /// Hash over its trace.
+    pub trace: String,
+    /// Broken invariants.
+    pub violations: Vec<String>,
+    /// Simulated time.
+    pub simulated_ms: u64,
+    /// Entries committed.
+    pub committed: u64,
+    /// Calls recorded.
+    pub calls: u64,
+    /// States reached.
+    pub reached: BTreeMap<String, u64>,
+}
+
+impl Told {
+    /// What is told of an outcome.
+    #[must_use]
+    pub fn of(seed: u64, outcome: &Outcome) -> Self {
+        let shared = Sometimes::ALL.iter();
+        let shared = shared.map(|one| (one.as_str().to_owned(), outcome.coverage.count(*one)));
+        let own = outcome.marks.iter().map(|(one, count)| (one.as_str().to_owned(), *count));
+        Self {
+            seed,
+            trace: outcome.hash.to_string(),
+            violations: outcome.violations.iter().map(ToString::to_string).collect(),
+            simulated_ms: u64::try_from(outcome.simulated.as_millis()).unwrap_or(u64::MAX),
+            committed: outcome.committed,
+            calls: outcome.calls,
+            reached: shared.chain(own).filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+}
+
+/// Runs one seed in a process of its own.
+///
+/// # Errors
+/// When the child cannot be started, or says nothing that can be read.
+pub fn ask(program: &Path, seed: u64, planted: Option<Planted>) -> io::Result<Told> {
+    let mut command = Command::new(program);
+    command.args(["run", "--layer", "b", "--json", "--seed", &seed.to_string()]);
+    if let Some(planted) = planted {
+        command.args(["--planted", planted.name()]);
+    }
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let last = said.lines().last().unwrap_or_default();
+    serde_json::from_str(last).map_err(|error| {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        io::Error::other(format!(
+            "seed {seed} ended with {} and said {last:?} ({error}): {complaint}",
+            output.status
+        ))
+    })
+}
+
+/// Runs all seeds, so many processes at a time. `progress` is called now and then.
+///
+/// # Errors
+/// When a child cannot be started or read.
+pub fn campaign(
+    program: &Path,
+    seeds: Range<u64>,
+    at_once: usize,
+    progress: &(dyn Fn(&Report) + Sync),
+) -> io::Result<Report> {
+    let next = AtomicU64::new(seeds.start);
+    let report = Mutex::new(Report { layer: Layer::B, ..Report::default() });
+    let failed: Mutex<Option<io::Error>> = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..at_once.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || lock(&failed).is_some() {
+                        return;
+                    }
+                    match one(program, seed) {
+                        Ok(one) => {
+                            let mut report = lock(&report);
+                            merge(&mut report, seed, one);
+                            progress(&report);
+                        }
+                        Err(error) => *lock(&failed) = Some(error),
+                    }
+                }
+            });
+        }
+    });
+    match failed.into_inner().unwrap_or_default() {
+        Some(error) => Err(error),
+        None => Ok(report.into_inner().unwrap_or_default()),
+    }
+}
+
+fn one(program: &Path, seed: u64) -> io::Result<One> {
+    let begun = Instant::now();
+    let mut told = ask(program, seed, None)?;
+    let spent = begun.elapsed();
+    let twice = seed.is_multiple_of(TWICE);
+    if twice {
+        let again = ask(program, seed, None)?;
+        if again != told {
+            told.violations.push(format!(
+                "invariant 0 (determinism): the same seed gave another trace: {} and {}",
+                told.trace, again.trace
+            ));
+        }
+    }
+    let count = |name: &str| told.reached.get(name).copied().unwrap_or_default();
+    let mut coverage = Coverage::default();
+    for state in Sometimes::ALL {
+        coverage.add(*state, count(state.as_str()));
+    }
+    let marks = Mark::ALL.iter().map(|mark| (*mark, count(mark.as_str()))).collect();
+    let report = Report {
+        layer: Layer::B,
+        seeds: 1,
+        twice: u64::from(twice),
+        simulated: Duration::from_millis(told.simulated_ms),
+        spent,
+        committed: told.committed,
+        calls: told.calls,
+        coverage,
+        marks,
+        failed: BTreeMap::new(),
+        failures: u64::from(!told.violations.is_empty()),
+    };
+    Ok(One { report, violations: told.violations })
+}
