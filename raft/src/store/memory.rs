@@ -171,7 +171,10 @@ fn apply(tables: &mut Tables, ops: &[Op]) {
             }
             Op::DeleteRange { table, from, to } if from < to => {
                 let gone = (*table, from.clone())..(*table, to.clone());
-                tables.extract_if(gone, |_, _| true).for_each(drop);
+                let gone: Vec<_> = tables.range(gone).map(|(key, _)| key.clone()).collect();
+                for key in gone {
+                    tables.remove(&key);
+                }
             }
             Op::DeleteRange { .. } => {}
         }
