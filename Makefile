@@ -63,8 +63,13 @@ install: setup ## install the medic and medic-chaos commands, optimised, under P
 	install -D -m 0755 $(BIN)/medic $(DESTDIR)$(PREFIX)/bin/medic
 	install -D -m 0755 $(BIN)/medic-chaos $(DESTDIR)$(PREFIX)/bin/medic-chaos
 
-sim: setup ## simulate SEEDS=from..to whole clusters, deterministically, and check every invariant
-	$(CARGO) run -p medic-sim -- run --layer a --full --seeds $(or $(SEEDS),0..1000)
+sim: setup ## simulate SEEDS=from..to clusters of LAYER=a (the law and hands), b (whole nodes) or both
+	$(CARGO) build -p medic-sim
+	@set -e; for layer in $(or $(LAYER),a b); do \
+	  case $$layer in a) seeds=0..1000 ;; *) seeds=0..400 ;; esac; \
+	  echo "layer $$layer, seeds $(or $(SEEDS),$$seeds):"; \
+	  $(BIN)/medic-sim run --layer $$layer $(if $(SEEDS),,--full) --seeds $(or $(SEEDS),$$seeds); \
+	done
 
 planted-bugs: setup ## plant every known mistake in turn: does the simulation find it?
 	$(CARGO) run -p medic-sim -- planted-bugs

@@ -64,10 +64,18 @@ sometimes! {
 }
 
 impl Sometimes {
-    /// Whether it can be seen in every layer; the rest only the simulated log can tell.
+    /// Whether it can be seen in every layer. The rest only the simulated log can tell, or, as for what
+    /// a deposed leader proposes, keeps waiting long enough: real consensus drops it with the term.
     #[must_use]
     pub const fn of_every_layer(self) -> bool {
-        !matches!(self, Self::TailLost | Self::TailSurvived | Self::LedUnawares)
+        !matches!(
+            self,
+            Self::TailLost
+                | Self::TailSurvived
+                | Self::LedUnawares
+                | Self::StaleFenceRefused
+                | Self::LateOutcomeKept
+        )
     }
 }
 

@@ -96,6 +96,8 @@ pub enum Fault {
     DiskFull(Who),
     /// A node ends, and its newest snapshot is damaged before it starts again. Real disks alone.
     Damage(NodeId),
+    /// A node ends, its log is damaged, and it is replaced. Real disks alone.
+    Rot(NodeId),
     /// A snapshot is taken now. Real consensus alone.
     Snapshot(NodeId),
     /// Leadership is handed to a node. Real consensus alone.
@@ -202,9 +204,11 @@ fn relay(rng: &mut Rng, what: &Breakable, at_ms: u64, all: &mut Vec<Scheduled>) 
 
 fn lasts(fault: &Fault, rng: &mut Rng) -> u64 {
     match fault {
-        Fault::Crash(_) | Fault::PowerCut(_) | Fault::DiskFull(_) | Fault::Damage(_) => {
-            rng.between(200, 12_000)
-        }
+        Fault::Crash(_)
+        | Fault::PowerCut(_)
+        | Fault::DiskFull(_)
+        | Fault::Damage(_)
+        | Fault::Rot(_) => rng.between(200, 12_000),
         Fault::Pause(_) => rng.between(300, 8_000),
         Fault::Isolate(_) | Fault::Split(_) => rng.between(500, 12_000),
         Fault::OneWay(..) | Fault::Delay(_) => rng.between(500, 15_000),
@@ -298,10 +302,25 @@ pub fn with_disks(
             let for_ms = lasts(&fault, &mut rng);
             all.push(Scheduled { at_ms, for_ms, fault });
         }
+        if rng.chance(1, 8) {
+            flap(&mut rng, what, at_ms, &mut all);
+        }
         at_ms += rng.between(1_500, 12_000);
     }
     all.sort_by_key(|one| one.at_ms);
+    all.retain(|one| one.at_ms < within_ms);
     all
+}
+
+/// An agent goes and comes again, several times in a row.
+fn flap(rng: &mut Rng, what: &Breakable, at_ms: u64, all: &mut Vec<Scheduled>) {
+    let Some(agent) = rng.pick(&what.agents).cloned() else { return };
+    let (every_ms, times) = (rng.between(1_200, 3_000), rng.between(3, 6));
+    all.extend((0..times).map(|time| Scheduled {
+        at_ms: at_ms + time * every_ms,
+        for_ms: every_ms / 2,
+        fault: Fault::Agent(agent.clone()),
+    }));
 }
 
 fn of_disks(rng: &mut Rng, what: &Breakable, replaced: &mut bool) -> Option<Fault> {
@@ -315,7 +334,7 @@ fn of_disks(rng: &mut Rng, what: &Breakable, replaced: &mut bool) -> Option<Faul
         9..=10 => Fault::Transfer(node),
         _ if !*replaced => {
             *replaced = true;
-            Fault::Replace(node)
+            if rng.chance(1, 3) { Fault::Rot(node) } else { Fault::Replace(node) }
         }
         _ => Fault::PowerCut(Who::Node(node)),
     })

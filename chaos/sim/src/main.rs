@@ -59,9 +59,9 @@ struct RunArgs {
     /// Cut the faults of a failing seed down.
     #[arg(long, requires = "seed")]
     shrink: bool,
-    /// Only these of the seed's faults, by position.
-    #[arg(long, requires = "seed", value_delimiter = ',')]
-    keep: Option<Vec<usize>>,
+    /// Only these of the seed's faults, by position; empty: none of them.
+    #[arg(long, requires = "seed", value_parser = positions)]
+    keep: Option<Positions>,
     /// Plant a mistake (one seed).
     #[arg(long, requires = "seed", value_parser = planted)]
     planted: Option<Planted>,
@@ -113,6 +113,18 @@ fn range(text: &str) -> Result<Range<u64>, String> {
     if from < to { Ok(from..to) } else { Err(wrong()) }
 }
 
+/// Positions of faults.
+#[derive(Clone, Debug)]
+struct Positions(BTreeSet<usize>);
+
+fn positions(text: &str) -> Result<Positions, String> {
+    let wrong = |part: &str| format!("`{part}` is no position of a fault; write for example 3,17");
+    let parts = text.split(',').filter(|part| !part.is_empty());
+    let all: Result<_, _> =
+        parts.map(|part| part.trim().parse().map_err(|_| wrong(part))).collect();
+    all.map(Positions)
+}
+
 fn planted(text: &str) -> Result<Planted, String> {
     let all = Planted::ALL.iter().copied();
     all.clone().find(|one| one.name() == text).ok_or_else(|| {
@@ -150,7 +162,7 @@ fn threads(asked: Option<usize>) -> usize {
 }
 
 fn plan_of(seed: u64, args: &RunArgs) -> Plan {
-    let keep = args.keep.as_ref().map(|keep| keep.iter().copied().collect::<BTreeSet<_>>());
+    let keep = args.keep.as_ref().map(|Positions(keep)| keep.clone());
     Plan { layer: args.layer.into(), seed, keep, trace: args.trace, planted: args.planted }
 }
 
@@ -161,10 +173,10 @@ fn again(plan: &Plan) -> String {
         run::Layer::A => "a",
         run::Layer::B => "b",
     };
-    let mut text = format!("medic-sim run --layer {layer} --seed {seed}");
+    let mut text = format!("cargo run -p medic-sim -- run --layer {layer} --seed {seed}");
     if let Some(keep) = keep {
         let keep: Vec<String> = keep.iter().map(ToString::to_string).collect();
-        text.push_str(&format!(" --keep {}", keep.join(",")));
+        text.push_str(&format!(" --keep '{}'", keep.join(",")));
     }
     if let Some(planted) = planted {
         text.push_str(&format!(" --planted {}", planted.name()));
@@ -206,7 +218,13 @@ fn show(seed: u64, args: &RunArgs) -> anyhow::Result<bool> {
 fn cut_down(seed: u64, args: &RunArgs) -> anyhow::Result<bool> {
     let plan = plan_of(seed, args);
     let told = |left: usize| say(&format!("still fails with {left} faults")).unwrap_or_default();
-    let Some(shrunk) = shrink(&plan, &told)? else {
+    let program = std::env::current_exe().context("finding this program")?;
+    // Whole nodes are simulated once in a process.
+    let tried = |plan: &Plan| match plan.layer {
+        run::Layer::A => run(plan).map(|outcome| Told::of(plan.seed, &outcome).tried()),
+        run::Layer::B => processes::ask(&program, plan).map(Told::tried),
+    };
+    let Some(shrunk) = shrink(&plan, &tried, &told)? else {
         say(&format!("seed {seed} does not fail: nothing to cut down"))?;
         return Ok(true);
     };

@@ -10,7 +10,7 @@ use medic_state::planted::Planted;
 
 use crate::{
     processes::ask,
-    run::{Plan, run},
+    run::{Layer, Plan, run},
 };
 
 /// How a planted mistake fared.
@@ -61,9 +61,10 @@ pub fn hunt_in_processes(
     let mut tried = 0;
     for seed in seeds {
         tried += 1;
-        let told = ask(program, seed, Some(planted))?;
+        let sound = Plan { layer: Layer::B, seed, ..Plan::default() };
+        let told = ask(program, &Plan { planted: Some(planted), ..sound.clone() })?;
         if let Some(found) = told.violations.into_iter().next()
-            && ask(program, seed, None)?.violations.is_empty()
+            && ask(program, &sound)?.violations.is_empty()
         {
             let by = Some((seed, found));
             return Ok(Caught { planted, by, tried, took: begun.elapsed() });

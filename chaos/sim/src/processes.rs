@@ -16,7 +16,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use medic_state::planted::Planted;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -24,7 +23,8 @@ use crate::{
     coverage::{Coverage, Sometimes},
     history::lock,
     layer_b::Mark,
-    run::{Layer, Outcome},
+    run::{Layer, Outcome, Plan},
+    shrink::Tried,
 };
 
 /// What a child says of its run.
@@ -37,6 +37,10 @@ pub struct Told {
     pub trace: String,
     /// Broken invariants.
     pub violations: Vec<String>,
+    /// The checkers that found them, the first first.
+    pub checkers: Vec<String>,
+    /// Faults in its schedule.
+    pub faults: usize,
     /// Simulated time.
     pub simulated_ms: u64,
     /// Entries committed.
@@ -58,6 +62,8 @@ impl Told {
             seed,
             trace: outcome.hash.to_string(),
             violations: outcome.violations.iter().map(ToString::to_string).collect(),
+            checkers: outcome.violations.iter().map(|one| one.checker.to_owned()).collect(),
+            faults: outcome.schedule.len(),
             simulated_ms: u64::try_from(outcome.simulated.as_millis()).unwrap_or(u64::MAX),
             committed: outcome.committed,
             calls: outcome.calls,
@@ -66,13 +72,26 @@ impl Told {
     }
 }
 
-/// Runs one seed in a process of its own.
+impl Told {
+    /// What a shrinker has to know.
+    #[must_use]
+    pub fn tried(self) -> Tried {
+        Tried { checkers: self.checkers, faults: self.faults }
+    }
+}
+
+/// Runs one plan of layer B in a process of its own.
 ///
 /// # Errors
 /// When the child cannot be started, or says nothing that can be read.
-pub fn ask(program: &Path, seed: u64, planted: Option<Planted>) -> io::Result<Told> {
+pub fn ask(program: &Path, plan: &Plan) -> io::Result<Told> {
+    let Plan { seed, keep, planted, .. } = plan;
     let mut command = Command::new(program);
     command.args(["run", "--layer", "b", "--json", "--seed", &seed.to_string()]);
+    if let Some(keep) = keep {
+        let keep: Vec<String> = keep.iter().map(ToString::to_string).collect();
+        command.args(["--keep", &keep.join(",")]);
+    }
     if let Some(planted) = planted {
         command.args(["--planted", planted.name()]);
     }
@@ -129,11 +148,12 @@ pub fn campaign(
 
 fn one(program: &Path, seed: u64) -> io::Result<One> {
     let begun = Instant::now();
-    let mut told = ask(program, seed, None)?;
+    let plan = Plan { layer: Layer::B, seed, ..Plan::default() };
+    let mut told = ask(program, &plan)?;
     let spent = begun.elapsed();
     let twice = seed.is_multiple_of(TWICE);
     if twice {
-        let again = ask(program, seed, None)?;
+        let again = ask(program, &plan)?;
         if again != told {
             told.violations.push(format!(
                 "invariant 0 (determinism): the same seed gave another trace: {} and {}",

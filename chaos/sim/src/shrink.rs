@@ -5,7 +5,19 @@
 
 use std::collections::BTreeSet;
 
-use crate::run::{Plan, run};
+use crate::run::Plan;
+
+/// What a run of a plan came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// The checkers that found something, the first finding first.
+    pub checkers: Vec<String>,
+    /// How many faults there were.
+    pub faults: usize,
+}
+
+/// Runs a plan: here, or in a process of its own.
+pub type Try<'a> = &'a dyn Fn(&Plan) -> std::io::Result<Tried>;
 
 /// A failure with no fault that it does not need.
 #[derive(Clone, Debug)]
@@ -21,13 +33,11 @@ pub struct Shrunk {
 /// Cuts down; `None`: the plan does not fail. `told` hears of every success.
 ///
 /// # Errors
-/// When no thread or runtime can be had.
-pub fn shrink(plan: &Plan, told: &dyn Fn(usize)) -> std::io::Result<Option<Shrunk>> {
+/// When a run cannot be had.
+pub fn shrink(plan: &Plan, run: Try<'_>, told: &dyn Fn(usize)) -> std::io::Result<Option<Shrunk>> {
     let whole = run(plan)?;
-    let Some(first) = whole.violations.first().map(|violation| violation.checker) else {
-        return Ok(None);
-    };
-    let of = whole.schedule.len();
+    let Some(first) = whole.checkers.first() else { return Ok(None) };
+    let of = whole.faults;
     let all: Vec<usize> = match &plan.keep {
         Some(keep) => keep.iter().copied().collect(),
         None => (0..of).collect(),
@@ -36,7 +46,7 @@ pub fn shrink(plan: &Plan, told: &dyn Fn(usize)) -> std::io::Result<Option<Shrun
     let keep = minimize(all, &mut |keep| {
         runs += 1;
         let tried = Plan { keep: Some(keep.iter().copied().collect()), ..plan.clone() };
-        let fails = run(&tried)?.violations.iter().any(|found| found.checker == first);
+        let fails = run(&tried)?.checkers.contains(first);
         if fails {
             told(keep.len());
         }
@@ -91,6 +101,28 @@ mod tests {
         });
         assert_eq!(left.unwrap(), [7, 31]);
         assert!(tries < 80, "{tries}");
+    }
+
+    #[test]
+    fn a_run_that_fails_otherwise_does_not_count() {
+        let run = |plan: &Plan| {
+            let keep: Vec<usize> = match &plan.keep {
+                Some(keep) => keep.iter().copied().collect(),
+                None => (0..10).collect(),
+            };
+            let mut checkers = Vec::new();
+            if keep.contains(&3) && keep.contains(&8) {
+                checkers.push("linearizability".to_owned());
+            }
+            if keep.contains(&5) {
+                checkers.push("liveness".to_owned());
+            }
+            Ok(Tried { checkers, faults: keep.len() })
+        };
+        let shrunk = shrink(&Plan::default(), &run, &|_| {}).unwrap().unwrap();
+        assert_eq!((shrunk.keep, shrunk.of), (BTreeSet::from([3, 8]), 10));
+        let calm = |_: &Plan| Ok(Tried { checkers: Vec::new(), faults: 1 });
+        assert!(shrink(&Plan::default(), &calm, &|_| {}).unwrap().is_none());
     }
 
     #[test]

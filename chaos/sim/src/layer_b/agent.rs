@@ -23,8 +23,11 @@ use tokio::{
     time::{Instant, interval},
 };
 
-use super::net::{CLUSTER, Dialler, api_addr};
-use crate::world::Fleet;
+use super::{
+    net::{CLUSTER, Dialler, api_addr},
+    oracle::Oracle,
+};
+use crate::{coverage::Sometimes, world::Fleet};
 
 /// As the real agent: looked at so often, and reported at least so often.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -32,6 +35,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// A simulated host, as its agent's links see it.
 struct SimHost {
+    oracle: Arc<Oracle>,
     fleet: Arc<Fleet>,
     name: String,
 }
@@ -47,7 +51,8 @@ impl Host for SimHost {
     }
 
     fn order(&self, order: wire::Order) -> BoxFuture<'static, Option<wire::Result>> {
-        Box::pin(carry_out(self.fleet.clone(), self.name.clone(), order))
+        let (oracle, fleet) = (self.oracle.clone(), self.fleet.clone());
+        Box::pin(carry_out(oracle, fleet, self.name.clone(), order))
     }
 
     fn query(&self, query: wire::Query) -> BoxFuture<'static, Option<wire::QueryAnswer>> {
@@ -55,10 +60,18 @@ impl Host for SimHost {
     }
 }
 
-async fn carry_out(fleet: Arc<Fleet>, name: String, order: wire::Order) -> Option<wire::Result> {
+async fn carry_out(
+    oracle: Arc<Oracle>,
+    fleet: Arc<Fleet>,
+    name: String,
+    order: wire::Order,
+) -> Option<wire::Result> {
     let order = order_in(&name, order)?;
     let delay = fleet.throw(0, 0).delay_ms;
     tokio::time::sleep(Duration::from_millis(delay)).await;
+    if oracle.newest_fence() > order.fence {
+        oracle.recorder.reached(Sometimes::OrderArrivedLate);
+    }
     fleet.carry_out(order).await.map(result_out)
 }
 
@@ -91,7 +104,13 @@ async fn asked(fleet: Arc<Fleet>, name: String, query: wire::Query) -> Option<wi
 }
 
 /// Runs an agent until its process ends.
-pub(super) async fn live(fleet: Arc<Fleet>, name: String, nodes: Vec<NodeId>, seed: u64) {
+pub(super) async fn live(
+    oracle: Arc<Oracle>,
+    fleet: Arc<Fleet>,
+    name: String,
+    nodes: Vec<NodeId>,
+    seed: u64,
+) {
     let options = Options {
         name: name.clone(),
         region: String::new(),
@@ -106,7 +125,7 @@ pub(super) async fn live(fleet: Arc<Fleet>, name: String, nodes: Vec<NodeId>, se
         kind: medic_state::rbac::PrincipalKind::Agent,
         name: name.clone(),
     }));
-    let host = Arc::new(SimHost { fleet: fleet.clone(), name: name.clone() });
+    let host = Arc::new(SimHost { oracle, fleet: fleet.clone(), name: name.clone() });
     let looking = async {
         let (mut every, mut next) = (interval(LOOK_EVERY), Instant::now());
         loop {

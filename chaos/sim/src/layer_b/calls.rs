@@ -6,6 +6,8 @@
 //! 1. A call that began after another had ended has no smaller index; a write has a greater one.
 //! 2. A read gives what the log's last write of that key up to its index wrote.
 //! 3. An acknowledged write stands in the log at its index.
+//! 4. A key that was not there was absent at some index between the greatest of the calls that had
+//!    ended before and what was committed when the answer came.
 //!
 //! A write without an answer may be in the log or not. (Gibbons and Korach, Testing Shared Memories,
 //! 1997: with the order of writes known, checking is easy.)
@@ -32,6 +34,8 @@ pub(super) enum CallKind {
     Write { request: String, index: Option<u64> },
     /// A read.
     Read { value: Option<String>, index: u64 },
+    /// A read that found nothing, which is answered without an index; what was committed then.
+    Absent { latest: u64 },
 }
 
 /// A write that the log holds, and that took effect.
@@ -60,6 +64,7 @@ pub(super) fn check(calls: &[Call], log: &Log) -> Vec<Violation> {
         .filter_map(|call| match &call.what {
             CallKind::Write { index, .. } => Some((call, call.end_ms?, (*index)?)),
             CallKind::Read { index, .. } => Some((call, call.end_ms?, *index)),
+            CallKind::Absent { .. } => None,
         })
         .collect();
     let mut by_begin = ended.clone();
@@ -97,9 +102,9 @@ pub(super) fn check(calls: &[Call], log: &Log) -> Vec<Violation> {
                     );
                 }
             }
+            CallKind::Absent { .. } => {}
             CallKind::Read { value, .. } => {
-                let last = log.effects.range(..=index).rev().find(|(_, one)| one.key == call.key);
-                let expected = last.and_then(|(_, one)| one.value.clone());
+                let expected = log.value(&call.key, index);
                 if *value != expected {
                     let key = &call.key;
                     let text = format!(
@@ -110,13 +115,40 @@ pub(super) fn check(calls: &[Call], log: &Log) -> Vec<Violation> {
             }
         }
     }
+    for call in calls {
+        if let (CallKind::Absent { latest }, Some(end)) = (&call.what, call.end_ms) {
+            let before = ended.iter().filter(|(_, end, _)| *end < call.begin_ms);
+            let least = before.map(|(.., index)| *index).max().unwrap_or_default();
+            if !log.absent(&call.key, least, *latest) {
+                let key = &call.key;
+                let text =
+                    format!("{key} was not there, and the log has it from {least} to {latest}");
+                wrong(end, text);
+            }
+        }
+    }
     found
+}
+
+impl Log {
+    /// What a key has at an index.
+    fn value(&self, key: &str, index: u64) -> Option<String> {
+        let last = self.effects.range(..=index).rev().find(|(_, one)| one.key == key);
+        last.and_then(|(_, one)| one.value.clone())
+    }
+
+    /// Whether a key is absent at one index of `least..=latest`.
+    fn absent(&self, key: &str, least: u64, latest: u64) -> bool {
+        let mut removed = self.effects.range(least..=latest.max(least));
+        self.value(key, least).is_none()
+            || removed.any(|(_, one)| one.key == key && one.value.is_none())
+    }
 }
 
 fn name(call: &Call) -> String {
     match &call.what {
         CallKind::Write { request, .. } => format!("the write {request}"),
-        CallKind::Read { .. } => format!("a read of {}", call.key),
+        CallKind::Read { .. } | CallKind::Absent { .. } => format!("a read of {}", call.key),
     }
 }
 
@@ -174,6 +206,17 @@ mod tests {
     fn a_read_of_what_nobody_wrote_is_found() {
         let log = log(&[(5, "a", "1")]);
         assert_eq!(check(&[read(0, 1, "2", 5)], &log).len(), 1);
+    }
+
+    #[test]
+    fn a_key_that_was_not_there_must_have_been_absent() {
+        let mut log = log(&[(5, "a", "1"), (7, "b", "2")]);
+        let absent = |begin, latest| call(begin, begin + 1, CallKind::Absent { latest });
+        // While the write is under way it may not be there yet; later it is.
+        assert_eq!(check(&[write(0, 10, "a", 5), absent(2, 5)], &log), []);
+        assert_eq!(check(&[write(0, 1, "a", 5), absent(2, 7)], &log).len(), 1);
+        log.effects.insert(6, Written { key: "k".to_owned(), value: None });
+        assert_eq!(check(&[write(0, 1, "a", 5), absent(2, 7)], &log), []);
     }
 
     #[test]

@@ -12,6 +12,9 @@ use std::{
 
 use medic_raft::store::{Disk, MemoryDisk, Op, Pair, Table, log_key};
 
+/// Entries that have not been purged for certain: the others need not be read any more.
+const LAST_ENTRIES: usize = 8;
+
 /// The disk as one incarnation of its node sees it.
 pub(super) struct SimDisk {
     below: Arc<MemoryDisk>,
@@ -71,6 +74,21 @@ impl SimDisk {
             return false;
         }
         self.below.damage_file(newest);
+        true
+    }
+
+    /// Damages one of the last entries of the log, which `draw` picks out of how many there are;
+    /// false: there is none.
+    pub(super) fn damage_log(&self, draw: impl FnOnce(u64) -> u64) -> bool {
+        let (from, to) = (log_key(0), log_key(u64::MAX));
+        let all = self.below.scan(Table::Log, &from, &to, usize::MAX, usize::MAX);
+        let all = all.unwrap_or_default();
+        let last = &all[all.len().saturating_sub(LAST_ENTRIES)..];
+        if last.is_empty() {
+            return false;
+        }
+        let at = usize::try_from(draw(last.len() as u64)).unwrap_or_default();
+        self.below.damage(Table::Log, &last[at.min(last.len() - 1)].0);
         true
     }
 

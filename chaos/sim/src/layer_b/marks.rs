@@ -32,6 +32,12 @@ marks! {
     DiskFilled = "a write failed for lack of space, and the node took itself out",
     SnapshotDamaged = "a node found its newest snapshot damaged, and started from the one before",
     SnapshotSent = "a node was sent a snapshot by another",
+    LogDamaged = "a node refused to start on a damaged log, and was replaced",
+    DiskSlow = "a node's disk was slow",
+    Split = "the nodes fell in two",
+    LinksSlow = "every link was slow",
+    ClockDrifted = "a wall clock went too fast or too slow",
+    TelemetryLost = "a node or a service had no telemetry",
     LeaderIsolated = "a leader was cut off from the others",
     OneWayCut = "a link was cut in one direction",
     Held = "messages of a node were held up for a while",
@@ -46,6 +52,7 @@ marks! {
     CallUnanswered = "a client never learned what became of its write",
     CallRepeated = "a client asked again under the same request id",
     CompareRefused = "a write was refused because what it expected had changed",
+    AbsenceAnswered = "a client was told that a key is not there",
     Forwarded = "a call was answered by a node that did not lead",
 }
 

@@ -21,7 +21,9 @@ mod hands;
 mod marks;
 mod net;
 mod node;
+mod operator;
 mod oracle;
+mod people;
 mod power;
 mod storm;
 mod wires;
@@ -49,9 +51,10 @@ use turmoil::{Builder, Sim};
 pub use self::marks::Mark;
 use self::{
     calls::{Call, Log, Written},
-    clients::{Client, Task},
+    clients::Client,
     net::host_of,
     node::Site,
+    operator::Task,
     oracle::Oracle,
     storm::Storm,
     wires::{Reach, Wires},
@@ -93,6 +96,10 @@ pub(super) struct Stage {
     declared: Arc<Vec<Manifest>>,
     /// What the operator is to do.
     tasks: Mutex<VecDeque<Task>>,
+    /// The spare node is one.
+    joined: AtomicBool,
+    /// Nodes that lead, as far as they know.
+    leads: Mutex<BTreeSet<NodeId>>,
     /// Members that have been removed.
     removed: Mutex<BTreeSet<NodeId>>,
     calls: Mutex<Vec<Call>>,
@@ -142,6 +149,8 @@ pub(crate) fn simulate(plan: &Plan) -> io::Result<(Ran, Recorder)> {
         spare: NodeId(size + 1),
         declared: declared.clone(),
         tasks: Mutex::default(),
+        joined: AtomicBool::new(false),
+        leads: Mutex::default(),
         removed: Mutex::default(),
         calls: Mutex::default(),
         asked: AtomicBool::new(false),
@@ -202,11 +211,11 @@ fn people_it(
     }
     sim.crash(host_of(stage.spare));
     for name in stage.fleet.agents() {
-        let (fleet, nodes) = (stage.fleet.clone(), stage.nodes());
+        let (oracle, fleet, nodes) = (stage.oracle.clone(), stage.fleet.clone(), stage.nodes());
         let lives = Mutex::new(Rng::new(seed, &name));
         host(sim, &name.clone(), move || {
             let seed = lock(&lives).next_u64();
-            agent::live(fleet.clone(), name.clone(), nodes.clone(), seed)
+            agent::live(oracle.clone(), fleet.clone(), name.clone(), nodes.clone(), seed)
         });
     }
     let client = move |stage: &Arc<Stage>, name: &str, user: &str| {
@@ -219,10 +228,10 @@ fn people_it(
     let all = stage.clone();
     host(sim, PEOPLE, move || {
         let [ann, ben, olga] = ["ann", "ben", "olga"].map(|name| client(&all, name, name));
-        clients::people(ann, ben, olga)
+        people::people(ann, ben, olga)
     });
     let stage = stage.clone();
-    host(sim, OPERATOR, move || clients::operator(client(&stage, OPERATOR, "root")));
+    host(sim, OPERATOR, move || operator::operator(client(&stage, OPERATOR, "root")));
     sites
 }
 

@@ -51,7 +51,7 @@ use crate::{
 };
 
 /// Entries between two snapshots: as in production a number of entries, only smaller.
-const SNAPSHOT_EVERY: u64 = 60;
+const SNAPSHOT_EVERY: u64 = 20;
 /// Between two tries of what must succeed in the end.
 const RETRY: Duration = Duration::from_millis(300);
 
@@ -72,6 +72,8 @@ pub(super) struct Site {
     begun: AtomicBool,
     /// Whether it is among those who found the cluster.
     founds: bool,
+    /// Its log is damaged: it must not start again.
+    pub(super) rotten: AtomicBool,
 }
 
 impl Site {
@@ -87,6 +89,7 @@ impl Site {
             snapshot: Notify::new(),
             begun: AtomicBool::new(false),
             founds,
+            rotten: AtomicBool::new(false),
         })
     }
 
@@ -107,7 +110,12 @@ pub(super) async fn live(stage: Arc<Stage>, site: Arc<Site>) {
     site.begun.store(true, Ordering::Release);
     let node = site.id;
     if let Err(error) = begin(&stage, &site).await {
-        stage.oracle.wrong(14, "start", format!("{node} does not start: {error:#}"));
+        if site.rotten.load(Ordering::Acquire) {
+            stage.trace(format_args!("{node} does not start: {error:#}"));
+            stage.oracle.marks.reached(Mark::LogDamaged);
+        } else {
+            stage.oracle.wrong(14, "start", format!("{node} does not start: {error:#}"));
+        }
     }
     std::future::pending::<()>().await;
 }
@@ -125,6 +133,9 @@ async fn begin(stage: &Arc<Stage>, site: &Arc<Site>) -> anyhow::Result<()> {
     let (peers, calls) = (listen(PEER).await?, listen(API).await?);
     let dialler = Arc::new(Dialler(Principal::node(node)));
     let consensus = Consensus::start_on(config, env, dialler, ground).await?;
+    if site.rotten.load(Ordering::Acquire) {
+        stage.oracle.wrong(7, "start", format!("{node} started on a damaged log"));
+    }
     *lock(&site.process) = Some(consensus.clone());
     let ledger: Arc<dyn Ledger> = consensus.clone();
     let admin: Arc<dyn ClusterAdmin> = consensus.clone();
@@ -198,6 +209,11 @@ async fn watch_office(stage: Arc<Stage>, ledger: Arc<dyn Ledger>) {
     let (node, mut leadership, mut led) = (ledger.node(), ledger.leadership(), None);
     loop {
         let now = *leadership.borrow_and_update();
+        if now.me {
+            lock(&stage.leads).insert(node);
+        } else {
+            lock(&stage.leads).remove(&node);
+        }
         if now.me && led != Some(now.term) {
             led = Some(now.term);
             stage.trace(format_args!("{node} leads in term {}", now.term));

@@ -27,6 +27,7 @@ pub(super) enum How {
     Killed,
     PowerCut,
     Damaged,
+    Rotten,
 }
 
 impl Storm {
@@ -99,6 +100,7 @@ impl Storm {
         }
         self.full.remove(&node);
         self.note_death(node, &site);
+        lock(&self.stage.leads).remove(&node);
         let host = host_of(node);
         // What it holds must be let go within its own runtime.
         drop(lock(&site.process).take());
@@ -121,6 +123,14 @@ impl Storm {
                 let after = before.after_kill();
                 if after.damage_newest_snapshot() {
                     self.stage.oracle.marks.reached(Mark::SnapshotDamaged);
+                }
+                after
+            }
+            How::Rotten => {
+                let after = before.after_kill();
+                let rng = &mut self.rng;
+                if after.damage_log(|entries| rng.between(0, entries - 1)) {
+                    site.rotten.store(true, Ordering::Release);
                 }
                 after
             }

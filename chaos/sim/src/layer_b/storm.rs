@@ -13,7 +13,7 @@ use medic_state::{
 use turmoil::Sim;
 
 use super::{
-    LATENCY_MAX, Stage, clients::Task, marks::Mark, net::host_of, node::Site, power::How,
+    LATENCY_MAX, Stage, marks::Mark, net::host_of, node::Site, operator::Task, power::How,
     wires::Wires,
 };
 use crate::{
@@ -174,10 +174,10 @@ impl Storm {
                 self.until(one, End::Grant(user.clone()));
             }
             Fault::Transfer(node) => self.ask(Task::Transfer(node.0)),
-            Fault::Replace(node) => {
-                let spare = self.stage.spare;
-                self.start(sim, spare);
-                self.ask(Task::Replace(node.0, spare.0));
+            Fault::Replace(node) => self.replace(sim, *node),
+            Fault::Rot(node) => {
+                self.kill_for(sim, one, Who::Node(*node), How::Rotten);
+                self.replace(sim, *node);
             }
             _ => {}
         }
@@ -192,6 +192,7 @@ impl Storm {
             Fault::SlowDisk(who, ms) => {
                 if let Some(node) = self.who(*who) {
                     self.disk(node, *ms);
+                    self.stage.oracle.marks.reached(Mark::DiskSlow);
                     self.until(one, End::Disk(node));
                 }
             }
@@ -217,6 +218,7 @@ impl Storm {
             Fault::Drift(node, per_second_ms) => {
                 if let Some((_, site)) = self.site(*node) {
                     site.clock.drift(*per_second_ms);
+                    self.stage.oracle.marks.reached(Mark::ClockDrifted);
                 }
                 self.until(one, End::Clock(*node));
             }
@@ -252,6 +254,7 @@ impl Storm {
                 self.cut(sim, one, vec![(host_of(*from), host_of(*to))]);
             }
             Fault::Split(last) => {
+                self.stage.oracle.marks.reached(Mark::Split);
                 let (low, high): (Vec<NodeId>, Vec<NodeId>) =
                     all.into_iter().partition(|node| node <= last);
                 let pairs = low.iter().flat_map(|a| high.iter().flat_map(|b| both(*a, *b)));
@@ -266,6 +269,7 @@ impl Storm {
                 }
             }
             Fault::Delay(ms) => {
+                self.stage.oracle.marks.reached(Mark::LinksSlow);
                 sim.set_max_message_latency(LATENCY_MAX + Duration::from_millis(*ms));
                 self.until(one, End::Delay);
             }
@@ -292,10 +296,12 @@ impl Storm {
                 self.until(one, End::Agent(*node, agent.clone()));
             }
             Fault::Blind(node) => {
+                self.stage.oracle.marks.reached(Mark::TelemetryLost);
                 fleet.blind(*node, true);
                 self.until(one, End::Blind(*node));
             }
             Fault::Dark(service) => {
+                self.stage.oracle.marks.reached(Mark::TelemetryLost);
                 fleet.dark(service, true);
                 self.until(one, End::Dark(service.clone()));
             }
@@ -345,6 +351,13 @@ impl Storm {
                 }
             }
         }
+    }
+
+    /// A node makes room for one that never was a member.
+    fn replace(&mut self, sim: &mut Sim<'_>, node: NodeId) {
+        let spare = self.stage.spare;
+        self.start(sim, spare);
+        self.ask(Task::Replace(node.0, spare.0));
     }
 
     fn kill_for(&mut self, sim: &mut Sim<'_>, one: &Scheduled, who: Who, how: How) {
