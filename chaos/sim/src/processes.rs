@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     io,
     ops::Range,
+    os::unix::process::ExitStatusExt as _,
     path::Path,
     process::Command,
     sync::{
@@ -20,12 +21,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     campaign::{One, Report, TWICE, merge},
+    check::Violation,
     coverage::{Coverage, Sometimes},
     history::lock,
     layer_b::Mark,
     run::{Layer, Outcome, Plan},
     shrink::Tried,
 };
+
+/// How a process ends that panics while it panics.
+const SIGABRT: i32 = 6;
 
 /// What a child says of its run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +78,22 @@ impl Told {
 }
 
 impl Told {
+    /// A panic in the midst of tidying up after another one: nothing else is known of the run.
+    fn aborted(seed: u64, complaint: &str) -> Self {
+        let first: Vec<&str> = complaint.lines().filter(|line| !line.is_empty()).take(2).collect();
+        Self {
+            seed,
+            trace: String::new(),
+            violations: vec![Violation::panic(first.join(" ")).to_string()],
+            checkers: vec![Violation::panic(String::new()).checker.to_owned()],
+            faults: 0,
+            simulated_ms: 0,
+            committed: 0,
+            calls: 0,
+            reached: BTreeMap::new(),
+        }
+    }
+
     /// What a shrinker has to know.
     #[must_use]
     pub fn tried(self) -> Tried {
@@ -97,9 +118,12 @@ pub fn ask(program: &Path, plan: &Plan) -> io::Result<Told> {
     }
     let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    if output.status.signal() == Some(SIGABRT) {
+        return Ok(Told::aborted(*seed, &complaint));
+    }
     let last = said.lines().last().unwrap_or_default();
     serde_json::from_str(last).map_err(|error| {
-        let complaint = String::from_utf8_lossy(&output.stderr);
         io::Error::other(format!(
             "seed {seed} ended with {} and said {last:?} ({error}): {complaint}",
             output.status

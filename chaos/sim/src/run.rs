@@ -3,7 +3,10 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    sync::Once,
+    sync::{
+        Once,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -99,9 +102,11 @@ fn note_panics() {
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            if thread::current().name() == Some(THREAD) {
+            let simulated = thread::current().name() == Some(THREAD);
+            if simulated {
                 PANICS.with_borrow_mut(|all| all.push(panic.to_string()));
-            } else {
+            }
+            if !simulated || WHOLE_NODES.load(Ordering::Acquire) {
                 before(panic);
             }
         }));
@@ -109,6 +114,10 @@ fn note_panics() {
 }
 
 const THREAD: &str = "simulation";
+
+/// Panics are printed too: one in the midst of tidying up another's host ends the process before it
+/// can be told otherwise.
+static WHOLE_NODES: AtomicBool = AtomicBool::new(false);
 
 /// Runs a plan.
 ///
@@ -124,6 +133,7 @@ pub fn run(plan: &Plan) -> std::io::Result<Outcome> {
 
 fn alone(plan: &Plan) -> std::io::Result<Outcome> {
     plant(plan.planted);
+    WHOLE_NODES.store(plan.layer == Layer::B, Ordering::Release);
     let ran = match plan.layer {
         Layer::A => in_one_runtime(plan),
         Layer::B => layer_b::simulate(plan),

@@ -1,11 +1,13 @@
 //! People at their consoles: they approve and reject, cancel, freeze, repair by hand and resolve, all
 //! through the real control API; what they were told is held against the log like any other write.
 
+use std::sync::atomic::Ordering;
+
 use medic_proto::v1::{
     self as pb, approvals_client::ApprovalsClient, incidents_client::IncidentsClient,
     remediations_client::RemediationsClient, safety_client::SafetyClient,
 };
-use medic_state::manifest::DEFAULT_TENANT;
+use medic_state::{manifest::DEFAULT_TENANT, state::FreezeScope};
 use tonic::{Status, transport::Channel};
 
 use super::clients::Client;
@@ -124,8 +126,21 @@ impl Client {
         done.await;
     }
 
+    /// Services that people have frozen.
+    fn frozen(&self) -> Vec<String> {
+        self.stage.oracle.look(|state| {
+            let scopes = state.freezes.keys().filter_map(|scope| match scope {
+                FreezeScope::Service { service, .. } => Some(service.clone()),
+                _ => None,
+            });
+            scopes.collect()
+        })
+    }
+
+    /// A freeze holds steps back for as long as it stands: when the faults are over, people lift theirs.
     async fn freezes(&mut self) {
-        let services = self.stage.fleet.services();
+        let over = self.stage.asked.load(Ordering::Acquire);
+        let services = if over { self.frozen() } else { self.stage.fleet.services() };
         let Some(service) = self.rng.pick(&services).cloned() else { return };
         let scope = pb::freeze_scope::Scope::Service(pb::ServiceScope {
             tenant: DEFAULT_TENANT.to_owned(),
@@ -133,7 +148,7 @@ impl Client {
         });
         let (scope, request_id) = (Some(pb::FreezeScope { scope: Some(scope) }), self.request());
         let request = request_id.clone();
-        if self.rng.chance(1, 3) {
+        if over || self.rng.chance(1, 3) {
             let ask = pb::UnfreezeRequest { scope, request_id };
             let done = self.order("an unfreeze", &request, |at| {
                 let ask = ask.clone();
