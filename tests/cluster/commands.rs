@@ -8,22 +8,12 @@ use medic_proto::v1 as pb;
 use serde_json::Value;
 
 use super::{
-    support::{World, status},
+    support::{OPEN_GROUND, World, status},
     typed::medic,
 };
 
-/// Who may what, and no bound in the way of a plan.
-const GROUND: &str = r#"---
-apiVersion: medic/v1
-kind: Policy
-metadata: {name: default}
-spec: {autoExecute: {confidence: 0.0, risk: 1.0}, maxBlastRadius: 100%, autoResolveAfter: 1h}
----
-apiVersion: medic/v1
-kind: Source
-metadata: {name: alertmanager}
-spec: {type: alertmanager}
----
+/// Who may look.
+const VIEWER: &str = r#"---
 apiVersion: medic/v1
 kind: RoleBinding
 metadata: {name: viewer}
@@ -55,7 +45,7 @@ fn file(world: &World, name: &str, text: &str) -> String {
 
 /// `medic validate | schema | completion | version | context`.
 async fn without_a_cluster(world: &World) {
-    let good = file(world, "good.yaml", GROUND);
+    let good = file(world, "good.yaml", &format!("{OPEN_GROUND}{VIEWER}"));
     let said = medic(world, "admin", &["validate", "-f", &good]).await.ok();
     assert!(said.out.contains("3 manifests are good"), "{said:#?}");
     let misspelt = playbook("web", "auto", "0s").replace("mode: auto", "mood: auto");
@@ -314,7 +304,8 @@ async fn metrics(world: &World) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_command_does_what_it_says() {
     let world = World::start().await;
-    world.apply(GROUND).await;
+    world.apply(OPEN_GROUND).await;
+    world.apply(VIEWER).await;
     for (service, mode) in [("careful", "approve"), ("quick", "auto")] {
         let sample = world.sample(service, 1);
         world.apply(&sample.manifest).await;

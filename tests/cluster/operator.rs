@@ -15,22 +15,12 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 
 use super::{
-    support::{LOOK, PATIENCE, World, number, plan, read, status},
+    support::{LOOK, OPEN_GROUND, PATIENCE, World, number, plan, read, status},
     typed::{command, medic},
 };
 
-/// Nothing but what a test says stands in the way of a plan.
-const POLICY: &str = r#"---
-apiVersion: medic/v1
-kind: Policy
-metadata: {name: default}
-spec: {autoExecute: {confidence: 0.0, risk: 1.0}, maxBlastRadius: 100%, autoResolveAfter: 1h}
----
-apiVersion: medic/v1
-kind: Source
-metadata: {name: alertmanager}
-spec: {type: alertmanager}
----
+/// Who may what.
+const PEOPLE: &str = r#"---
 apiVersion: medic/v1
 kind: RoleBinding
 metadata: {name: oncall}
@@ -63,7 +53,8 @@ spec:
 /// A world with one service per mode, each with a playbook; all up.
 async fn world_with(services: &[(&str, &str)]) -> World {
     let world = World::start().await;
-    world.apply(POLICY).await;
+    world.apply(OPEN_GROUND).await;
+    world.apply(PEOPLE).await;
     for (service, mode) in services {
         let sample = world.sample(service, 1);
         world.apply(&sample.manifest).await;
@@ -71,10 +62,6 @@ async fn world_with(services: &[(&str, &str)]) -> World {
         world.up(&sample).await;
     }
     world
-}
-
-fn starts(world: &World, service: &str) -> usize {
-    read(&world.dir.path().join(service).join(format!("{service}-1.starts"))).lines().count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,7 +83,7 @@ async fn a_plan_waits_for_the_right_person_and_outlives_the_leader_that_was_told
     let other = ["approve", &id, "--plan-digest", "0123456789abcdef"];
     medic(&world, "oncall", &other).await.refused("the plan that waits is");
     medic(&world, "oncall", &["approve", &id]).await.refused("--yes");
-    assert_eq!(starts(&world, "careful"), 1, "nothing was done yet");
+    assert_eq!(world.started("careful-1"), 1, "nothing was done yet");
 
     std::fs::write(&world.failpoints, "driver_before_start_0\n").unwrap();
     medic(&world, "oncall", &["approve", &id, "--plan-digest", &digest[..12]]).await.ok();
@@ -106,7 +93,7 @@ async fn a_plan_waits_for_the_right_person_and_outlives_the_leader_that_was_told
     assert!(!world.failpoints.exists(), "the leader died between the approval and the act");
     assert_eq!((plan(&healed).digest.as_str(), healed.remediations.len()), (digest.as_str(), 1));
     assert_eq!(plan(&healed).approvals[0].user, "oncall");
-    assert_eq!(starts(&world, "careful"), 2, "it was restarted once");
+    assert_eq!(world.started("careful-1"), 2, "it was restarted once");
     medic(&world, "oncall", &["approve", &id, "--yes"]).await.refused("waits for approval");
     let page = medic(&world, "viewer", &["explain", &id]).await.ok().out;
     assert!(page.contains("approved by oncall"), "{page}");
@@ -126,7 +113,8 @@ async fn node(world: &World, id: u64) -> Option<Value> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_is_added_promoted_made_leader_and_removed() {
     let mut world = World::start().await;
-    world.apply(POLICY).await;
+    world.apply(OPEN_GROUND).await;
+    world.apply(PEOPLE).await;
     let dir = world.cluster.dir().to_owned();
     let base = free_ports(3).unwrap()[0];
     let (base_text, peer) = (base.to_string(), format!("127.0.0.1:{}", base + 1));
@@ -281,7 +269,7 @@ async fn a_frozen_service_is_left_alone_until_it_is_unfrozen() {
     let id = held.incident.unwrap().id;
     let still = world.explain(&id).await.unwrap();
     assert!(still.remediations.is_empty(), "no plan while frozen: {still:#?}");
-    assert_eq!((starts(&world, "held"), starts(&world, "free")), (1, 2));
+    assert_eq!((world.started("held-1"), world.started("free-1")), (1, 2));
     let page = medic(&world, "viewer", &["explain", &id]).await.ok().out;
     assert!(
         page.contains("service held (tenant default) is frozen by admin: a migration"),
@@ -291,7 +279,7 @@ async fn a_frozen_service_is_left_alone_until_it_is_unfrozen() {
     medic(&world, "admin", &["unfreeze", "service", "held"]).await.ok();
     let healed = world.incident_when("held", "healed", resolved).await;
     assert_eq!(number(&healed.incident.unwrap().id), number(&id));
-    assert_eq!(starts(&world, "held"), 2);
+    assert_eq!(world.started("held-1"), 2);
     world.agree().await;
     world.cluster.stop().await.unwrap();
 }

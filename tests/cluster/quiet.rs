@@ -4,21 +4,11 @@
 use medic_proto::v1 as pb;
 
 use super::{
-    support::{World, plan, read, status},
+    support::{OPEN_GROUND, World, plan, status},
     typed::medic,
 };
 
-const GROUND: &str = r#"---
-apiVersion: medic/v1
-kind: Policy
-metadata: {name: default}
-spec: {autoExecute: {confidence: 0.0, risk: 1.0}, maxBlastRadius: 100%, autoResolveAfter: 1h}
----
-apiVersion: medic/v1
-kind: Source
-metadata: {name: alertmanager}
-spec: {type: alertmanager}
----
+const ARRANGED: &str = r#"---
 apiVersion: medic/v1
 kind: RoleBinding
 metadata: {name: four-eyes}
@@ -52,14 +42,11 @@ spec:
     )
 }
 
-fn starts(world: &World, service: &str) -> usize {
-    read(&world.dir.path().join(service).join(format!("{service}-1.starts"))).lines().count()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_agree_a_silence_keeps_quiet_and_a_window_holds_back() {
     let mut world = World::start().await;
-    world.apply(GROUND).await;
+    world.apply(OPEN_GROUND).await;
+    world.apply(ARRANGED).await;
     for (service, mode) in [("paired", "approve"), ("hushed", "auto"), ("worked", "auto")] {
         let sample = world.sample(service, 1);
         world.apply(&sample.manifest).await;
@@ -85,7 +72,7 @@ async fn two_agree_a_silence_keeps_quiet_and_a_window_holds_back() {
         let seen = world.explain(&id).await.unwrap();
         assert!(waits(&seen) && plan(&seen).approvals.len() == 1, "{seen:#?}");
     }
-    assert_eq!(starts(&world, "paired"), 1, "nothing was done yet");
+    assert_eq!(world.started("paired-1"), 1, "nothing was done yet");
     medic(&world, "viewer", &["approve", &id, "--yes"]).await.ok();
     let healed = |seen: &pb::ExplainIncidentResponse| status(seen) == pb::IncidentStatus::Resolved;
     let done = world.incident_when("paired", "healed", healed).await;
@@ -93,12 +80,12 @@ async fn two_agree_a_silence_keeps_quiet_and_a_window_holds_back() {
 
     medic(&world, "admin", &["delete", "maintenancewindow", "works"]).await.ok();
     world.incident_when("worked", "healed", healed).await;
-    assert_eq!((starts(&world, "paired"), starts(&world, "worked")), (2, 2));
+    assert_eq!((world.started("paired-1"), world.started("worked-1")), (2, 2));
     // All that was alerted after it has been dealt with, and of the silenced one nobody heard.
     let incidents = world.incidents().await;
     let services = incidents.iter().filter_map(|i| i.target.as_ref()).map(|t| t.service.as_str());
     assert!(!services.clone().any(|service| service == "hushed"), "{incidents:#?}");
     assert_eq!(services.count(), 2);
-    assert_eq!(starts(&world, "hushed"), 1);
+    assert_eq!(world.started("hushed-1"), 1);
     world.cluster.stop().await.unwrap();
 }

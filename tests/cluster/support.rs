@@ -24,6 +24,19 @@ pub(crate) struct Sample {
     pub(crate) manifest: String,
 }
 
+/// Alerts come in, and nothing but what a test says stands in the way of a plan.
+pub(crate) const OPEN_GROUND: &str = r#"---
+apiVersion: medic/v1
+kind: Policy
+metadata: {name: default}
+spec: {autoExecute: {confidence: 0.0, risk: 1.0}, maxBlastRadius: 100%, autoResolveAfter: 1h}
+---
+apiVersion: medic/v1
+kind: Source
+metadata: {name: alertmanager}
+spec: {type: alertmanager}
+"#;
+
 /// Three nodes, one agent, and a folder that is gone afterwards.
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
@@ -91,16 +104,14 @@ spec:
 
     /// How often each instance has started, by its own account.
     pub(crate) fn starts(&self, sample: &Sample) -> BTreeMap<String, usize> {
-        let folder = |name: &str| self.dir.path().join(name.rsplit_once('-').unwrap().0);
-        sample
-            .instances
-            .iter()
-            .map(|name| {
-                let path = folder(name).join(format!("{name}.starts"));
-                let count = std::fs::read_to_string(path).map_or(0, |text| text.lines().count());
-                (name.clone(), count)
-            })
-            .collect()
+        sample.instances.iter().map(|name| (name.clone(), self.started(name))).collect()
+    }
+
+    /// How often an instance (`web-1`) has started, by its own account.
+    pub(crate) fn started(&self, instance: &str) -> usize {
+        let folder = self.dir.path().join(instance.rsplit_once('-').unwrap().0);
+        let path = folder.join(format!("{instance}.starts"));
+        std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
     }
 
     pub(crate) async fn apply(&self, yaml: &str) {

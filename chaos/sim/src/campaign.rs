@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    io,
+    ops::Range,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
@@ -109,20 +111,31 @@ pub struct Summary {
     coverage: BTreeMap<String, u64>,
 }
 
-/// Runs all seeds over so many threads. `progress` is called now and then.
+/// Runs all seeds of layer A over so many threads. `progress` is called now and then.
 ///
 /// # Errors
 /// When no thread or runtime can be had.
 pub fn campaign(
-    seeds: std::ops::Range<u64>,
+    seeds: Range<u64>,
     threads: usize,
     progress: &(dyn Fn(&Report) + Sync),
-) -> std::io::Result<Report> {
+) -> io::Result<Report> {
+    over_seeds(Layer::A, seeds, threads, &one, progress)
+}
+
+/// Runs `one` for every seed, so many at a time, and adds up what they found; the first error ends it.
+pub(crate) fn over_seeds(
+    layer: Layer,
+    seeds: Range<u64>,
+    at_once: usize,
+    one: &(dyn Fn(u64) -> io::Result<One> + Sync),
+    progress: &(dyn Fn(&Report) + Sync),
+) -> io::Result<Report> {
     let next = AtomicU64::new(seeds.start);
-    let report = Mutex::new(Report::default());
-    let failed: Mutex<Option<std::io::Error>> = Mutex::new(None);
+    let report = Mutex::new(Report { layer, ..Report::default() });
+    let failed: Mutex<Option<io::Error>> = Mutex::new(None);
     std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
+        for _ in 0..at_once.max(1) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -153,7 +166,7 @@ pub(crate) struct One {
     pub(crate) violations: Vec<String>,
 }
 
-fn one(seed: u64) -> std::io::Result<One> {
+fn one(seed: u64) -> io::Result<One> {
     let begun = Instant::now();
     let plan = Plan { seed, ..Plan::default() };
     let mut outcome = run(&plan)?;
@@ -188,7 +201,7 @@ fn one(seed: u64) -> std::io::Result<One> {
     Ok(One { report, violations })
 }
 
-pub(crate) fn merge(all: &mut Report, seed: u64, one: One) {
+fn merge(all: &mut Report, seed: u64, one: One) {
     let One { report, violations } = one;
     all.seeds += report.seeds;
     all.twice += report.twice;

@@ -10,20 +10,15 @@ use std::{
     os::unix::process::ExitStatusExt as _,
     path::Path,
     process::Command,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    campaign::{One, Report, TWICE, merge},
+    campaign::{One, Report, TWICE, over_seeds},
     check::Violation,
     coverage::{Coverage, Sometimes},
-    history::lock,
     layer_b::Mark,
     run::{Layer, Outcome, Plan},
     shrink::Tried,
@@ -141,33 +136,7 @@ pub fn campaign(
     at_once: usize,
     progress: &(dyn Fn(&Report) + Sync),
 ) -> io::Result<Report> {
-    let next = AtomicU64::new(seeds.start);
-    let report = Mutex::new(Report { layer: Layer::B, ..Report::default() });
-    let failed: Mutex<Option<io::Error>> = Mutex::new(None);
-    std::thread::scope(|scope| {
-        for _ in 0..at_once.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || lock(&failed).is_some() {
-                        return;
-                    }
-                    match one(program, seed) {
-                        Ok(one) => {
-                            let mut report = lock(&report);
-                            merge(&mut report, seed, one);
-                            progress(&report);
-                        }
-                        Err(error) => *lock(&failed) = Some(error),
-                    }
-                }
-            });
-        }
-    });
-    match failed.into_inner().unwrap_or_default() {
-        Some(error) => Err(error),
-        None => Ok(report.into_inner().unwrap_or_default()),
-    }
+    over_seeds(Layer::B, seeds, at_once, &|seed| one(program, seed), progress)
 }
 
 fn one(program: &Path, seed: u64) -> io::Result<One> {

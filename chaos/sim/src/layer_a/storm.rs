@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::cluster::Cluster;
 use crate::{
-    faults::{Fault, Scheduled, Trouble},
+    faults::{Fault, Scheduled},
     history::lock,
-    world::{Life, manifests},
+    world::{Relief, Struck, manifests},
 };
 
 /// What ends a fault.
@@ -27,11 +27,7 @@ enum End {
     Disk(NodeId),
     Delay,
     Clock(NodeId),
-    Host(String),
-    Cut(NodeId, String),
-    Blind(NodeId),
-    Dark(String),
-    Calm(Trouble),
+    Fleet(Relief),
     Grant(String),
 }
 
@@ -175,34 +171,10 @@ impl Storm {
 
     /// Faults of the fleet; false: it is none.
     fn begin_in_fleet(&mut self, one: &Scheduled) -> bool {
-        let fleet = self.cluster.fleet.clone();
-        match &one.fault {
-            Fault::Kill(instance) => fleet.end(instance, Life::Dead),
-            Fault::Hang(instance) => fleet.end(instance, Life::Paused),
-            Fault::Sicken(instance, ill, cure) => fleet.infect(instance, *ill, *cure, one.for_ms),
-            Fault::Misconfigure(service) => fleet.misconfigure(service, one.for_ms),
-            Fault::Host(agent) => {
-                fleet.host(agent, false, one.for_ms);
-                self.until(one, End::Host(agent.clone()));
-            }
-            Fault::Agent(agent) => fleet.agent_down(agent, one.for_ms),
-            Fault::Cut(node, agent) => {
-                fleet.cut(*node, agent, true);
-                self.until(one, End::Cut(*node, agent.clone()));
-            }
-            Fault::Blind(node) => {
-                fleet.blind(*node, true);
-                self.until(one, End::Blind(*node));
-            }
-            Fault::Dark(service) => {
-                fleet.dark(service, true);
-                self.until(one, End::Dark(service.clone()));
-            }
-            Fault::Trouble(trouble, part) => {
-                self.trouble(*trouble, *part);
-                self.until(one, End::Calm(*trouble));
-            }
-            _ => return false,
+        match self.cluster.fleet.strike(one) {
+            Struck::Elsewhere => return false,
+            Struck::Once => {}
+            Struck::Until(relief) => self.until(one, End::Fleet(relief)),
         }
         true
     }
@@ -225,11 +197,7 @@ impl Storm {
                     clock.mend();
                 }
             }
-            End::Host(agent) => cluster.fleet.host(&agent, true, 0),
-            End::Cut(node, agent) => cluster.fleet.cut(node, &agent, false),
-            End::Blind(node) => cluster.fleet.blind(node, false),
-            End::Dark(service) => cluster.fleet.dark(&service, false),
-            End::Calm(trouble) => self.trouble(trouble, 0),
+            End::Fleet(relief) => self.cluster.fleet.relieve(relief),
             End::Grant(user) => {
                 let name = binding(&user).name;
                 let all = manifests::all().unwrap_or_default();
@@ -251,16 +219,6 @@ impl Storm {
         if let Some(member) = lock(&self.cluster.consensus.core).members.get_mut(&node) {
             member.disk_ms = ms;
         }
-    }
-
-    fn trouble(&self, trouble: Trouble, part: u32) {
-        self.cluster.fleet.mood(|mood| match trouble {
-            Trouble::AnswersLost => mood.answers_lost = part,
-            Trouble::Halved => mood.halved = part,
-            Trouble::Failed => mood.failed = part,
-            Trouble::Delayed => mood.delayed = part,
-            Trouble::Stubborn => mood.stubborn = part > 0,
-        });
     }
 
     async fn touch(&mut self, playbook: &str, by_ms: u64) {

@@ -17,10 +17,10 @@ use super::{
     wires::Wires,
 };
 use crate::{
-    faults::{Fault, Scheduled, Trouble, Who},
+    faults::{Fault, Scheduled, Who},
     history::lock,
     rng::Rng,
-    world::{Life, manifests},
+    world::{Relief, Struck, manifests},
 };
 
 /// Between two looks at whose agents' time has come.
@@ -37,11 +37,7 @@ pub(super) enum End {
     Space(NodeId),
     Delay,
     Clock(NodeId),
-    Host(String),
-    Agent(NodeId, String),
-    Blind(NodeId),
-    Dark(String),
-    Calm(Trouble),
+    Fleet(Relief),
     Grant(String),
 }
 
@@ -280,42 +276,18 @@ impl Storm {
 
     /// Faults of the fleet; false: it is none.
     fn begin_in_fleet(&mut self, one: &Scheduled) -> bool {
-        let fleet = self.stage.fleet.clone();
-        match &one.fault {
-            Fault::Kill(instance) => fleet.end(instance, Life::Dead),
-            Fault::Hang(instance) => fleet.end(instance, Life::Paused),
-            Fault::Sicken(instance, ill, cure) => fleet.infect(instance, *ill, *cure, one.for_ms),
-            Fault::Misconfigure(service) => fleet.misconfigure(service, one.for_ms),
-            Fault::Host(agent) => {
-                fleet.host(agent, false, one.for_ms);
-                self.until(one, End::Host(agent.clone()));
-            }
-            Fault::Agent(agent) => fleet.agent_down(agent, one.for_ms),
-            Fault::Cut(node, agent) => {
-                fleet.cut(*node, agent, true);
-                self.until(one, End::Agent(*node, agent.clone()));
-            }
-            Fault::Blind(node) => {
-                self.stage.oracle.marks.reached(Mark::TelemetryLost);
-                fleet.blind(*node, true);
-                self.until(one, End::Blind(*node));
-            }
-            Fault::Dark(service) => {
-                self.stage.oracle.marks.reached(Mark::TelemetryLost);
-                fleet.dark(service, true);
-                self.until(one, End::Dark(service.clone()));
-            }
-            Fault::Trouble(trouble, part) => {
-                self.trouble(*trouble, *part);
-                self.until(one, End::Calm(*trouble));
-            }
-            _ => return false,
+        if matches!(one.fault, Fault::Blind(_) | Fault::Dark(_)) {
+            self.stage.oracle.marks.reached(Mark::TelemetryLost);
+        }
+        match self.stage.fleet.strike(one) {
+            Struck::Elsewhere => return false,
+            Struck::Once => {}
+            Struck::Until(relief) => self.until(one, End::Fleet(relief)),
         }
         true
     }
 
     fn end(&mut self, sim: &mut Sim<'_>, end: End) {
-        let fleet = self.stage.fleet.clone();
         match end {
             End::Start(node) => self.start(sim, node),
             End::Held(node) | End::Lag(node) => self.wires.hold(sim, &host_of(node), false),
@@ -338,11 +310,7 @@ impl Storm {
                     site.clock.mend();
                 }
             }
-            End::Host(agent) => fleet.host(&agent, true, 0),
-            End::Agent(node, agent) => fleet.cut(node, &agent, false),
-            End::Blind(node) => fleet.blind(node, false),
-            End::Dark(service) => fleet.dark(&service, false),
-            End::Calm(trouble) => self.trouble(trouble, 0),
+            End::Fleet(relief) => self.stage.fleet.relieve(relief),
             End::Grant(user) => {
                 let name = binding(&user);
                 let found = self.stage.declared.iter().find(|one| one.metadata.name == name);
@@ -379,16 +347,6 @@ impl Storm {
         if let Some((_, site)) = self.site(node) {
             lock(&site.disk).slow(ms);
         }
-    }
-
-    fn trouble(&self, trouble: Trouble, part: u32) {
-        self.stage.fleet.mood(|mood| match trouble {
-            Trouble::AnswersLost => mood.answers_lost = part,
-            Trouble::Halved => mood.halved = part,
-            Trouble::Failed => mood.failed = part,
-            Trouble::Delayed => mood.delayed = part,
-            Trouble::Stubborn => mood.stubborn = part > 0,
-        });
     }
 
     fn ask(&self, task: Task) {

@@ -15,7 +15,9 @@ mod fleet;
 mod hands;
 mod instance;
 pub mod manifests;
+mod struck;
 
 pub use fleet::{Fleet, Mood};
 pub use hands::{NodeSenses, NodeWorld};
 pub use instance::{Cure, Ill, Illness, Life};
+pub(crate) use struck::{Relief, Struck};
