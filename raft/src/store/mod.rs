@@ -24,6 +24,7 @@ mod records;
 mod rocks;
 mod snapshot;
 mod upgrade;
+mod wal;
 mod writer;
 
 use std::{sync::Arc, time::Duration};

@@ -19,7 +19,10 @@ use rocksdb::{
     ReadOptions, WriteBatch, WriteOptions,
 };
 
-use super::disk::{Disk, Op, Pair, Table};
+use super::{
+    disk::{Disk, Op, Pair, Table, invalid},
+    wal,
+};
 use crate::config::StartError;
 
 /// Production's disk.
@@ -61,6 +64,7 @@ impl RocksDisk {
                 fs::remove_file(&path).map_err(at)?;
             }
         }
+        wal::check(&dir.join("db")).map_err(|error| StartError::Store(damaged(error)))?;
         let families = Table::ALL.map(|t| ColumnFamilyDescriptor::new(t.name(), family(t)));
         let db = DB::open_cf_descriptors(&database(), dir.join("db"), families)
             .map_err(|error| StartError::Store(from_rocks(&error)))?;
@@ -75,7 +79,7 @@ impl RocksDisk {
 }
 
 /// Options of the database. An incomplete last record of the write-ahead log was never acknowledged
-/// and is dropped; damage anywhere else refuses to open.
+/// and is dropped; damage anywhere else refuses to open (`wal` finds what RocksDB takes for the former).
 fn database() -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
@@ -115,14 +119,19 @@ fn from_rocks(error: &rocksdb::Error) -> io::Error {
         return io::Error::new(io::ErrorKind::StorageFull, text);
     }
     if error.kind() == rocksdb::ErrorKind::Corruption {
-        return io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!(
-                "the database is damaged: {text}. Nothing was changed. Remove this node from the cluster and add it again under a new id with an empty data directory, or restore the directory from a backup"
-            ),
-        );
+        return damaged(invalid(text));
     }
     io::Error::other(text)
+}
+
+/// Says what to do about damage; other errors stay as they are.
+fn damaged(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::InvalidData {
+        return error;
+    }
+    invalid(format!(
+        "the database is damaged: {error}. Nothing was changed. Remove this node from the cluster and add it again under a new id with an empty data directory, or restore the directory from a backup"
+    ))
 }
 
 fn handle(db: &DB, table: Table) -> io::Result<&ColumnFamily> {

@@ -1,6 +1,6 @@
 //! What keeps a node from starting, and what it then says.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use medic_raft::{
     Config, Consensus, Env, Ledger, LedgerExt, RecordQuery, StartError,
@@ -185,7 +185,6 @@ async fn a_directory_is_used_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rocksdb_survives_a_torn_tail_and_refuses_damage_in_the_middle() {
-    let dir = tempfile::tempdir().unwrap();
     let options = StoreOptions {
         node_id: NodeId(1),
         cluster_id: "test".to_owned(),
@@ -193,6 +192,30 @@ async fn rocksdb_survives_a_torn_tail_and_refuses_damage_in_the_middle() {
         mode: WriterMode::Thread,
         witness: None,
     };
+    let (dir, wal) = logged().await;
+    let whole = std::fs::read(&wal).unwrap();
+    // In the middle, whatever part of a record it hits: RocksDB takes a damaged length for an
+    // interrupted write. What is refused is left as it is.
+    let middle = whole.len() / 2;
+    for at in middle..middle + 128 {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x5a;
+        std::fs::write(&wal, &damaged).unwrap();
+        let text = RocksDisk::open(dir.path()).err().expect("damage is refused").to_string();
+        assert!(text.contains("the database is damaged"), "{text}");
+        assert!(text.contains("Remove this node from the cluster"), "{text}");
+        assert!(std::fs::read(&wal).unwrap() == damaged, "nothing was changed");
+    }
+    // The last bytes of the write-ahead log never reached the disk: they belong to a write that was
+    // not acknowledged (here: the last commit point, which is not synced).
+    std::fs::write(&wal, &whole[..whole.len() - 3]).unwrap();
+    let disk = Arc::new(RocksDisk::open(dir.path()).unwrap());
+    Store::open(disk, &options).await.unwrap().close().await;
+}
+
+/// A node's directory after a hundred commands, and the write-ahead log they are in.
+async fn logged() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
     let mut config = quick(1);
     config.data_dir = dir.path().to_owned();
     let raft = Consensus::start(config.clone(), Env::system(), connector()).await.unwrap();
@@ -201,32 +224,10 @@ async fn rocksdb_survives_a_torn_tail_and_refuses_damage_in_the_middle() {
         commit(&raft, number).await;
     }
     raft.shutdown().await;
-    let wal = std::fs::read_dir(dir.path().join("db")).unwrap().map(|entry| entry.unwrap().path());
-    let wal = wal.filter(|path| path.extension().is_some_and(|e| e == "log")).max().unwrap();
-    let whole = std::fs::read(&wal).unwrap();
-    // The last bytes of the write-ahead log never reached the disk: they belong to a write that was
-    // not acknowledged (here: the last commit point, which is not synced).
-    std::fs::write(&wal, &whole[..whole.len() - 3]).unwrap();
-    let disk = Arc::new(RocksDisk::open(dir.path()).unwrap());
-    Store::open(disk, &options).await.unwrap().close().await;
-
-    let dir = tempfile::tempdir().unwrap();
-    config.data_dir = dir.path().to_owned();
-    let raft = Consensus::start(config.clone(), Env::system(), connector()).await.unwrap();
-    leads(&raft).await;
-    for number in 100..200 {
-        commit(&raft, number).await;
-    }
-    raft.shutdown().await;
-    let wal = std::fs::read_dir(dir.path().join("db")).unwrap().map(|entry| entry.unwrap().path());
-    let wal = wal.filter(|path| path.extension().is_some_and(|e| e == "log")).max().unwrap();
-    let mut whole = std::fs::read(&wal).unwrap();
-    let middle = whole.len() / 2;
-    whole[middle] ^= 1;
-    std::fs::write(&wal, whole).unwrap();
-    let text = RocksDisk::open(dir.path()).err().unwrap().to_string();
-    assert!(text.contains("the database is damaged"), "{text}");
-    assert!(text.contains("Remove this node from the cluster"), "{text}");
+    let files =
+        std::fs::read_dir(dir.path().join("db")).unwrap().map(|entry| entry.unwrap().path());
+    let wal = files.filter(|path| path.extension().is_some_and(|e| e == "log")).max().unwrap();
+    (dir, wal)
 }
 
 #[tokio::test]
