@@ -8,6 +8,7 @@ pub mod failpoint;
 pub mod ledger;
 pub mod metrics;
 pub mod network;
+pub mod parcel;
 pub mod runtime;
 pub mod store;
 pub mod types;
@@ -24,4 +25,5 @@ pub use ledger::{
 pub use network::{
     ConnectError, IdentityCheck, PeerConnector, PlainConnector, TlsConnector, trust_metadata,
 };
+pub use parcel::{Courier, MAX_PARCEL_BYTES, Parcel, ParcelKind};
 pub use store::About;

@@ -10,7 +10,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::support::{World, status};
+use super::support::{World, metric, status};
 
 /// Two intervals of detection, and one failover: an election, and what its winner believes of the
 /// others' silence.
@@ -42,6 +42,17 @@ async fn shard_of(world: &World, service: &str) -> pb::Shard {
     shards.into_iter().find(|shard| shard.services.contains(&named)).expect("a shard has it")
 }
 
+/// Waits until somebody has been told again what the owner of a service's shard has learnt about it.
+async fn told(world: &World, service: &str) {
+    let owner = shard_of(world, service).await.owner.expect("it has an owner");
+    let name = "medic_detector_checkpoints_total{result=\"sent\"}";
+    let before = metric(world, owner, name).await;
+    // Twice as often as there are services: this one was among them.
+    world
+        .until("its heir is told", || async { metric(world, owner, name).await >= before + 2 })
+        .await;
+}
+
 /// Loses the owner of a service's shard and the service itself in one moment.
 async fn lose_both(world: &mut World, service: &str) {
     let before = shard_of(world, service).await;
@@ -60,6 +71,8 @@ async fn lose_both(world: &mut World, service: &str) {
     let after = shard_of(world, service).await;
     assert!(after.epoch > before.epoch, "{after:?}");
     assert_ne!(after.owner, Some(owner));
+    let warm = metric(world, after.owner.unwrap(), "medic_warm_starts_total").await;
+    assert!(warm > 0, "the new owner begins with what the dead one had learnt");
     assert!(incident.symptoms.iter().all(|symptom| symptom.kind == "down"), "{incident:#?}");
     let detected = incident.symptoms[0].first_at.unwrap();
     let since = incident.symptoms[0].since.unwrap();
@@ -93,6 +106,7 @@ async fn what_a_dead_node_watched_is_watched_by_another() {
             .await;
     }
     for service in services {
+        told(&world, service).await;
         lose_both(&mut world, service).await;
     }
     world.cluster.stop().await.unwrap();

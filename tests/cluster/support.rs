@@ -297,6 +297,15 @@ spec:
     }
 }
 
+/// A whole number from a node's metrics, by name with labels; zero while there is none.
+pub(crate) async fn metric(world: &World, node: u64, name: &str) -> u64 {
+    let port = world.cluster.ports(node).unwrap().http;
+    let url = format!("http://127.0.0.1:{port}/metrics");
+    let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0, |value| value.parse().unwrap())
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         // Services outlive their agent by design; the test's own must not outlive the test.

@@ -27,6 +27,10 @@ pub enum Metric {
     TaskPanics,
     /// Counter of alerts received, by `result` (reported, cleared, unmapped, refused, failed).
     Alerts,
+    /// Counter of pieces of detector state, by `result` (sent, failed, taken, unreadable).
+    Checkpoints,
+    /// Counter: instances whose watch began with what another watch had learnt.
+    WarmStarts,
 }
 
 impl Metric {
@@ -46,6 +50,8 @@ impl Metric {
             Self::Clears => "medic_symptom_clears_total",
             Self::TaskPanics => "medic_detection_task_panics_total",
             Self::Alerts => "medic_alerts_received_total",
+            Self::Checkpoints => "medic_detector_checkpoints_total",
+            Self::WarmStarts => "medic_warm_starts_total",
         }
     }
 }

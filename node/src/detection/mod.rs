@@ -19,6 +19,7 @@ pub mod ensemble;
 pub mod entity;
 pub mod exposition;
 pub mod fill;
+pub mod handover;
 pub mod indicator;
 pub mod metrics;
 pub mod observe;
@@ -29,5 +30,6 @@ pub mod senses;
 
 pub use alerts::Alerts;
 pub use fill::fill;
+pub use handover::Handover;
 pub use observe::Observer;
 pub use runtime::Runtime;

@@ -24,7 +24,7 @@ use anyhow::{Context as _, bail};
 use futures::FutureExt as _;
 use medic_api::fleet::FleetHub;
 use medic_raft::{
-    ClusterAdmin, Consensus, Env, Ledger, PeerConnector, TlsConnector,
+    ClusterAdmin, Consensus, Env, Ledger, ParcelKind, PeerConnector, TlsConnector,
     config::{Config, Timing},
 };
 use tokio::{
@@ -41,7 +41,7 @@ use crate::{
         shards::{self, ShardsConfig},
     },
     config::NodeConfig,
-    detection::runtime::Runtime,
+    detection::{Handover, Runtime},
     security::{ReloadableTls, Unit},
 };
 
@@ -126,6 +126,14 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
         &config.detection,
         stop.clone(),
     );
+    let handover = Handover {
+        ledger: ledger.clone(),
+        courier: consensus.clone(),
+        inbox: consensus.open_inbox(ParcelKind::DetectorState),
+        learnt: detection.learnt(),
+        heirs: shards::heirs,
+    };
+    parts.spawn(handover.run(stop.clone()).map(Ok));
     let detection = detection.ended().boxed().shared();
     let world = FleetWorld::new(hub, ledger.clone());
     let leader = Leader::new(ledger.clone(), world, leader_config(&config));

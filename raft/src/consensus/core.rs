@@ -25,6 +25,7 @@ use crate::{
     env::Env,
     ledger::{Committed, LedgerError},
     metrics::Metric,
+    parcel::Inboxes,
     store::{FatalFlag, RecordStore, Shared},
     types::{Outcome, PeerNode, Proposal, Raft, TypeConfig},
 };
@@ -50,6 +51,8 @@ pub(crate) struct Core {
     pub(crate) lease_void: AtomicU64,
     /// One change of membership or leadership at a time.
     pub(crate) admin: tokio::sync::Mutex<()>,
+    /// What other nodes have passed here.
+    pub(crate) inboxes: Inboxes,
 }
 
 impl Core {
@@ -339,7 +342,7 @@ impl Core {
     }
 
     /// A member, and whether it votes.
-    fn member(&self, node: u64) -> Option<(PeerNode, bool)> {
+    pub(crate) fn member(&self, node: u64) -> Option<(PeerNode, bool)> {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();

@@ -3,6 +3,7 @@
 use std::{sync::RwLock, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use medic_proto::peer::v1::{self as pb, admin_request::Operation};
 use medic_state::{
@@ -25,6 +26,7 @@ use crate::{
         RecordQuery, StoredRecord,
     },
     network::{Lane, PeerClient, describe, failure_in},
+    parcel::{Courier, MAX_PARCEL_BYTES, ParcelKind},
     store::About,
     types::Proposal,
 };
@@ -303,6 +305,30 @@ impl Ledger for Consensus {
 
     fn lease_remaining(&self) -> Duration {
         self.core.lease_remaining()
+    }
+}
+
+#[async_trait]
+impl Courier for Consensus {
+    async fn pass(&self, to: NodeId, kind: ParcelKind, body: Bytes) -> Result<(), LedgerError> {
+        self.core.alive()?;
+        if body.len() > MAX_PARCEL_BYTES {
+            return Err(LedgerError::TooLarge(format!(
+                "a parcel of {} bytes, at most {MAX_PARCEL_BYTES} are allowed",
+                body.len()
+            )));
+        }
+        let Some((member, _)) = self.core.member(to.0) else {
+            return Err(LedgerError::Refused(format!("{to} is not a member of the cluster")));
+        };
+        let request = pb::PassRequest { kind: kind.out().into(), body };
+        let deadline = self.core.config.timing.propose_deadline;
+        let passed = async {
+            let mut client = self.client(to, &member.peer_addr).await?;
+            client.pass(request).await.map_err(|status| call_error(to, &status))
+        };
+        let late = |_| LedgerError::Unavailable(format!("{to} took no parcel in time"));
+        timeout(deadline, passed).await.map_err(late)?.map(|_| ())
     }
 }
 

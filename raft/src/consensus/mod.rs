@@ -30,7 +30,7 @@ use openraft::{
     errors::{Fatal, InitializeError, RaftError},
 };
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::{Instant, timeout},
 };
@@ -44,6 +44,7 @@ use crate::{
     ledger::{ClusterAdmin as _, Leadership, LedgerError},
     metrics::Metric,
     network::{Caller, IdentityCheck, Links, PeerConnector, PeerService, Pool},
+    parcel::{Inboxes, Parcel, ParcelKind},
     store::{FatalFlag, Ground, RocksDisk, Store, StoreOptions, WriterMode},
     types::{PeerNode, Raft},
 };
@@ -137,6 +138,7 @@ impl Consensus {
             quiet_until,
             lease_void: AtomicU64::new(0),
             admin: tokio::sync::Mutex::new(()),
+            inboxes: Inboxes::default(),
             config,
         });
         let leadership = watch::Sender::new(Leadership::default());
@@ -186,6 +188,12 @@ impl Consensus {
     /// Connects to the peers anew from now on: after the certificates have changed.
     pub fn refresh_connections(&self) {
         self.caller.pool.clear();
+    }
+
+    /// Opens the inbox for parcels of a kind; one that was open before is closed.
+    #[must_use]
+    pub fn open_inbox(&self, kind: ParcelKind) -> mpsc::Receiver<Parcel> {
+        self.core.inboxes.open(kind)
     }
 
     /// Takes a snapshot now, without waiting for it.

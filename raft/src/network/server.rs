@@ -18,6 +18,7 @@ use super::{Claim, printable};
 use crate::{
     consensus::Core,
     ledger::LedgerError,
+    parcel::{Parcel, ParcelKind},
     store::{self, RawRecord, SnapshotError},
     types::{Proposal, Snapshot},
     wire::{self, WireError},
@@ -364,5 +365,15 @@ impl Peer for PeerService {
             .ok_or_else(|| Status::invalid_argument("no operation is named"))?;
         let failure = self.core.administer(operation).await.err().map(|e| failure_out(&e));
         Ok(Response::new(pb::AdminResponse { failure }))
+    }
+
+    async fn pass(&self, request: Request<pb::PassRequest>) -> Answer<pb::PassResponse> {
+        let from = self.admit_member(&request)?;
+        let request = request.into_inner();
+        let kind = ParcelKind::taken(request.kind()).ok_or_else(|| {
+            Status::invalid_argument(format!("parcels of kind {} are not known here", request.kind))
+        })?;
+        self.core.inboxes.put(kind, Parcel { from, body: request.body })?;
+        Ok(Response::new(pb::PassResponse {}))
     }
 }

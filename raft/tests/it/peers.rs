@@ -11,8 +11,8 @@ use std::{
 
 use medic_proto::peer::v1::{self as pb, peer_client::PeerClient};
 use medic_raft::{
-    Clock, Config, Consensus, Env, Ledger, LedgerError, LedgerExt, MAX_ENTRY_BYTES,
-    env::SystemClock,
+    Clock, Config, Consensus, Courier, Env, Ledger, LedgerError, LedgerExt, MAX_ENTRY_BYTES,
+    MAX_PARCEL_BYTES, Parcel, ParcelKind, env::SystemClock,
 };
 use medic_state::{Millis, NodeId, Timestamp};
 use tonic::{Code, Request, Status, transport::Endpoint};
@@ -77,6 +77,36 @@ async fn who_is_no_member_forwards_nothing() {
     assert_eq!(status.code(), Code::PermissionDenied, "{status}");
     assert!(status.message().contains("node-2 is not a member"), "{status}");
     assert_eq!(cluster.node(leader).raft.linearize().await.unwrap(), before);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parcels_reach_the_inbox_that_is_open_and_members_only() {
+    let cluster = Cluster::start(3).await;
+    let from = cluster.leader().await;
+    let to = cluster.followers(from)[0];
+    let courier = &cluster.node(from).raft;
+    let body = bytes::Bytes::from_static(b"what was learnt");
+    let kind = ParcelKind::DetectorState;
+    let closed = courier.pass(to, kind, body.clone()).await.unwrap_err();
+    assert!(closed.to_string().contains("nobody takes"), "{closed}");
+    let mut inbox = cluster.node(to).raft.open_inbox(kind);
+    courier.pass(to, kind, body.clone()).await.unwrap();
+    assert_eq!(inbox.recv().await, Some(Parcel { from, body: body.clone() }));
+    // Nobody opens them: the sender is told, and memory stays bounded.
+    let mut passed = 0;
+    let full = loop {
+        match courier.pass(to, kind, body.clone()).await {
+            Ok(()) => passed += 1,
+            Err(error) => break error.to_string(),
+        }
+        assert!(passed < 1_000);
+    };
+    assert!(full.contains("wait already"), "{full}");
+    let stranger = courier.pass(NodeId(99), kind, body).await.unwrap_err();
+    assert!(stranger.to_string().contains("not a member"), "{stranger}");
+    let large = vec![0; MAX_PARCEL_BYTES + 1].into();
+    assert!(matches!(courier.pass(to, kind, large).await, Err(LedgerError::TooLarge(_))));
     cluster.stop().await;
 }
 

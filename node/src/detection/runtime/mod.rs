@@ -12,11 +12,9 @@
 //! detectors' state kept. A task that panics is counted, named, and started again after a growing
 //! pause. A refusal because of an old epoch drops the shard at once.
 //!
-//! [`Runtime::checkpoint`] and [`Runtime::restore`] carry detector state as bytes. Deliberately
-//! absent so far: shipping those bytes to a standby node. A new owner therefore starts its statistical
-//! detectors cold (one minute of learning at the default interval); probes, limits, process
-//! liveness and the law's open findings need no warm-up.
+//! [`Learnt`] gives and takes detector state as bytes; `handover` carries them between nodes.
 
+mod learnt;
 mod plan;
 mod watch;
 
@@ -32,13 +30,14 @@ use medic_state::{
 };
 use metrics::{counter, gauge};
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::{Id, JoinError, JoinHandle, JoinSet},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{plan::Wanted, watch::Watcher};
+pub use self::learnt::Learnt;
+use self::{learnt::Waiting, plan::Wanted, watch::Watcher};
 use super::{
     entity::{Entity, EntityCheckpoint, Now},
     metrics::Metric,
@@ -53,8 +52,6 @@ const SYNC_PAUSE: Duration = Duration::from_millis(100);
 /// First pause after a panic; doubles up to the second.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
 const PANIC_PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Detector state kept for instances that are restored before their shard arrives.
-const RESTORED_MAX: usize = 10_000;
 
 /// Timings of the watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +89,10 @@ type Watched = (ShardId, Arc<Mutex<Entity>>);
 pub(super) struct Shared {
     begun: Instant,
     entities: Mutex<BTreeMap<Target, Watched>>,
-    restored: Mutex<BTreeMap<Target, EntityCheckpoint>>,
+    restored: Mutex<BTreeMap<Target, Waiting>>,
+    leaving: Mutex<BTreeMap<Target, (ShardId, EntityCheckpoint)>>,
+    /// Something is in `leaving`.
+    left: Notify,
 }
 
 impl Shared {
@@ -125,6 +125,8 @@ impl Runtime {
             begun: Instant::now(),
             entities: Mutex::default(),
             restored: Mutex::default(),
+            leaving: Mutex::default(),
+            left: Notify::new(),
         });
         let (stale_out, stale_in) = mpsc::unbounded_channel();
         let supervisor = Supervisor {
@@ -144,37 +146,10 @@ impl Runtime {
         Self { shared, supervisor: tokio::spawn(supervisor.run(stale_in)) }
     }
 
-    /// Detector state of a shard's instances, as bytes.
+    /// What its detectors have learnt.
     #[must_use]
-    pub fn checkpoint(&self, shard: ShardId) -> Vec<u8> {
-        let now = Now { mono_ms: self.shared.mono_ms(), ..Now::default() };
-        let entities = lock(&self.shared.entities);
-        let of_shard = entities.values().filter(|(home, _)| *home == shard);
-        let all: Vec<EntityCheckpoint> =
-            of_shard.map(|(_, entity)| lock(entity).checkpoint(now)).collect();
-        medic_state::codec::encode(&all)
-    }
-
-    /// Takes detector state from another node: instances watched here go on from it now, others
-    /// when their shard arrives.
-    ///
-    /// # Errors
-    /// When the bytes are no checkpoint; nothing is changed then.
-    pub fn restore(&self, bytes: &[u8]) -> Result<(), medic_state::codec::CodecError> {
-        let all: Vec<EntityCheckpoint> = medic_state::codec::decode(bytes)?;
-        let now = Now { mono_ms: self.shared.mono_ms(), ..Now::default() };
-        let entities = lock(&self.shared.entities);
-        let mut waiting = lock(&self.shared.restored);
-        for checkpoint in all {
-            match entities.get(&checkpoint.target) {
-                Some((_, entity)) => lock(entity).restore(checkpoint, now),
-                None if waiting.len() < RESTORED_MAX => {
-                    waiting.insert(checkpoint.target.clone(), checkpoint);
-                }
-                None => tracing::warn!(target = %checkpoint.target, "no room for its checkpoint"),
-            }
-        }
-        Ok(())
+    pub fn learnt(&self) -> Learnt {
+        Learnt(self.shared.clone())
     }
 
     /// Waits until every task has ended (after `shutdown`).
@@ -289,8 +264,9 @@ impl Supervisor {
         for (kind, since) in self.ledger.read(|state| plan::held(state, &target)) {
             entity.adopt(kind, since);
         }
-        if let Some(checkpoint) = lock(&self.shared.restored).remove(&target) {
-            entity.restore(checkpoint, now);
+        if let Some((checkpoint, came)) = self.shared.begin_with(&target) {
+            entity.restore(checkpoint, came);
+            counter!(Metric::WarmStarts.name()).increment(1);
         }
         let entity = Arc::new(Mutex::new(entity));
         let home = (wanted.shard, entity.clone());
@@ -312,16 +288,17 @@ impl Supervisor {
         self.running.insert(target, Running { wanted, stop });
     }
 
-    /// `again`: it will be started anew, with what the detectors know.
+    /// `again`: it will be started anew, with what the detectors know; else whoever watches it now is
+    /// told what they know.
     fn stop(&mut self, target: &Target, again: bool) {
         if let Some(running) = self.running.remove(target) {
             running.stop.cancel();
         }
         let entity = lock(&self.shared.entities).remove(target);
-        if let Some((_, entity)) = entity.filter(|_| again) {
+        if let Some((shard, entity)) = entity {
             let now = Now { mono_ms: self.shared.mono_ms(), ..Now::default() };
             let checkpoint = lock(&entity).checkpoint(now);
-            lock(&self.shared.restored).insert(target.clone(), checkpoint);
+            self.shared.keep(shard, checkpoint, again);
         }
     }
 

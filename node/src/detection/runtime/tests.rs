@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod handing;
+
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicU32, Ordering},
@@ -292,18 +294,14 @@ async fn checkpoints_are_bytes_that_another_node_takes() {
         instance: "web-1".to_owned(),
     };
     let shard = State::shard_of(&target);
-    let bytes = runtime.checkpoint(shard);
-    assert!(bytes.len() > 1);
-    assert_eq!(
-        runtime.checkpoint(ShardId(shard.0 ^ 1)),
-        medic_state::codec::encode(&Vec::<EntityCheckpoint>::new())
-    );
+    let bytes = runtime.learnt().checkpoints(shard, 1 << 20).remove(0);
+    assert!(runtime.learnt().checkpoints(ShardId(shard.0 ^ 1), 1 << 20).is_empty());
     let other = Lab::new().await;
     let cold = other.watch(Arc::new(Panics(AtomicU32::new(1))));
-    cold.restore(&bytes).unwrap();
+    cold.learnt().restore(&bytes).unwrap();
     assert_eq!(lock(&cold.shared.restored).len(), 1);
-    runtime.restore(&bytes).unwrap();
-    assert!(cold.restore(b"nonsense").is_err());
+    runtime.learnt().restore(&bytes).unwrap();
+    assert!(cold.learnt().restore(b"nonsense").is_err());
     for (lab, runtime) in [(lab, runtime), (other, cold)] {
         lab.stop.cancel();
         runtime.ended().await.unwrap();

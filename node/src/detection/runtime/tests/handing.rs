@@ -1,0 +1,104 @@
+//! What was learnt goes to the heir while its owner lives, and to the new owner when a shard moves.
+
+use bytes::Bytes;
+use medic_raft::{Courier, LedgerError, Parcel, ParcelKind};
+
+use super::*;
+use crate::detection::Handover;
+
+/// A courier that hands parcels to the test.
+struct Hand(mpsc::UnboundedSender<(NodeId, Bytes)>);
+
+#[async_trait]
+impl Courier for Hand {
+    async fn pass(&self, to: NodeId, _: ParcelKind, body: Bytes) -> Result<(), LedgerError> {
+        self.0.send((to, body)).map_err(|_| LedgerError::Stopped("the test".to_owned()))
+    }
+}
+
+type Parcels = mpsc::UnboundedReceiver<(NodeId, Bytes)>;
+
+fn hand_over(
+    lab: &Lab,
+    runtime: &Runtime,
+    heirs: crate::detection::handover::Heirs,
+) -> (mpsc::Sender<Parcel>, Parcels) {
+    let (hand, parcels) = mpsc::unbounded_channel();
+    let (inbox_in, inbox) = mpsc::channel(4);
+    let handover = Handover {
+        ledger: lab.law.clone(),
+        courier: Arc::new(Hand(hand)),
+        inbox,
+        learnt: runtime.learnt(),
+        heirs,
+    };
+    tokio::spawn(handover.run(lab.stop.clone()));
+    (inbox_in, parcels)
+}
+
+async fn parcel(parcels: &mut Parcels) -> (NodeId, Bytes) {
+    tokio::time::timeout(FIVE_SECONDS, parcels.recv()).await.unwrap().unwrap()
+}
+
+fn knows_web(body: &Bytes) -> bool {
+    let all: Vec<EntityCheckpoint> = medic_state::codec::decode(body).unwrap();
+    all.iter().any(|checkpoint| checkpoint.target.instance == "web-1")
+}
+
+fn all_to_the_other(state: &State, node: NodeId, _: NodeId) -> BTreeMap<ShardId, NodeId> {
+    let held = state.shards.iter().filter(|(_, held)| held.owner == Some(node));
+    held.map(|(shard, _)| (*shard, OTHER)).collect()
+}
+
+fn nobody(_: &State, _: NodeId, _: NodeId) -> BTreeMap<ShardId, NodeId> {
+    BTreeMap::new()
+}
+
+#[tokio::test]
+async fn the_heir_of_a_watched_shard_is_told_what_was_learnt() {
+    let lab = Lab::new().await;
+    let service = Service::start(ANY).await;
+    lab.declare_web(service.address.port()).await;
+    let runtime = lab.watch(NetSenses::new(Arc::new(NoAgents)));
+    let (_inbox, mut parcels) = hand_over(&lab, &runtime, all_to_the_other);
+    let (to, body) = parcel(&mut parcels).await;
+    assert_eq!(to, OTHER);
+    assert!(knows_web(&body));
+    lab.stop.cancel();
+    runtime.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_shard_that_moves_brings_what_was_learnt_to_its_new_owner() {
+    let lab = Lab::new().await;
+    let service = Service::start(ANY).await;
+    lab.declare_web(service.address.port()).await;
+    let runtime = lab.watch(NetSenses::new(Arc::new(NoAgents)));
+    let (inbox, mut parcels) = hand_over(&lab, &runtime, nobody);
+    let watched = |wanted: usize| {
+        let shared = runtime.shared.clone();
+        async move {
+            while lock(&shared.entities).len() != wanted {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::time::timeout(FIVE_SECONDS, watched(1)).await.unwrap();
+    lab.assign(OTHER).await;
+    let (to, body) = parcel(&mut parcels).await;
+    assert_eq!(to, OTHER);
+    assert!(knows_web(&body));
+    // It comes back, and with it what the other has learnt.
+    inbox.send(Parcel { from: OTHER, body }).await.unwrap();
+    let waits = async {
+        while lock(&runtime.shared.restored).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(FIVE_SECONDS, waits).await.unwrap();
+    lab.assign(ME).await;
+    tokio::time::timeout(FIVE_SECONDS, watched(1)).await.unwrap();
+    assert!(lock(&runtime.shared.restored).is_empty(), "it was begun with");
+    lab.stop.cancel();
+    runtime.ended().await.unwrap();
+}
