@@ -447,6 +447,12 @@ fn check_saga(state: &State, saga: &Saga) {
         let settled = saga.status == SagaStatus::Unknown
             && !state.locks.values().any(|holder| *holder == saga.id);
         assert!(settled || saga.plan.targets().iter().all(holds), "{} lacks locks", saga.id);
+        for (step, planned) in saga.steps.iter().zip(&saga.plan.steps) {
+            let unknown = step.status == crate::saga::StepStatus::Unknown && !settled;
+            let frozen = state.freezes.get(&FreezeScope::Target(planned.target.clone()));
+            let stays = frozen.is_some_and(|freeze| freeze.until.is_none());
+            assert!(!unknown || stays, "{} is unknown about {}", saga.id, planned.target);
+        }
     }
     assert_eq!(saga.digest, saga.plan.digest(), "a plan was edited");
     assert!(saga.steps.iter().filter(|step| step.intent.is_some()).count() <= 1);
