@@ -155,7 +155,16 @@ impl Machine {
         }
     }
 
-    /// Makes a snapshot the current one, durably, and drops the oldest.
+    /// Makes a snapshot the current one, unless a newer one was installed while it was built: a
+    /// follower that needs what lies between the two would be sent the older one for ever.
+    fn adopt(&self, meta: SnapshotMeta, name: String) {
+        let mut current = self.current();
+        if current.as_ref().is_none_or(|(known, _)| known.last_log_id <= meta.last_log_id) {
+            *current = Some((meta, name));
+        }
+    }
+
+    /// Keeps a snapshot, durably, and drops the oldest.
     async fn keep(&self, meta: SnapshotMeta, file: Bytes) -> io::Result<()> {
         self.records.sync().await?;
         self.blocking(move |this| {
@@ -165,7 +174,7 @@ impl Machine {
             crate::crash_point!("raft_snapshot_before_write");
             this.disk.put_file(&name, &file)?;
             crate::crash_point!("raft_snapshot_after_write");
-            *this.current() = Some((meta, name));
+            this.adopt(meta, name);
             let files = this.disk.list_files()?;
             let snapshots = files.into_iter().filter(|name| snapshot::is_snapshot(name));
             for old in snapshots.rev().skip(KEEP) {

@@ -7,11 +7,12 @@ use std::{
 
 use medic_raft::{
     store::{Disk, LogStore, Machine, MemoryDisk, RocksDisk, Store, StoreOptions, WriterMode},
-    types::TypeConfig,
+    types::{LeaderId, LogEntry, LogId, TypeConfig},
 };
 use medic_state::NodeId;
 use openraft::{
-    StorageError,
+    EntryPayload, RaftSnapshotBuilder as _, StorageError,
+    storage::RaftStateMachine as _,
     testing::log::{StoreBuilder, Suite},
 };
 use tempfile::TempDir;
@@ -78,4 +79,24 @@ fn writers() -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_passes_the_suite() {
     Suite::test_all(InMemory).await.unwrap();
+}
+
+fn blank(index: u64) -> LogEntry {
+    let leader_id = LeaderId { term: 1, node_id: 1 };
+    LogEntry { log_id: LogId { leader_id, index }, payload: EntryPayload::Blank }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_long_in_the_making_does_not_hide_a_newer_one() {
+    let store = open(Arc::new(MemoryDisk::default()), WriterMode::Task).await;
+    let mut machine = store.machine.clone();
+    machine.apply(futures::stream::iter([Ok((blank(1), None))])).await.unwrap();
+    let mut early = machine.get_snapshot_builder().await;
+    machine.apply(futures::stream::iter([Ok((blank(2), None))])).await.unwrap();
+    let newer = machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let older = early.build_snapshot().await.unwrap();
+    assert!(older.meta.last_log_id < newer.meta.last_log_id);
+    let current = machine.get_current_snapshot().await.unwrap().unwrap();
+    assert_eq!(current.meta, newer.meta);
+    assert_eq!(current.snapshot, newer.snapshot);
 }
