@@ -66,12 +66,13 @@ impl Consensus {
         let mut leadership = self.leadership.subscribe();
         let mut last = LedgerError::Unavailable("no leader is known".to_owned());
         loop {
-            self.core.alive()?;
+            // Whatever ends the trying, an earlier try may have been committed.
+            self.core.alive().map_err(|error| stricter(last.clone(), error))?;
             if let Some(leader) = self.leader() {
                 match timeout_at(until, ask(leader)).await {
                     Ok(Ok(done)) => return Ok(done),
                     Ok(Err(error)) if again(&error) => last = stricter(last, error),
-                    Ok(Err(error)) => return Err(error),
+                    Ok(Err(error)) => return Err(stricter(last, error)),
                     Err(_) => {
                         return Err(LedgerError::Ambiguous(format!(
                             "no answer within {} s",
@@ -84,7 +85,8 @@ impl Consensus {
                 return Err(last);
             }
             if let Ok(Err(_)) = timeout(LOOK_AGAIN, leadership.changed()).await {
-                return Err(LedgerError::Stopped("consensus has ended".to_owned()));
+                let ended = LedgerError::Stopped("consensus has ended".to_owned());
+                return Err(stricter(last, ended));
             }
         }
     }

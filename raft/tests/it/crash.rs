@@ -2,7 +2,10 @@
 
 use std::{
     io::ErrorKind,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -10,7 +13,7 @@ use medic_raft::{
     Consensus, Env, Ledger, LedgerError, LedgerExt, RecordQuery,
     store::{Fate, Ground, MemoryDisk, WriterMode},
 };
-use medic_state::{NodeId, Record};
+use medic_state::{NodeId, Record, RequestId};
 use tokio::time::timeout;
 
 use crate::{
@@ -142,6 +145,33 @@ async fn a_full_disk_stops_the_node_with_a_clear_word() {
     assert!(matches!(raft.propose(entry).await, Err(LedgerError::Stopped(_))));
     raft.shutdown().await;
     check(disk.after_power_cut(0), &acknowledged, "after the disk was full").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_have_been_written_is_never_called_not_committed() {
+    let failing = Arc::new(AtomicBool::new(false));
+    let fates = {
+        let failing = failing.clone();
+        move |_| match failing.load(Ordering::SeqCst) {
+            true => Fate::DoneButFail(ErrorKind::Other),
+            false => Fate::Done,
+        }
+    };
+    let disk = Arc::new(MemoryDisk::with_fates(fates));
+    let raft = start(quick(1), disk.clone(), WriterMode::Thread).await.unwrap();
+    leads(&raft).await;
+    failing.store(true, Ordering::SeqCst);
+    let mut entry = registration(&raft, 100, "a:1");
+    entry.request = Some(RequestId("r".to_owned()));
+    // It is tried again under its id, and by then the node is out.
+    let error = raft.propose(entry).await.unwrap_err();
+    assert!(matches!(error, LedgerError::Ambiguous(_)), "{error}");
+    raft.shutdown().await;
+    let raft = start(quick(1), disk.after_power_cut(usize::MAX), WriterMode::Thread).await.unwrap();
+    leads(&raft).await;
+    raft.linearize().await.unwrap();
+    raft.read(|state| assert!(state.nodes.contains_key(&NodeId(100))));
+    raft.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
