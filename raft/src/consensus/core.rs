@@ -26,7 +26,7 @@ use crate::{
     ledger::{Committed, LedgerError},
     metrics::Metric,
     parcel::Inboxes,
-    store::{FatalFlag, RecordStore, Shared},
+    store::{Births, FatalFlag, RecordStore, Shared},
     types::{Outcome, PeerNode, Proposal, Raft, TypeConfig},
 };
 
@@ -47,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) stopping: AtomicBool,
     /// Until then this node grants no vote: it may have promised a lease before it restarted.
     pub(crate) quiet_until: Option<Instant>,
+    /// Set while nobody has confirmed that this directory is the node's first.
+    pub(crate) births: Option<Births>,
     /// The term whose lease was given up for a transfer; zero: none.
     pub(crate) lease_void: AtomicU64,
     /// One change of membership or leadership at a time.
@@ -85,6 +87,19 @@ impl Core {
             return Err(Status::unavailable("just restarted: a lease may still be running"));
         }
         Ok(())
+    }
+
+    /// Hears which incarnation of this node somebody knows to have registered. One that never ran on
+    /// this directory, which began empty, takes the node out: it has forgotten what it promised, and
+    /// its votes and acknowledgements could lose what was committed.
+    pub(crate) fn recognise(&self, registered: BootId) -> Result<(), LedgerError> {
+        if self.births.as_ref().is_some_and(|births| !births.include(registered)) {
+            self.fatal.set(format!(
+                "{} has run in this cluster before, and this data directory began empty: remove it from the cluster and add it again under a new id, or restore its directory",
+                self.me()
+            ));
+        }
+        self.alive()
     }
 
     /// Commits an entry if this node leads.
@@ -351,13 +366,7 @@ impl Core {
     }
 
     fn ever_registered(&self, node: u64) -> bool {
-        self.registered_boot(NodeId(node)).is_some()
-    }
-
-    /// The incarnation of a node that registered last, as far as applied here.
-    pub(crate) fn registered_boot(&self, node: NodeId) -> Option<BootId> {
-        let state = self.shared.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.nodes.get(&node).map(|known| known.boot)
+        self.shared.registered_boot(NodeId(node)).is_some()
     }
 }
 

@@ -45,7 +45,7 @@ use crate::{
     metrics::Metric,
     network::{Caller, IdentityCheck, Links, PeerConnector, PeerService, Pool},
     parcel::{Inboxes, Parcel, ParcelKind},
-    store::{FatalFlag, Ground, RocksDisk, Store, StoreOptions, WriterMode},
+    store::{Births, FatalFlag, Ground, RocksDisk, Store, StoreOptions, WriterMode},
     types::{PeerNode, Raft},
 };
 
@@ -107,12 +107,20 @@ impl Consensus {
         let store = Store::open(disk, &options).await?;
         let pristine = store.log.pristine();
         let boot = BootId(env.entropy.next_u64());
+        let births = match store.born(boot).await {
+            Ok(births) => births,
+            Err(error) => {
+                store.close().await;
+                return Err(error);
+            }
+        };
         let caller = Arc::new(Caller {
             pool: Pool::new(connector),
             cluster: config.cluster_id.clone(),
             me: config.node_id,
             boot,
             timing: config.timing,
+            shared: store.machine.shared.clone(),
         });
         let links = Links { caller: caller.clone(), records: store.machine.records.clone() };
         let settings = Arc::new(openraft_config(&config, pristine)?);
@@ -136,6 +144,7 @@ impl Consensus {
             fatal: store.fatal.clone(),
             stopping: AtomicBool::new(false),
             quiet_until,
+            births,
             lease_void: AtomicU64::new(0),
             admin: tokio::sync::Mutex::new(()),
             inboxes: Inboxes::default(),
@@ -154,8 +163,8 @@ impl Consensus {
                 core.raft.runtime_config().elect(true);
             });
         }
-        if pristine {
-            this.spawn(watch_identity(this.core.clone()));
+        if let Some(births) = this.core.births.clone() {
+            this.spawn(watch_identity(this.core.clone(), births));
         }
         if pristine && this.core.config.bootstrap {
             this.spawn(found(this.core.clone()));
@@ -345,25 +354,22 @@ async fn watch_leadership(core: Arc<Core>, leadership: watch::Sender<Leadership>
     }
 }
 
-/// Takes a node out that began with nothing under an id that somebody has used: it has forgotten what
-/// it promised, and its votes and acknowledgements could lose what was committed.
-async fn watch_identity(core: Arc<Core>) {
+/// Waits until the cluster has registered this node: then its directory is an old one, or there was
+/// another one before it (see [`Core::recognise`]; peers that know say so sooner).
+async fn watch_identity(core: Arc<Core>, births: Births) {
     let mut applied = core.shared.applied.subscribe();
-    loop {
-        let registered = core.registered_boot(core.me());
-        if registered == Some(core.boot) {
-            return;
-        }
-        if registered.is_some() {
-            core.fatal.set(format!(
-                "{} has run in this cluster before, and this data directory began empty: remove it from the cluster and add it again under a new id, or restore its directory",
-                core.me()
-            ));
-            return;
+    let registered = loop {
+        if let Some(boot) = core.shared.registered_boot(core.me()) {
+            break boot;
         }
         if applied.changed().await.is_err() {
             return;
         }
+    };
+    if core.recognise(registered).is_ok()
+        && let Err(error) = births.confirm().await
+    {
+        tracing::warn!(%error, "the directory is not noted as confirmed; next time");
     }
 }
 

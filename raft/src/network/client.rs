@@ -27,7 +27,7 @@ use tonic::{Code, Status, service::interceptor::InterceptedService, transport::C
 use super::{ConnectError, Lane, Pool, Tag};
 use crate::{
     config::{MAX_MESSAGE_BYTES, Timing},
-    store::RecordStore,
+    store::{RecordStore, Shared},
     types::{PeerNode, Snapshot, TypeConfig, Vote},
     wire::{self, WireError},
 };
@@ -48,6 +48,7 @@ pub(crate) struct Caller {
     pub(crate) me: NodeId,
     pub(crate) boot: BootId,
     pub(crate) timing: Timing,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Caller {
@@ -58,7 +59,8 @@ impl Caller {
         lane: Lane,
     ) -> Result<PeerClient, ConnectError> {
         let channel = self.pool.get(to, addr, lane).await?;
-        let tag = Tag::new(&self.cluster, self.me, to, self.boot);
+        let known = self.shared.registered_boot(to);
+        let tag = Tag::new(&self.cluster, self.me, to, self.boot, known);
         Ok(peer_client::PeerClient::with_interceptor(channel, tag)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES))

@@ -35,6 +35,7 @@ const CLUSTER: &str = "medic-cluster";
 const FROM: &str = "medic-from";
 const TO: &str = "medic-to";
 const BOOT: &str = "medic-boot";
+const KNOWN: &str = "medic-known-boot";
 
 /// What every call between peers carries.
 #[derive(Clone, Debug)]
@@ -43,17 +44,26 @@ pub(crate) struct Tag {
     from: MetadataValue<Ascii>,
     to: MetadataValue<Ascii>,
     boot: MetadataValue<Ascii>,
+    known: Option<MetadataValue<Ascii>>,
 }
 
 impl Tag {
-    /// The cluster id may hold any text: it travels percent-encoded.
-    pub(crate) fn new(cluster: &str, from: NodeId, to: NodeId, boot: BootId) -> Self {
+    /// The cluster id may hold any text: it travels percent-encoded. `known` is the incarnation of
+    /// the callee that has registered, as far as the caller has applied.
+    pub(crate) fn new(
+        cluster: &str,
+        from: NodeId,
+        to: NodeId,
+        boot: BootId,
+        known: Option<BootId>,
+    ) -> Self {
         let cluster = printable(cluster).parse();
         Self {
             cluster: cluster.unwrap_or_else(|_| MetadataValue::from_static("")),
             from: from.0.into(),
             to: to.0.into(),
             boot: boot.0.into(),
+            known: known.map(|known| known.0.into()),
         }
     }
 }
@@ -65,6 +75,9 @@ impl Interceptor for Tag {
         metadata.insert(FROM, self.from.clone());
         metadata.insert(TO, self.to.clone());
         metadata.insert(BOOT, self.boot.clone());
+        if let Some(known) = &self.known {
+            metadata.insert(KNOWN, known.clone());
+        }
         Ok(request)
     }
 }
@@ -89,6 +102,8 @@ pub(crate) struct Claim {
     pub(crate) from: NodeId,
     pub(crate) to: NodeId,
     pub(crate) boot: BootId,
+    /// The incarnation of this node that the caller knows to have registered.
+    pub(crate) known: Option<BootId>,
 }
 
 impl Claim {
@@ -109,6 +124,10 @@ impl Claim {
             from: NodeId(number(FROM)?),
             to: NodeId(number(TO)?),
             boot: BootId(number(BOOT)?),
+            known: match metadata.contains_key(KNOWN) {
+                true => Some(BootId(number(KNOWN)?)),
+                false => None,
+            },
         })
     }
 }

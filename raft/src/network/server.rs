@@ -101,6 +101,9 @@ impl PeerService {
             )));
         }
         self.admit_boot(&claim)?;
+        if let Some(known) = claim.known {
+            core.recognise(known).map_err(|error| Status::unavailable(error.to_string()))?;
+        }
         Ok(claim.from)
     }
 

@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use medic_state::State;
+use medic_state::{BootId, NodeId, State};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     storage::{EntryResponder, RaftStateMachine},
@@ -187,6 +187,12 @@ impl Machine {
 }
 
 impl Shared {
+    /// The incarnation under which a node registered last, as far as this node has applied.
+    pub(crate) fn registered_boot(&self, node: NodeId) -> Option<BootId> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.nodes.get(&node).map(|known| known.boot)
+    }
+
     fn position(&self) -> MutexGuard<'_, Position> {
         self.position.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -14,6 +14,7 @@
 //! Invariants: nothing is acknowledged that is not durable; what is damaged is refused with its
 //! place and a way out, never skipped. Absent on purpose: any knowledge of leaders or peers.
 
+mod births;
 mod disk;
 mod index;
 mod log;
@@ -32,6 +33,13 @@ use std::{sync::Arc, time::Duration};
 use medic_proto::peer::v1 as pb;
 use medic_state::{Applied, Entry, NodeId, State};
 
+pub(crate) use self::{
+    births::Births,
+    machine::Shared,
+    records::RawRecord,
+    snapshot::{SnapshotError, decode as decode_snapshot},
+    writer::Writer,
+};
 use self::{
     disk::unseal,
     log::{meta, put_meta},
@@ -46,12 +54,6 @@ pub use self::{
     records::{MAX_RECORDS, RecordStore},
     rocks::RocksDisk,
     writer::{FatalFlag, WriterMode},
-};
-pub(crate) use self::{
-    machine::Shared,
-    records::RawRecord,
-    snapshot::{SnapshotError, decode as decode_snapshot},
-    writer::Writer,
 };
 use crate::config::StartError;
 
@@ -153,7 +155,8 @@ impl Store {
         if claim {
             let identity =
                 pb::Identity { cluster_id: options.cluster_id.clone(), node: options.node_id.0 };
-            let ops = vec![upgrade::format_op(), put_meta(IDENTITY_KEY, &identity)];
+            let identity = put_meta(IDENTITY_KEY, &identity);
+            let ops = vec![upgrade::format_op(), identity, births::claim_op()];
             writer.sync(ops).await?;
         }
         Ok((log, machine))

@@ -105,18 +105,30 @@ fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_lost_its_data_does_not_come_back_under_its_id() {
-    let mut cluster = Cluster::start(3).await;
-    let leader = cluster.leader().await;
-    let victim = cluster.followers(leader)[0];
-    let raft = &cluster.node(victim).raft;
-    let mut entry = registration(raft, victim.0, "a:1");
+/// A node registers, as nodes do when they start.
+async fn enrol(cluster: &Cluster, node: NodeId) -> u64 {
+    let raft = &cluster.node(node).raft;
+    let mut entry = registration(raft, node.0, "a:1");
     if let Command::RegisterNode(register) = &mut entry.command {
         register.boot = raft.boot();
     }
     let index = raft.propose(entry).await.unwrap().index;
     cluster.all_applied(index).await;
+    index
+}
+
+async fn out_for_good(cluster: &Cluster, node: NodeId) {
+    let mut fatal = cluster.node(node).raft.fatal();
+    let reason = timeout(PATIENCE, fatal.wait_for(Option::is_some)).await.unwrap().unwrap().clone();
+    assert!(reason.unwrap().contains("has run in this cluster before"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_its_data_does_not_come_back_under_its_id() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let victim = cluster.followers(leader)[0];
+    let index = enrol(&cluster, victim).await;
     // With its data it does.
     cluster.down(victim).await;
     cluster.up(victim).await;
@@ -125,9 +137,53 @@ async fn a_node_that_lost_its_data_does_not_come_back_under_its_id() {
     cluster.down(victim).await;
     std::fs::remove_dir_all(cluster.dir(victim)).unwrap();
     cluster.up(victim).await;
-    let mut fatal = cluster.node(victim).raft.fatal();
-    let reason = timeout(PATIENCE, fatal.wait_for(Option::is_some)).await.unwrap().unwrap().clone();
-    assert!(reason.unwrap().contains("has run in this cluster before"));
+    out_for_good(&cluster, victim).await;
+    // Whoever starts it again gets the same answer.
+    cluster.down(victim).await;
+    cluster.up(victim).await;
+    out_for_good(&cluster, victim).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_vote_of_a_node_that_lost_its_data_loses_nothing_that_was_acknowledged() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let (victim, late) = (cluster.followers(leader)[0], cluster.followers(leader)[1]);
+    enrol(&cluster, victim).await;
+    cluster.down(late).await;
+    // Only these two have it.
+    let acknowledged = cluster.node(leader).register(10, "a:1").await.unwrap();
+    cluster.down(victim).await;
+    cluster.down(leader).await;
+    std::fs::remove_dir_all(cluster.dir(victim)).unwrap();
+    cluster.up(late).await;
+    cluster.up(victim).await;
+    out_for_good(&cluster, victim).await;
+    cluster.up(leader).await;
+    for node in [late, leader] {
+        cluster.node(node).applied(acknowledged.index).await;
+        cluster.node(node).raft.read(|state| assert!(state.nodes.contains_key(&NodeId(10))));
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_restarts_before_it_was_registered_is_no_stranger() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let young = cluster.followers(leader)[0];
+    cluster.down(young).await;
+    cluster.up(young).await;
+    cluster.node(young).leader().await;
+    for _ in 0..2 {
+        enrol(&cluster, young).await;
+        cluster.down(young).await;
+        cluster.up(young).await;
+    }
+    let last = cluster.node(young).register(10, "a:1").await.unwrap();
+    cluster.all_applied(last.index).await;
+    assert_eq!(cluster.node(young).raft.status().fatal, None);
     cluster.stop().await;
 }
 
