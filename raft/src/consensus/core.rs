@@ -273,6 +273,9 @@ impl Core {
             None => Err(not_a_member(node)),
             Some((_, true)) => Ok(()),
             Some((_, false)) => {
+                let mut then = self.voters();
+                then.insert(node);
+                self.will_have_quorum(&then).await?;
                 self.change(ChangeMembers::AddVoterIds(BTreeSet::from([node])), true).await
             }
         }
@@ -285,9 +288,61 @@ impl Core {
                 self.change(ChangeMembers::RemoveNodes(BTreeSet::from([node])), false).await
             }
             Some((_, true)) => {
+                let mut then = self.voters();
+                then.remove(&node);
+                self.will_have_quorum(&then).await?;
                 self.change(ChangeMembers::RemoveVoters(BTreeSet::from([node])), false).await
             }
         }
+    }
+
+    /// Refuses a change after which those who answer would be no quorum: it could never be committed,
+    /// nor anything after it. A leader that is new is given a moment to hear from the others.
+    async fn will_have_quorum(&self, then: &BTreeSet<u64>) -> Result<(), LedgerError> {
+        let patience = self.config.timing.election_max;
+        let mut metrics = self.raft.metrics();
+        let heard = async {
+            loop {
+                let silent = self.silent(then, patience)?;
+                if silent.is_empty()
+                    || silent.len() * 2 < then.len()
+                    || metrics.changed().await.is_err()
+                {
+                    return Ok(());
+                }
+            }
+        };
+        if let Ok(heard) = timeout(patience, heard).await {
+            return heard;
+        }
+        let silent: Vec<String> =
+            self.silent(then, patience)?.into_iter().map(|node| NodeId(node).to_string()).collect();
+        Err(LedgerError::Refused(format!(
+            "{} of the {} voters there would be then do not answer ({}): without a quorum nothing could be committed any more; bring them back, or remove them first",
+            silent.len(),
+            then.len(),
+            silent.join(", ")
+        )))
+    }
+
+    /// Those of the nodes that this leader has not heard for so long.
+    fn silent(&self, nodes: &BTreeSet<u64>, patience: Duration) -> Result<Vec<u64>, LedgerError> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let Some(heartbeats) = metrics.heartbeat.as_ref() else {
+            return Err(LedgerError::NotLeader);
+        };
+        let heard = |node: &u64| {
+            let last = heartbeats.get(node).and_then(Option::as_ref);
+            *node == self.me().0 || last.is_some_and(|at| at.elapsed() < patience)
+        };
+        Ok(nodes.iter().filter(|node| !heard(node)).copied().collect())
+    }
+
+    fn voters(&self) -> BTreeSet<u64> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().voter_ids().collect()
     }
 
     async fn change(

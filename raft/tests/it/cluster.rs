@@ -188,6 +188,32 @@ async fn a_node_that_restarts_before_it_was_registered_is_no_stranger() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_members_that_would_leave_no_quorum_is_refused() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let (dead, other) = (cluster.followers(leader)[0], cluster.followers(leader)[1]);
+    cluster.down(dead).await;
+    let silent = async || loop {
+        let members = cluster.node(leader).raft.status().members;
+        let ms = members.iter().find(|member| member.node == dead).unwrap().silent_ms;
+        if ms.is_none_or(|ms| ms > 1_000) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    timeout(PATIENCE, silent()).await.unwrap();
+    let refused = cluster.node(leader).raft.remove(other).await.unwrap_err();
+    assert!(matches!(refused, LedgerError::Refused(_)), "{refused}");
+    assert!(refused.to_string().contains(&dead.to_string()), "{refused}");
+    cluster.node(other).register(10, "a:1").await.unwrap();
+    // The one that is gone may leave.
+    cluster.node(other).raft.remove(dead).await.unwrap();
+    assert_eq!(cluster.node(leader).raft.status().members.len(), 2);
+    cluster.node(other).register(11, "a:1").await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_quorum_nothing_is_promised() {
     let mut cluster = Cluster::empty(3).await;
     for node in 1..=3 {
