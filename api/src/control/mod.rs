@@ -36,6 +36,7 @@ use medic_proto::v1::{
     safety_server::SafetyServer, watch_server::WatchServer,
 };
 use medic_raft::{ClusterAdmin, Ledger};
+use tokio::sync::Semaphore;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
@@ -57,6 +58,14 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Control {
     ledger: Arc<dyn Ledger>,
     cluster: Arc<dyn ClusterAdmin>,
+    /// Places for watches.
+    watches: Arc<Semaphore>,
+}
+
+impl Control {
+    fn new(ledger: Arc<dyn Ledger>, cluster: Arc<dyn ClusterAdmin>) -> Self {
+        Self { ledger, cluster, watches: Arc::new(Semaphore::new(watch::WATCHES_MAX)) }
+    }
 }
 
 impl std::fmt::Debug for Control {
@@ -88,7 +97,7 @@ pub async fn routes(
     cluster: Arc<dyn ClusterAdmin>,
     fleet: Option<&Arc<FleetHub>>,
 ) -> Result<ControlRoutes, SetupError> {
-    let control = Arc::new(Control { ledger, cluster });
+    let control = Arc::new(Control::new(ledger, cluster));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(medic_proto::DESCRIPTORS)
         .build_v1()?;

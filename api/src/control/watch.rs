@@ -15,7 +15,7 @@ use std::{pin::Pin, time::Duration};
 use futures::Stream;
 use medic_proto::v1::{self as pb, events_response::Kind, watch_server::Watch};
 use medic_raft::LedgerExt as _;
-use medic_state::{AuditRecord, IncidentId, Record, State};
+use medic_state::{AuditRecord, IncidentId, Record, Refusal, State};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -24,7 +24,7 @@ use super::{
     Control,
     access::Grant,
     call::{answer, grant_of, id},
-    errors::invalid,
+    errors::{invalid, refusal_status},
     page::Sight,
 };
 use crate::convert;
@@ -35,6 +35,9 @@ const BUFFER: usize = 64;
 const BOOKMARK_EVERY: Duration = Duration::from_secs(5);
 /// Commands a watch may name.
 const COMMANDS_MAX: usize = 64;
+
+/// Watches open on one node at once: each of them wakes and reads with every entry that is applied.
+pub(super) const WATCHES_MAX: usize = 256;
 
 type EventStream = Pin<Box<dyn Stream<Item = Result<pb::EventsResponse, Status>> + Send>>;
 type Sender = mpsc::Sender<Result<pb::EventsResponse, Status>>;
@@ -65,9 +68,16 @@ impl Watch for Control {
                 "after_index {cursor} lies ahead of this cluster, which is at {applied}"
             )));
         }
+        let place = self.watches.clone().try_acquire_owned().map_err(|_| {
+            let full = "watches are open on this node: end some, or watch at another node";
+            refusal_status(&Refusal::Limit(format!("{WATCHES_MAX} {full}")))
+        })?;
         let (sender, receiver) = mpsc::channel(BUFFER);
         let watcher = Watcher { control: self.clone(), grant, ask, incident, cursor };
-        tokio::spawn(watcher.run(sender));
+        tokio::spawn(async move {
+            watcher.run(sender).await;
+            drop(place);
+        });
         Ok(answer(Box::pin(ReceiverStream::new(receiver)), applied))
     }
 }

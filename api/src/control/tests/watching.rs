@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use medic_proto::v1::{self as pb, events_response::Kind};
+use medic_proto::v1::{self as pb, events_response::Kind, watch_server::Watch as _};
 use medic_raft::{Ledger as _, LedgerExt as _};
 use medic_state::{
     Command, Timestamp,
@@ -12,7 +12,7 @@ use medic_state::{
 use tonic::{Code, Streaming};
 
 use crate::{
-    control::{Control, access::Grant},
+    control::{Control, access::Grant, watch::WATCHES_MAX},
     testing::Node,
 };
 
@@ -127,9 +127,37 @@ async fn a_watch_that_waits_for_something_else_ends_with_the_role_too() {
 }
 
 #[tokio::test]
+async fn watches_are_bounded_and_their_places_come_back() {
+    let node = Node::start().await;
+    let control = Control::new(node.ledger.clone(), node.admin.clone());
+    let permissions: &[Permission] = &[Permission::Read];
+    let grant =
+        Grant { principal: Principal::user("viewer"), permissions, not_after: Timestamp(u64::MAX) };
+    let open = async || {
+        let mut request = tonic::Request::new(pb::EventsRequest::default());
+        request.extensions_mut().insert(grant.clone());
+        control.events(request).await
+    };
+    let mut held = Vec::new();
+    for _ in 0..WATCHES_MAX {
+        held.push(open().await.unwrap());
+    }
+    let full = open().await.err().unwrap();
+    assert_eq!(full.code(), Code::ResourceExhausted, "{full}");
+    held.pop();
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while open().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
 async fn a_stream_goes_on_only_while_its_right_and_its_certificate_do() {
     let node = Node::start().await;
-    let control = Control { ledger: node.ledger.clone(), cluster: node.admin.clone() };
+    let control = Control::new(node.ledger.clone(), node.admin.clone());
     let permissions: &[Permission] = &[Permission::Read];
     let grant =
         Grant { principal: Principal::user("blue"), permissions, not_after: Timestamp(u64::MAX) };
