@@ -41,7 +41,8 @@ test: setup ## all tests: units, properties, real processes, and a real nginx
 	  $(CARGO) nextest run --workspace; \
 	else \
 	  echo "cargo-nextest is not installed: running the same tests with cargo test"; \
-	  $(CARGO) test --workspace --no-fail-fast -- --test-threads=2; \
+	  $(CARGO) test --workspace --exclude medic-tests --no-fail-fast -- --test-threads=2; most=$$?; \
+	  $(CARGO) test -p medic-tests --no-fail-fast -- --test-threads=1 && exit $$most; \
 	fi
 
 lint: setup ## formatting, clippy with warnings as errors, licences and bans
