@@ -11,7 +11,7 @@ use std::{
 
 use medic_raft::{
     Consensus, Env, Ledger, LedgerError, LedgerExt, RecordQuery,
-    store::{Fate, Ground, MemoryDisk, WriterMode},
+    store::{Disk as _, Fate, Ground, MemoryDisk, Table, WriterMode, record_key},
 };
 use medic_state::{NodeId, Record, RequestId};
 use tokio::time::timeout;
@@ -160,6 +160,14 @@ async fn what_may_have_been_written_is_never_called_not_committed() {
     let disk = Arc::new(MemoryDisk::with_fates(fates));
     let raft = start(quick(1), disk.clone(), WriterMode::Thread).await.unwrap();
     leads(&raft).await;
+    let before = raft.propose(registration(&raft, 99, "a:1")).await.unwrap().index;
+    // Its record is the last of what is written for it: the next write is the next entry's.
+    let landed = async {
+        while disk.get(Table::Records, &record_key(before, 0)).unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, landed).await.unwrap();
     failing.store(true, Ordering::SeqCst);
     let mut entry = registration(&raft, 100, "a:1");
     entry.request = Some(RequestId("r".to_owned()));
