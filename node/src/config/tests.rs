@@ -48,6 +48,16 @@ fn a_short_file_is_enough() {
 }
 
 #[test]
+fn a_member_is_dialled_where_the_members_say_it_is() {
+    // Every interface is where it listens, and no address to tell anybody.
+    let listen = "peer = \"127.0.0.1:7441\"\nhttp";
+    let everywhere = GOOD.replacen(listen, "peer = \"0.0.0.0:7441\"\nhttp", 1);
+    assert_eq!(load(&everywhere, &[]).unwrap().peer_addr(), "127.0.0.1:7441");
+    let advertised = everywhere.replacen("[members]", "[advertise]\npeer = \"here\"\n[members]", 1);
+    assert!(load(&advertised, &[]).unwrap_err().contains("advertise.peer"));
+}
+
+#[test]
 fn how_early_a_prediction_is_told_can_be_chosen() {
     let with = |lead: &str| load(&format!("{GOOD}[detection]\nlead = \"{lead}\"\n"), &[]);
     assert_eq!(with("2h").unwrap().detection.lead, Millis::from_secs(7_200));
