@@ -82,8 +82,11 @@ impl Driver {
                 // somebody who remembers keys; nobody does for an opaque act of this node.
                 (QueryResult::NeverBegun, None, _) if !by_node(&job.order) => {}
                 // Repeating it is harmless, unless it is not wanted any more.
-                (_, None | Some(Outcome::Failed { retryable: true, .. }), SafetyClass::Idempotent) => {
-                }
+                (
+                    _,
+                    None | Some(Outcome::Failed { retryable: true, .. }),
+                    SafetyClass::Idempotent,
+                ) => {}
                 (QueryResult::CannotTell(why), _, SafetyClass::Probeable) => {
                     return self.look(job, format!("{reason}; {why}")).await;
                 }

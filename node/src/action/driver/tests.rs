@@ -135,9 +135,7 @@ async fn a_plan_cancelled_between_intent_and_act_does_not_act() {
 }
 
 /// A leader is lost between act and outcome of its only step; the second one has not begun yet.
-async fn lost_after_the_act(
-    class: SafetyClass,
-) -> (Lab, Arc<Peer>, medic_state::IncidentId) {
+async fn lost_after_the_act(class: SafetyClass) -> (Lab, Arc<Peer>, medic_state::IncidentId) {
     let lab = Lab::new().await;
     let judge = Arc::new(TestJudge {
         steps: vec![step(0, class)],

@@ -222,13 +222,13 @@ fn a_configuration_change_cut_short_and_asked_about_is_taken_back() {
     begun(&mut host, "PLAN-1/0/do", "config.replace", &hash("old"), &hash("new"));
     host.status("a");
     // What is said not to be done must not be there when the process starts next.
-    let (reason, retryable) = failed(result(query(&host, "PLAN-1/0/do", 6)));
+    let (reason, retryable) = failed(result(query(&host, "PLAN-1/0/do", 5)));
     assert!(retryable, "{reason}");
     assert_eq!((conf(&host).as_str(), host.starts()), ("old", 1));
     // Where it cannot be taken back, nothing is claimed.
     fs::write(host.path("app.conf"), "new").unwrap();
     begun(&mut host, "PLAN-2/0/do", "config.replace", &hash("never seen"), &hash("new"));
-    let answer = result(query(&host, "PLAN-2/0/do", 6));
+    let answer = result(query(&host, "PLAN-2/0/do", 5));
     assert!(matches!(answer, Kind::Unknown(_)), "{answer:?}");
 }
 
