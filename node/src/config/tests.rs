@@ -53,13 +53,12 @@ fn a_member_is_dialled_where_the_members_say_it_is() {
     let listen = "peer = \"127.0.0.1:7441\"\nhttp";
     let everywhere = GOOD.replacen(listen, "peer = \"0.0.0.0:7441\"\nhttp", 1);
     assert_eq!(load(&everywhere, &[]).unwrap().peer_addr(), "127.0.0.1:7441");
+    let own = "[members]\n1 = \"127.0.0.1:7441\"";
     let joins = GOOD.replacen("node = 1", "node = 1\njoin = true", 1).replacen(
-        "1 = \"127.0.0.1:7441\"",
-        "[advertise]\npeer = \"here\"\n[unused]",
+        own,
+        "[advertise]\npeer = \"here\"\n[members]",
         1,
     );
-    let joins = joins.replacen("[members]\n[advertise]", "[advertise]", 1);
-    let joins = joins.replacen("[unused]", "[members]", 1);
     let error = load(&joins, &[]).unwrap_err();
     assert!(error.contains("`advertise.peer`: `here` is not host:port"), "{error}");
 }
