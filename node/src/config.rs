@@ -130,7 +130,7 @@ impl Default for Listen {
 pub struct Advertise {
     /// `host:port` of the control API.
     pub api: Option<String>,
-    /// `host:port` of the peer port.
+    /// `host:port` of the peer port; absent: as `members` has it.
     pub peer: Option<String>,
 }
 
@@ -265,7 +265,9 @@ impl NodeConfig {
     /// `host:port` of the peer port as others dial it.
     #[must_use]
     pub fn peer_addr(&self) -> String {
-        self.advertise.peer.clone().unwrap_or_else(|| self.listen.peer.to_string())
+        let among_members = || self.members.get(&self.node).cloned();
+        let advertised = self.advertise.peer.clone().or_else(among_members);
+        advertised.unwrap_or_else(|| self.listen.peer.to_string())
     }
 
     /// Thresholds to commit with the decisions of this node.
@@ -335,6 +337,9 @@ impl NodeConfig {
             check_address("advertise.api", address)?;
         } else if self.listen.api.ip().is_unspecified() {
             return bad("advertise.api", "needed when `listen.api` is every interface");
+        }
+        if let Some(address) = &self.advertise.peer {
+            check_address("advertise.peer", address)?;
         }
         let timings = &self.raft;
         if timings.heartbeat.0 == 0

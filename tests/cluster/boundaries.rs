@@ -12,12 +12,18 @@ use super::support::{Sample, World, plan, status};
 const STEPS: usize = 3;
 
 /// Where forward steps may be cut off.
-const FORWARD: [&str; 4] =
-    ["driver_before_start", "driver_after_start", "driver_after_act", "driver_after_finish"];
+const FORWARD: [&str; 5] = [
+    "driver_before_start",
+    "driver_after_start",
+    "driver_before_send",
+    "driver_after_act",
+    "driver_after_finish",
+];
 /// Where undo steps may be.
-const UNDO: [&str; 4] = [
+const UNDO: [&str; 5] = [
     "driver_undo_before_start",
     "driver_undo_after_start",
+    "driver_undo_before_send",
     "driver_undo_after_act",
     "driver_undo_after_finish",
 ];

@@ -30,17 +30,16 @@ spec:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_of_a_deposed_leader_is_refused_by_the_agent() {
-    // A leader stands still for a while between the lease check and the order, which is when it is
-    // paused: exactly the moment a lease alone cannot cover. Short, so that the agent's connection
-    // to the paused leader still stands when it goes on.
-    let mut world = World::start_with(|options| {
-        options.node_env.push(("FAILPOINTS".into(), "driver_before_send=1*sleep(900)".into()));
-    })
-    .await;
+    let mut world = World::start().await;
     let sample = world.sample("paused", 1);
     world.apply(MANIFESTS).await;
     world.apply(&sample.manifest).await;
     world.up(&sample).await;
+    // A leader stands still for a while between the lease check and the order, which is when it is
+    // paused: exactly the moment a lease alone cannot cover. Long enough to be caught there on a busy
+    // machine; its successor does not stand still, so that the pause stays short and the agent's
+    // connection to the paused leader still stands when it goes on.
+    std::fs::write(&world.failpoints, "driver_before_send=sleep(3000)\n").unwrap();
     let first = world.cluster.leader().await.unwrap();
     world.alert("Trouble", "paused", &sample.instances[0]).await;
     world
@@ -49,6 +48,7 @@ async fn an_order_of_a_deposed_leader_is_refused_by_the_agent() {
         })
         .await;
     world.cluster.node_mut(first).unwrap().signal(Signal::SIGSTOP).unwrap();
+    std::fs::write(&world.failpoints, "driver_before_send=off\n").unwrap();
     // Seen at the instance itself: a question put to the paused node would hang for as long as its
     // agent's connection may be silent.
     world

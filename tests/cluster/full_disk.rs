@@ -131,7 +131,7 @@ async fn a_leader_whose_disk_is_full_leaves_and_comes_back_and_nothing_is_lost()
     lead(&world, VICTIM).await;
     let mut acknowledged = Vec::new();
     for number in 0..20 {
-        assert!(applied(&world, number).await, "a healthy cluster takes commands");
+        world.until("a healthy cluster takes commands", || applied(&world, number)).await;
         acknowledged.push(number);
     }
 

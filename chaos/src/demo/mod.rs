@@ -85,7 +85,7 @@ async fn perform(
     for (fault, number) in faults {
         narrator.line(Tone::Title, &format!("\n{number}/8  {}: {}", fault.title(), fault.story()));
         narrator.restart_clock();
-        let row = watcher::play(stage, narrator, *fault).await?;
+        let row = watcher::play(stage, narrator, *fault, args.script).await?;
         for problem in &row.problems {
             narrator.timed(Tone::Bad, "demo", problem);
         }

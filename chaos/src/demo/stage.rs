@@ -128,6 +128,12 @@ impl Stage {
         self.traffic.as_ref().map_or((0, 0), |t| (t.counts().served(), t.counts().failed()))
     }
 
+    /// A command as it can be typed in any terminal of this machine.
+    pub(super) fn typed(&self, rest: &str) -> String {
+        let config = self.options.dir.join("medic.toml");
+        format!("MEDIC_CONFIG={} {} {rest}", config.display(), self.options.medic.display())
+    }
+
     /// What to type next.
     pub(super) fn guide(&self) -> String {
         let medic = self.options.medic.display();

@@ -20,6 +20,8 @@ use crate::fleet::SampleInstance;
 const PATIENCE: Duration = Duration::from_secs(75);
 /// Between looks at the control API.
 const LOOK: Duration = Duration::from_millis(150);
+/// In front of a person: how long they have to approve by hand before the demo does it.
+const HUMAN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is known of the incident being followed.
 #[derive(Default)]
@@ -28,29 +30,34 @@ struct Follow {
     /// Timeline lines told so far, by incident: index and text.
     told: BTreeSet<(String, u64, String)>,
     leader_killed: Option<u64>,
+    /// Since when a plan has waited for approval.
+    asked: Option<Instant>,
     approved: bool,
 }
 
-/// Breaks something, and follows what Medic makes of it.
+/// Breaks something, and follows what Medic makes of it. `alone`: nobody is there to approve.
 pub(super) async fn play(
     stage: &mut Stage,
     narrator: &Narrator,
     fault: Fault,
+    alone: bool,
 ) -> anyhow::Result<Row> {
     let known = incidents(stage).await?.into_iter().map(|i| i.id).collect::<BTreeSet<_>>();
     let starts: Vec<_> =
-        stage.fleet.of(fault.service()).map(|i| (i.clone(), starts_of(i))).collect();
+        stage.fleet.instances.values().map(|i| (i.clone(), starts_of(i))).collect();
     narrator.restart_clock();
     let began_ms = wall_ms();
     fault.inject(&stage.fleet).await?;
     narrator.timed(Tone::Demo, "demo", "broken");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE + if alone { Duration::ZERO } else { HUMAN_PATIENCE };
     let mut follow = Follow::default();
     let mut last = None;
     while Instant::now() < deadline {
         tokio::time::sleep(LOOK).await;
         // While a leader is being lost, a call may fail: look again.
-        let Ok(seen) = look(stage, narrator, fault, &known, &mut follow).await else { continue };
+        let Ok(seen) = look(stage, narrator, fault, &known, &mut follow, alone).await else {
+            continue;
+        };
         let Some(explained) = seen else { continue };
         let ended = has_ended(fault, &explained);
         last = Some(explained);
@@ -71,8 +78,10 @@ pub(super) async fn play(
     let incident = explained.incident.clone().unwrap_or_default();
     let mut row = Row::read(fault.title(), began_ms, &incident, &explained.remediations);
     check(fault, &explained, &follow, &mut row);
-    if fault == Fault::LeaderLost {
-        check_once(&starts, &mut row, narrator);
+    match fault {
+        Fault::LeaderLost => check_once(&starts, fault, &mut row, narrator),
+        Fault::DependencyDown => check_others(&starts, fault, &mut row),
+        _ => {}
     }
     if fault.ending() == Ending::Escalated {
         hand_over(stage, narrator, fault, &incident.id).await?;
@@ -94,6 +103,7 @@ async fn look(
     fault: Fault,
     known: &BTreeSet<String>,
     follow: &mut Follow,
+    alone: bool,
 ) -> anyhow::Result<Option<pb::ExplainIncidentResponse>> {
     let fresh: Vec<_> =
         incidents(stage).await?.into_iter().filter(|i| !known.contains(&i.id)).collect();
@@ -116,7 +126,7 @@ async fn look(
         follow.leader_killed = kill_leader_mid_step(stage, narrator, &explained).await?;
     }
     if fault == Fault::HighRisk && !follow.approved {
-        follow.approved = approve(stage, narrator, &explained).await?;
+        approve(stage, narrator, &explained, follow, alone).await?;
     }
     Ok(Some(explained))
 }
@@ -151,17 +161,32 @@ async fn kill_leader_mid_step(
     Ok(Some(leader))
 }
 
+/// Whoever watches may approve; where nobody does, the demo does it in their place.
 async fn approve(
     stage: &Stage,
     narrator: &Narrator,
     explained: &pb::ExplainIncidentResponse,
-) -> anyhow::Result<bool> {
-    let Some(incident) = &explained.incident else { return Ok(false) };
+    follow: &mut Follow,
+    alone: bool,
+) -> anyhow::Result<()> {
+    let Some(incident) = &explained.incident else { return Ok(()) };
     if incident.status() != pb::IncidentStatus::AwaitingApproval {
-        return Ok(false);
+        // It waited, and does so no more: somebody has typed it.
+        follow.approved = follow.asked.is_some();
+        return Ok(());
     }
     let plan = explained.remediations.last().context("a plan that waits for approval")?;
     let command = format!("medic approve {}", incident.id);
+    if follow.asked.is_none() && !alone {
+        let typed = stage.typed(&format!("approve {} --context oncall", incident.id));
+        let seconds = HUMAN_PATIENCE.as_secs();
+        let text = format!("in another terminal, within {seconds} s (or the demo does): {typed}");
+        narrator.timed(Tone::Demo, "demo", &text);
+    }
+    let asked = *follow.asked.get_or_insert_with(Instant::now);
+    if !alone && asked.elapsed() < HUMAN_PATIENCE {
+        return Ok(());
+    }
     narrator.timed(Tone::Demo, "demo", &format!("a human looks at it and types: {command}"));
     let request = pb::ApproveRequest {
         incident: incident.id.clone(),
@@ -170,7 +195,8 @@ async fn approve(
     };
     let mut client = stage.cluster()?.client("oncall").await?;
     client.approvals().approve(request).await?;
-    Ok(true)
+    follow.approved = true;
+    Ok(())
 }
 
 fn has_ended(fault: Fault, explained: &pb::ExplainIncidentResponse) -> bool {
@@ -216,6 +242,12 @@ fn check(fault: Fault, explained: &pb::ExplainIncidentResponse, follow: &Follow,
         Fault::HighRisk if !follow.approved => {
             row.problem("nobody was asked for approval".to_owned())
         }
+        Fault::MemoryLeak => {
+            let foreseen = incident.symptoms.iter().any(|s| s.time_to_event_ms.is_some());
+            if !foreseen {
+                row.problem("it was not foreseen before the limit".to_owned());
+            }
+        }
         Fault::DependencyDown => {
             let grouped = incident.symptoms.iter().filter(|s| s.grouped).count();
             if grouped == 0 {
@@ -226,9 +258,12 @@ fn check(fault: Fault, explained: &pb::ExplainIncidentResponse, follow: &Follow,
     }
 }
 
+/// Starts of each instance before a fault.
+type Starts = [(SampleInstance, usize)];
+
 /// Each instance was restarted exactly once although two leaders ordered it.
-fn check_once(before: &[(SampleInstance, usize)], row: &mut Row, narrator: &Narrator) {
-    for (instance, starts) in before {
+fn check_once(before: &Starts, fault: Fault, row: &mut Row, narrator: &Narrator) {
+    for (instance, starts) in before.iter().filter(|(i, _)| i.service == fault.service()) {
         let restarts = starts_of(instance) - starts;
         if restarts == 1 {
             narrator.timed(
@@ -238,6 +273,15 @@ fn check_once(before: &[(SampleInstance, usize)], row: &mut Row, narrator: &Narr
             );
         } else {
             row.problem(format!("{} was restarted {restarts} times, not once", instance.name));
+        }
+    }
+}
+
+/// Only the cause was treated: no other service was touched.
+fn check_others(before: &Starts, fault: Fault, row: &mut Row) {
+    for (instance, starts) in before.iter().filter(|(i, _)| i.service != fault.service()) {
+        if starts_of(instance) != *starts {
+            row.problem(format!("{} was restarted, and it was not the cause", instance.name));
         }
     }
 }

@@ -48,6 +48,22 @@ fn a_short_file_is_enough() {
 }
 
 #[test]
+fn a_member_is_dialled_where_the_members_say_it_is() {
+    // Every interface is where it listens, and no address to tell anybody.
+    let listen = "peer = \"127.0.0.1:7441\"\nhttp";
+    let everywhere = GOOD.replacen(listen, "peer = \"0.0.0.0:7441\"\nhttp", 1);
+    assert_eq!(load(&everywhere, &[]).unwrap().peer_addr(), "127.0.0.1:7441");
+    let own = "[members]\n1 = \"127.0.0.1:7441\"";
+    let joins = GOOD.replacen("node = 1", "node = 1\njoin = true", 1).replacen(
+        own,
+        "[advertise]\npeer = \"here\"\n[members]",
+        1,
+    );
+    let error = load(&joins, &[]).unwrap_err();
+    assert!(error.contains("`advertise.peer`: `here` is not host:port"), "{error}");
+}
+
+#[test]
 fn how_early_a_prediction_is_told_can_be_chosen() {
     let with = |lead: &str| load(&format!("{GOOD}[detection]\nlead = \"{lead}\"\n"), &[]);
     assert_eq!(with("2h").unwrap().detection.lead, Millis::from_secs(7_200));

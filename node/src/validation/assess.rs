@@ -28,8 +28,8 @@ const FUNCTIONAL: f64 = 0.40;
 const EXPECTED: f64 = 0.7;
 /// Agents dial again within three seconds, and probes take up to five.
 const RECONNECT: Millis = Millis(10_000);
-/// A score must be above this to pass.
-const PASS: f64 = 0.8;
+/// A score must be above this to pass. Compared as the law compares it, rounded.
+const PASS: Ppm = Ppm(800_000);
 
 /// See [`super::assess`].
 pub(super) fn assess(input: &AssessInput<'_>) -> Result<Assessment, AssessError> {
@@ -120,7 +120,7 @@ fn verdict(input: &AssessInput<'_>, checks: &[Checked]) -> Verdict {
     let told = || checks.iter().filter(|check| check.value != VerdictValue::Inconclusive);
     let weights: f64 = told().map(|check| check.weight).sum();
     let sum: f64 = told().map(|check| check.weight * check.score).sum();
-    let score = if weights > 0.0 { sum / weights } else { 0.0 };
+    let score = ppm(if weights > 0.0 { sum / weights } else { 0.0 });
     let value = match checks.first().map(|check| check.value) {
         Some(VerdictValue::Passed) if score > PASS => VerdictValue::Passed,
         Some(VerdictValue::Passed | VerdictValue::Failed) => VerdictValue::Failed,
@@ -129,7 +129,7 @@ fn verdict(input: &AssessInput<'_>, checks: &[Checked]) -> Verdict {
     };
     Verdict {
         value,
-        score: ppm(score),
+        score,
         checks: checks
             .iter()
             .map(|check| Check {
@@ -146,4 +146,44 @@ fn verdict(input: &AssessInput<'_>, checks: &[Checked]) -> Verdict {
 fn ppm(fraction: f64) -> Ppm {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
     Ppm((fraction.clamp(0.0, 1.0) * 1e6).round() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_that_rounds_to_the_bound_does_not_pass() {
+        let saga = super::super::tests::saga(medic_state::plan::Plan {
+            playbook: "restart".to_owned(),
+            playbook_digest: medic_state::Digest::default(),
+            steps: Vec::new(),
+            verify: medic_state::manifest::VerifySpec {
+                expect: "true".to_owned(),
+                hold: Millis(0),
+                timeout: Millis(1_000),
+                no_data: NoData::Inconclusive,
+            },
+            baseline: std::collections::BTreeMap::new(),
+            approval: medic_state::manifest::ApprovalSpec::default(),
+            scope: medic_state::manifest::PlaybookScope::default(),
+            verify_targets: Vec::new(),
+        });
+        let state = medic_state::State::new();
+        let input = AssessInput { state: &state, saga: &saga, history: &[], now: Timestamp(1) };
+        let of = |rest: f64| {
+            let check = |kind, weight, score| Checked {
+                kind,
+                value: VerdictValue::Passed,
+                score,
+                weight,
+                detail: String::new(),
+            };
+            verdict(&input, &[check("functional", 0.5, 1.0), check("slo", 0.5, rest)])
+        };
+        // The law refuses a verdict that passed with no more than this.
+        let found = of(0.600_000_4);
+        assert_eq!((found.value, found.score), (VerdictValue::Failed, PASS));
+        assert_eq!(of(0.600_004).value, VerdictValue::Passed);
+    }
 }

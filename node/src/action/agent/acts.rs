@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   prepare ──► Begin noted ──► perform ──► Outcome noted
-//!                     └── agent killed ──► settle: was it done? ──no──► prepare, perform again
+//!                     └── agent killed ──► settle: was it done? ──no──► ordered: prepare, perform again
+//!                                                                  └──► asked: take back, "not done"
 //! ```
 //!
 //! Invariant: `perform` converges. Carried out again after being cut short anywhere, it ends where
@@ -97,20 +98,12 @@ pub(super) fn perform(
             instance.want(Wanted::Running)?;
             start_unless_alive(instance, &cause)
         }
-        "process.stop" | "scale.in" => {
-            instance.want(Wanted::Stopped)?;
-            instance.stop(deadline)?;
-            Ok(Evidence::from([("state".to_owned(), "stopped".to_owned())]))
-        }
+        "process.stop" | "scale.in" => stop(instance, deadline),
         "process.restart" => {
             instance.want(Wanted::Running)?;
             restart(instance, &cause, deadline)
         }
-        "process.restore" if instance.standby() => {
-            instance.want(Wanted::Stopped)?;
-            instance.stop(deadline)?;
-            Ok(Evidence::from([("state".to_owned(), "stopped".to_owned())]))
-        }
+        "process.restore" if instance.standby() => stop(instance, deadline),
         "process.restore" => {
             instance.want(Wanted::Running)?;
             if instance.life() == Some(Life::Paused) {
@@ -128,6 +121,17 @@ fn start_unless_alive(instance: &Instance, cause: &str) -> Result<Evidence, ActE
         instance.start(cause)?;
     }
     Ok(running(instance))
+}
+
+fn stop(instance: &Instance, deadline: Instant) -> Result<Evidence, ActError> {
+    let wanted = instance.wanted();
+    instance.want(Wanted::Stopped)?;
+    if let Err(error) = instance.stop(deadline) {
+        // It runs on: what ends it later is a fault, and must look like one.
+        instance.want(wanted)?;
+        return Err(error);
+    }
+    Ok(Evidence::from([("state".to_owned(), "stopped".to_owned())]))
 }
 
 fn restart(instance: &Instance, cause: &str, deadline: Instant) -> Result<Evidence, ActError> {
@@ -218,5 +222,30 @@ pub(super) fn settle(instance: &Instance, known: &Known) -> Option<Evidence> {
                 .then(|| config_evidence(&known.first.config_before, &begun.config_wanted))
         }
         _ => None,
+    }
+}
+
+/// An act that was begun and cut short counts as not done from now on: what is left of it is taken
+/// back. Only under the instance's act lock.
+pub(super) fn take_back(instance: &Instance, known: &Known) -> Result<(), ActError> {
+    let begun: &Begin = &known.last;
+    match begun.action.as_str() {
+        // It was told to stop and lives: its end would be a fault again.
+        "process.stop" | "scale.in" | "process.restore" if instance.life().is_some() => {
+            Ok(instance.want(Wanted::Running)?)
+        }
+        "config.replace" | "config.restore" => {
+            let before = &known.first.config_before;
+            let (current, _) = instance.config()?;
+            if current != begun.config_wanted || before.is_empty() || *before == current {
+                return Ok(());
+            }
+            instance.put_config(&instance.config_version(before)?)?;
+            match (instance.reload_signal(), instance.life()) {
+                (Some(signal), Some(Life::Running)) => instance.signal(signal),
+                _ => Ok(()),
+            }
+        }
+        _ => Ok(()),
     }
 }

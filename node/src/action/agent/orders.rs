@@ -257,9 +257,15 @@ impl Desk {
         }
         let outcome = match acts::settle(&instance, &known) {
             Some(evidence) => Outcome::Done { evidence },
-            None => Outcome::Failed {
-                reason: "it was begun and cut short before it was done".to_owned(),
-                retryable: true,
+            None => match acts::take_back(&instance, &known) {
+                Ok(()) => Outcome::Failed {
+                    reason: "it was begun and cut short before it was done".to_owned(),
+                    retryable: true,
+                },
+                Err(ActError { reason, .. }) => {
+                    let half = "it was begun and cut short, and what is left of it";
+                    return Some(unknown(&format!("{half} cannot be taken back: {reason}")));
+                }
             },
         };
         self.finish(&query.key, query.fence, outcome.clone());

@@ -180,7 +180,7 @@ impl Driver {
             use tracing::Instrument as _;
             let acting = async {
                 match resume {
-                    None => self.send_and_settle(&job).await,
+                    None => self.send_and_settle(&job, false).await,
                     Some(from) => self.resume(&job, from).await,
                 }
             };

@@ -2,7 +2,7 @@
 //!
 //! | class | what is done |
 //! |---|---|
-//! | fenced, idempotent | send again with the same key |
+//! | fenced, idempotent | send again with the same key; if that fails, ask whether the first was carried out |
 //! | probeable | ask the target; if it cannot tell, look at the world; then record or send again |
 //! | opaque | wait until no earlier act can still be under way, ask; if still unknown, say so |
 //!
@@ -38,41 +38,60 @@ impl Driver {
         }
         match job.safety {
             SafetyClass::Opaque if planted(Planted::OpaqueSentAgain) => {
-                self.send_and_settle(job).await
+                self.send_and_settle(job, true).await
             }
-            SafetyClass::Fenced | SafetyClass::Idempotent => self.send_and_settle(job).await,
+            SafetyClass::Fenced | SafetyClass::Idempotent => self.send_and_settle(job, true).await,
             SafetyClass::Probeable => match self.ask(job).await? {
                 QueryResult::Finished(outcome) => Ok(outcome),
-                QueryResult::NeverBegun => self.send_and_settle(job).await,
+                QueryResult::NeverBegun => self.send_and_settle(job, false).await,
                 QueryResult::CannotTell(why) => self.look(job, why).await,
             },
             SafetyClass::Opaque => match self.ask(job).await? {
                 QueryResult::Finished(outcome) => Ok(outcome),
-                QueryResult::NeverBegun => self.send_and_settle(job).await,
+                QueryResult::NeverBegun => self.send_and_settle(job, false).await,
                 QueryResult::CannotTell(why) => Ok(unknown(from, &why)),
             },
         }
     }
 
-    /// Sends, and when the answer is "unknown" finds out what became of it.
-    pub(super) async fn send_and_settle(&self, job: &Job) -> Result<Outcome, DriveError> {
+    /// Sends, and when the answer is "unknown" finds out what became of it. `sent_before`: perhaps it
+    /// was sent already, by this leader or an earlier one. Then a failure is one of this sending alone
+    /// (the agent is away, the plan was cancelled), and says nothing about the act.
+    pub(super) async fn send_and_settle(
+        &self,
+        job: &Job,
+        sent_before: bool,
+    ) -> Result<Outcome, DriveError> {
+        let mut perhaps_sent = sent_before;
         for _ in 0..SENDS_MAX {
-            let reason = match self.send(job).await? {
-                Outcome::Unknown { reason } => reason,
-                known @ (Outcome::Done(_) | Outcome::Failed { .. }) => return Ok(known),
+            let (reason, failed) = match self.send(job).await? {
+                done @ Outcome::Done(_) => return Ok(done),
+                failed @ Outcome::Failed { .. } if !perhaps_sent => return Ok(failed),
+                Outcome::Failed { reason, retryable } => {
+                    (reason.clone(), Some(Outcome::Failed { reason, retryable }))
+                }
+                Outcome::Unknown { reason } => (reason, None),
             };
-            tracing::warn!(key = %job.order.key, reason, "sent, and no outcome");
-            match (self.ask(job).await?, job.safety) {
-                (QueryResult::Finished(outcome), _) => return Ok(outcome),
+            perhaps_sent = true;
+            tracing::warn!(key = %job.order.key, reason, "perhaps sent, and no outcome");
+            match (self.ask(job).await?, failed, job.safety) {
+                (QueryResult::Finished(outcome), _, _) => return Ok(outcome),
+                // Neither this time nor before.
+                (QueryResult::NeverBegun, Some(failed), _) => return Ok(failed),
                 // It may still be on its way. The key makes a second one harmless, if there is
                 // somebody who remembers keys; nobody does for an opaque act of this node.
-                (QueryResult::NeverBegun, _) if !by_node(&job.order) => {}
-                (_, SafetyClass::Idempotent) => {}
-                (QueryResult::CannotTell(why), SafetyClass::Probeable) => {
+                (QueryResult::NeverBegun, None, _) if !by_node(&job.order) => {}
+                // Repeating it is harmless, unless it is not wanted any more.
+                (
+                    _,
+                    None | Some(Outcome::Failed { retryable: true, .. }),
+                    SafetyClass::Idempotent,
+                ) => {}
+                (QueryResult::CannotTell(why), _, SafetyClass::Probeable) => {
                     return self.look(job, format!("{reason}; {why}")).await;
                 }
-                (QueryResult::NeverBegun, _) => return Ok(Outcome::Unknown { reason }),
-                (QueryResult::CannotTell(why), _) => {
+                (QueryResult::NeverBegun, None, _) => return Ok(Outcome::Unknown { reason }),
+                (QueryResult::CannotTell(why), _, _) => {
                     return Ok(Outcome::Unknown { reason: format!("{reason}; {why}") });
                 }
             }

@@ -10,13 +10,13 @@ use medic_state::{
     command::{Freeze, IncidentNote},
     incident::IncidentStatus,
     manifest::SafetyClass,
-    plan::Direction::Forward,
+    plan::Direction::{Forward, Undo},
     rbac::Principal,
     saga::{Outcome, SagaStatus, StepStatus, VerdictValue},
     state::FreezeScope,
 };
 
-use crate::action::fixture::{Lab, TestJudge, step};
+use crate::action::fixture::{Cut, Lab, Peer, TestJudge, step};
 
 fn judge() -> Arc<TestJudge> {
     Arc::new(TestJudge {
@@ -99,7 +99,6 @@ async fn a_higher_fence_of_this_cluster_makes_the_leader_take_office_anew() {
 
 #[tokio::test]
 async fn an_agent_out_of_reach_makes_a_probeable_step_look_at_the_world() {
-    use crate::action::fixture::Cut;
     let lab = Lab::new().await;
     let judge = Arc::new(TestJudge {
         steps: vec![step(0, SafetyClass::Probeable)],
@@ -133,6 +132,52 @@ async fn a_plan_cancelled_between_intent_and_act_does_not_act() {
     let saga = &lab.sagas(id)[0];
     assert_eq!(saga.status, SagaStatus::RolledBack);
     assert_eq!(saga.steps[0].status, StepStatus::Failed);
+}
+
+/// A leader is lost between act and outcome of its only step; the second one has not begun yet.
+async fn lost_after_the_act(class: SafetyClass) -> (Lab, Arc<Peer>, medic_state::IncidentId) {
+    let lab = Lab::new().await;
+    let judge = Arc::new(TestJudge {
+        steps: vec![step(0, class)],
+        verdict: VerdictValue::Passed,
+        panics: Vec::new(),
+    });
+    let (first, ..) = lab.start(1, judge.clone());
+    let (second, ..) = lab.start(2, judge);
+    first.cut_at(Cut::AfterAct(0));
+    let id = lab.break_service("web").await;
+    first.lead(1);
+    first.lost().await;
+    (lab, second, id)
+}
+
+#[tokio::test]
+async fn an_act_of_a_lost_leader_is_undone_when_its_plan_is_cancelled_meanwhile() {
+    for class in [SafetyClass::Fenced, SafetyClass::Idempotent, SafetyClass::Probeable] {
+        let (lab, second, id) = lost_after_the_act(class).await;
+        let note = IncidentNote { incident: id, note: "not now".to_owned() };
+        let cancel = Command::CancelRemediation(note);
+        lab.must(lab.law.entry_for(Principal::user("root"), None, cancel)).await;
+        second.lead(2);
+        lab.until_status(id, IncidentStatus::Escalated).await;
+        assert_eq!(lab.world.effective(), [(0, Forward), (0, Undo)], "{class:?}");
+        let saga = &lab.sagas(id)[0];
+        assert_eq!(saga.status, SagaStatus::RolledBack, "{class:?}: {saga:#?}");
+        assert_eq!(saga.steps[0].status, StepStatus::Undone, "{class:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_act_of_a_lost_leader_has_not_failed_because_its_agent_is_away_now() {
+    for class in [SafetyClass::Fenced, SafetyClass::Idempotent] {
+        let (lab, second, id) = lost_after_the_act(class).await;
+        lab.world.set_unreachable(true);
+        second.lead(2);
+        lab.until_status(id, IncidentStatus::Escalated).await;
+        let saga = &lab.sagas(id)[0];
+        assert_eq!(saga.status, SagaStatus::Unknown, "{class:?}: {saga:#?}");
+        assert_eq!(saga.steps[0].status, StepStatus::Unknown, "{class:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! One decision: observe, judge, propose.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use medic_state::{Command, IncidentId, Refusal, TraceId, command::AdoptDecision, symptom::Target};
@@ -13,7 +13,8 @@ use crate::{
     world::{Observation, World},
 };
 
-/// Targets observed for one decision, or in one round of verification, at most.
+/// Targets observed for one decision at most; in a round of verification, beside those whose health
+/// decides.
 pub(super) const OBSERVED_MAX: usize = 48;
 /// Observations under way at once.
 const OBSERVING_MAX: usize = 16;
@@ -30,7 +31,8 @@ pub(super) async fn decide(context: Context, id: IncidentId) -> Result<End, Work
     let looked = guarded("the decision", targets).map_err(WorkError::Judgement)?;
     let Some((trace, mut targets)) = looked else { return Ok(End::Done) };
     targets.truncate(OBSERVED_MAX);
-    let observations = observe_all(&context, targets).await;
+    let limit = context.config.observe_timeout;
+    let observations = observe_all(&context, targets, limit).await;
     let now = context.office.clock().now();
     let judged = guarded("the decision", || {
         context.read(|state| {
@@ -86,22 +88,26 @@ async fn adopt_decision(
     }
 }
 
-/// Observes in parallel; a target that takes too long is left out: no data.
+/// Observes in parallel; of a target that takes longer than `limit` nothing is known, and that is said:
+/// it must not look as it did when it was seen last.
 pub(super) async fn observe_all(
     context: &Context,
     targets: Vec<Target>,
+    limit: Duration,
 ) -> BTreeMap<Target, Observation> {
+    let clock = context.office.ledger().env().clock.clone();
     let one = |target: Target| {
         let world = context.world.clone();
-        let limit = context.config.observe_timeout;
+        let clock = clock.clone();
         async move {
             let seen = tokio::time::timeout(limit, World::observe(world.as_ref(), &target)).await;
-            seen.ok().map(|observation| (target, observation))
+            let observation = seen.unwrap_or_else(|_| Observation {
+                at: clock.now(),
+                errors: [("observation".to_owned(), format!("took longer than {limit:?}"))].into(),
+                ..Observation::default()
+            });
+            (target, observation)
         }
     };
-    stream::iter(targets.into_iter().map(one))
-        .buffer_unordered(OBSERVING_MAX)
-        .filter_map(std::future::ready)
-        .collect()
-        .await
+    stream::iter(targets.into_iter().map(one)).buffer_unordered(OBSERVING_MAX).collect().await
 }

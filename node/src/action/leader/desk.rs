@@ -1,6 +1,9 @@
 //! What is owed against what runs.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use medic_state::{
@@ -150,34 +153,28 @@ impl Desk {
         if due.is_some_and(|due| due <= now) {
             owed.push(Owed::of(Work::Tick, TraceId::default()));
         }
-        let is_owed = |work: &Work| owed.iter().any(|owed| owed.work == *work);
-        self.parked.retain(|work, _| is_owed(work));
-        self.failures.retain(|work, _| is_owed(work));
-        told.keep(|incident, text| {
-            let told = |work: &Work| {
-                matches!(work, Work::Notify(id, owed) if *id == incident && owed == text)
-            };
-            owed.iter().any(|owed| told(&owed.work))
-        });
+        // Thousands of incidents may be open: each thing is found by its hash.
+        let wanted: HashSet<&Work> = owed.iter().map(|owed| &owed.work).collect();
+        self.parked.retain(|work, _| wanted.contains(work));
+        self.failures.retain(|work, _| wanted.contains(work));
+        told.keep(|work| wanted.contains(work));
+        drop(wanted);
+        let mut busy: HashSet<Work> = self.running.values().map(|one| one.work.clone()).collect();
+        let mut deciding = busy.iter().filter(|work| matches!(work, Work::Decide(_))).count();
         let mut wake = due.filter(|due| *due > now).map(|due| after(due.since(now).as_duration()));
         for owed in owed {
-            if let Work::Notify(incident, text) = &owed.work
-                && told.has(*incident, text)
-            {
+            if told.has(&owed.work) || !busy.insert(owed.work.clone()) {
                 continue;
             }
-            if let Some(later) = self.consider(owed, now) {
+            if let Some(later) = self.consider(owed, now, &mut deciding) {
                 wake = Some(wake.map_or(later, |wake| wake.min(later)));
             }
         }
         wake
     }
 
-    /// Starts one thing owed, or says when to look at it again.
-    fn consider(&mut self, owed: Owed, now: Timestamp) -> Option<Instant> {
-        if self.running.values().any(|running| running.work == owed.work) {
-            return None;
-        }
+    /// Starts one thing owed that is not running, or says when to look at it again.
+    fn consider(&mut self, owed: Owed, now: Timestamp, deciding: &mut usize) -> Option<Instant> {
         if owed.not_before > now {
             return Some(after(owed.not_before.since(now).as_duration()));
         }
@@ -192,11 +189,11 @@ impl Desk {
             parked.released = true;
         }
         if matches!(owed.work, Work::Decide(_)) {
-            let deciding = |running: &&Running| matches!(running.work, Work::Decide(_));
-            if self.running.values().filter(deciding).count() >= DECIDING_MAX {
+            if *deciding >= DECIDING_MAX {
                 // The end of one of them is the next look.
                 return None;
             }
+            *deciding += 1;
         }
         self.start(owed);
         None
@@ -264,9 +261,7 @@ impl Desk {
             End::Done => {
                 self.parked.remove(&work);
                 self.failures.remove(&work);
-                if let Work::Notify(incident, text) = work {
-                    told.remember(incident, &text);
-                }
+                told.remember(work);
             }
             End::Again => {
                 self.parked.remove(&work);

@@ -28,10 +28,13 @@ use std::{sync::Arc, time::Duration};
 
 use medic_raft::{Ledger, LedgerExt as _};
 use medic_state::{decision::ThresholdOverrides, state::State};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::{desk::Desk, notifying::Told};
+use self::{
+    desk::Desk,
+    notifying::{TELLING_MAX, Told},
+};
 use super::{
     driver::{Driver, DriverConfig},
     judge::{Judge, OwnJudge},
@@ -50,8 +53,11 @@ const OFFICE_RETRY: Duration = Duration::from_millis(100);
 pub struct LeaderConfig {
     /// `CONFIDENCE_THRESHOLD` and `RISK_THRESHOLD`.
     pub overrides: ThresholdOverrides,
-    /// Time the observations before a decision, or in one round of verification, may take.
+    /// Time the observation of one target before a decision may take: a decision is urgent.
     pub observe_timeout: Duration,
+    /// The same while a remediation is verified: longer than any check takes (five seconds), so that
+    /// what hangs is seen to hang.
+    pub sample_timeout: Duration,
     /// Time between two rounds of verification.
     pub verify_interval: Duration,
     /// The driver's.
@@ -63,6 +69,7 @@ impl Default for LeaderConfig {
         Self {
             overrides: ThresholdOverrides::default(),
             observe_timeout: Duration::from_secs(2),
+            sample_timeout: Duration::from_secs(6),
             verify_interval: Duration::from_secs(1),
             driver: DriverConfig::default(),
         }
@@ -85,6 +92,8 @@ pub(super) struct Context {
     judge: Arc<dyn Judge>,
     config: LeaderConfig,
     driver: Driver,
+    /// Bounds the messages under way.
+    telling: Arc<Semaphore>,
 }
 
 impl Context {
@@ -152,6 +161,7 @@ impl Leader {
             judge: self.judge.clone(),
             config: self.config,
             driver,
+            telling: Arc::new(Semaphore::new(TELLING_MAX)),
         };
         let mut desk = Desk::new(context);
         let mut applied = self.ledger.applied();

@@ -6,7 +6,10 @@
 //!
 //! A pager that hears twice is better than one that hears never: the note follows the delivery.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
 
 use medic_state::{
     Command, Digest, IncidentId, State, TraceId,
@@ -14,31 +17,39 @@ use medic_state::{
     manifest::{Escalation, Kind, ManifestKey, Spec},
 };
 
-use super::{Context, WorkError, desk::End};
+use super::{
+    Context, WorkError,
+    desk::{End, Work},
+};
 use crate::action::metrics::Metric;
 
 /// Tries per channel, and the waits between them: about ten minutes in all.
 const TRIES_MAX: u32 = 16;
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(60);
+/// Messages under way at once: in a storm thousands are owed, and each takes a socket.
+pub(super) const TELLING_MAX: usize = 64;
 
 /// What this process has told already and is owed all the same: the note of it has not landed, or a
 /// channel could not be told. Bounded by what the law owes.
 #[derive(Debug, Default)]
-pub(super) struct Told(BTreeSet<(IncidentId, String)>);
+pub(super) struct Told(HashSet<Work>);
 
 impl Told {
-    pub(super) fn has(&self, incident: IncidentId, text: &str) -> bool {
-        self.0.contains(&(incident, text.to_owned()))
+    pub(super) fn has(&self, work: &Work) -> bool {
+        self.0.contains(work)
     }
 
     /// Forgets what is not owed any more: owed again, it is news.
-    pub(super) fn keep(&mut self, owed: impl Fn(IncidentId, &str) -> bool) {
-        self.0.retain(|(incident, text)| owed(*incident, text));
+    pub(super) fn keep(&mut self, owed: impl Fn(&Work) -> bool) {
+        self.0.retain(owed);
     }
 
-    pub(super) fn remember(&mut self, incident: IncidentId, text: &str) {
-        self.0.insert((incident, text.to_owned()));
+    /// Remembers a message that was delivered; other work is no message.
+    pub(super) fn remember(&mut self, work: Work) {
+        if matches!(work, Work::Notify(..)) {
+            self.0.insert(work);
+        }
     }
 }
 
@@ -61,7 +72,10 @@ pub(super) async fn notify(
         let mut failed = BTreeSet::new();
         for channel in channels {
             crate::crash_point!("notify_before_send");
-            if let Err(error) = context.world.notify(&tenant, &channel, &text).await {
+            let telling = context.telling.acquire().await;
+            let told = context.world.notify(&tenant, &channel, &text).await;
+            drop(telling);
+            if let Err(error) = told {
                 tracing::warn!(incident = %id, channel, error, "a channel could not be told");
                 metrics::counter!(Metric::NotificationsFailed.name()).increment(1);
                 failed.insert(channel);

@@ -214,6 +214,43 @@ fn a_configuration_change_cut_short_is_finished_with_its_first_evidence() {
 }
 
 #[test]
+fn a_configuration_change_cut_short_and_asked_about_is_taken_back() {
+    let mut host = Host::new();
+    host.declare(vec![configured(&host, "old")]);
+    host.until(ProcessState::Running);
+    fs::write(host.path("app.conf"), "new").unwrap();
+    begun(&mut host, "PLAN-1/0/do", "config.replace", &hash("old"), &hash("new"));
+    host.status("a");
+    // What is said not to be done must not be there when the process starts next.
+    let (reason, retryable) = failed(result(query(&host, "PLAN-1/0/do", 5)));
+    assert!(retryable, "{reason}");
+    assert_eq!((conf(&host).as_str(), host.starts()), ("old", 1));
+    // Where it cannot be taken back, nothing is claimed.
+    fs::write(host.path("app.conf"), "new").unwrap();
+    begun(&mut host, "PLAN-2/0/do", "config.replace", &hash("never seen"), &hash("new"));
+    let answer = result(query(&host, "PLAN-2/0/do", 5));
+    assert!(matches!(answer, Kind::Unknown(_)), "{answer:?}");
+}
+
+#[test]
+fn a_stop_cut_short_and_asked_about_leaves_an_instance_whose_end_is_a_fault() {
+    let mut host = Host::new();
+    host.declare(vec![host.service()]);
+    let pid = host.until(ProcessState::Running).pid;
+    let path = host.state_dir().join("instances/default~web~a/state.json");
+    begun(&mut host, "PLAN-1/0/do", "process.stop", "", "");
+    drop(host.supervisor.take());
+    let text = fs::read_to_string(&path).unwrap();
+    let stopped = text.replace("\"wanted\": \"running\"", "\"wanted\": \"stopped\"");
+    assert_ne!(stopped, text);
+    fs::write(&path, stopped).unwrap();
+    host.restart_agent();
+    failed(result(query(&host, "PLAN-1/0/do", 6)));
+    signal(pid, Signal::SIGKILL);
+    host.until(ProcessState::Dead);
+}
+
+#[test]
 fn what_cannot_be_noted_is_not_done() {
     let mut host = Host::new();
     host.declare(vec![host.service()]);
