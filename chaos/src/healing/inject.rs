@@ -91,7 +91,7 @@ impl Hands {
                 signal(instance, Signal::SIGKILL)
             }
             Kind::Hang | Kind::DependencyDown => signal(instance, Signal::SIGSTOP),
-            Kind::CpuBurn => ask(Break { spinning_threads: Some(2), ..Break::default() }).await,
+            Kind::CpuBurn => ask(Break { spinning_threads: Some(1), ..Break::default() }).await,
             Kind::Deadlock => ask(Break { deadlock: Some(true), ..Break::default() }).await,
             Kind::MemoryLeak => {
                 ask(Break { leak_bytes_per_s: Some(4 << 20), ..Break::default() }).await
