@@ -23,11 +23,11 @@ use crate::topology;
 const SETTLE: Millis = Millis(4_000);
 /// …and so long after the last new symptom.
 const SETTLE_QUIET: Millis = Millis(2_000);
+/// …but never longer than this in all.
+const SETTLE_MAX: Millis = Millis(12_000);
 /// A process that runs and refuses connections waits so long: its agent looks every second whether
 /// its configuration has changed.
 const SETTLE_CONFIG: Millis = Millis(1_500);
-/// …but never longer than this in all.
-const SETTLE_MAX: Millis = Millis(12_000);
 /// How long an effect waits for its cause, known to be in trouble, to be treated.
 const CAUSE_MAX: Millis = Millis(60_000);
 /// Between two looks at what hurts nobody.
