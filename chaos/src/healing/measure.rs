@@ -165,12 +165,12 @@ fn owner(faults: &[&Injected], case: &Case) -> Option<usize> {
 }
 
 fn stray(faults: &[&Injected], case: &Case, fleet: &SampleFleet) -> Stray {
-    let explains = |fault: &&&Injected| {
+    let explains = |fault: &Injected| {
         during(fault, case.opened_ms)
             && (fault.planned.service == case.service
                 || reaches(fleet, &case.service, &fault.planned.service))
     };
-    if faults.iter().any(|fault| explains(&fault)) { Stray::Effect } else { Stray::FalseAlarm }
+    if faults.iter().any(|fault| explains(fault)) { Stray::Effect } else { Stray::FalseAlarm }
 }
 
 /// Whether a service calls another, itself or through others.

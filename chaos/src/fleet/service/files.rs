@@ -80,8 +80,10 @@ impl Files {
     /// Whether this start is one that ends in a crash; each is counted.
     pub(super) fn poisoned(&self) -> anyhow::Result<bool> {
         let path = self.poison();
-        let left: u32 = match std::fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse().with_context(|| format!("{}", path.display()))?,
+        let left = match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                text.trim().parse::<u32>().with_context(|| format!("{}", path.display()))?
+            }
             Err(_) => return Ok(false),
         };
         if left > 0 {

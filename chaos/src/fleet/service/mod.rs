@@ -373,7 +373,9 @@ async fn break_it(State(service): State<Arc<Service>>, Json(how): Json<Break>) -
         return StatusCode::INTERNAL_SERVER_ERROR;
     }
     match how.deadlock {
-        Some(true) => drop(service.workers.forget_permits(WORKERS)),
+        Some(true) => {
+            service.workers.forget_permits(WORKERS);
+        }
         Some(false) => service.workers.add_permits(WORKERS - service.workers.available_permits()),
         None => {}
     }

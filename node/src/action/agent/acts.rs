@@ -133,8 +133,8 @@ pub(super) fn perform(
 /// How long a process is to live before its start counts.
 fn watch(order: &wire::Order) -> Result<Duration, ActError> {
     let Some(text) = order.params.get("watch") else { return Ok(Duration::ZERO) };
-    let watch: Millis = text
-        .parse()
+    let watch = text
+        .parse::<Millis>()
         .map_err(|error| ActError::permanent(format!("the parameter `watch`: {error}")))?;
     Ok(watch.as_duration())
 }
