@@ -142,7 +142,7 @@ const REDUNDANT: [Sketch; 5] = [
 ];
 
 /// Watched in the redundant fleet beside errors, latency and memory.
-const MORE_INDICATORS: &str = r#"    - {name: cpu, source: {rate: process_cpu_seconds_total}, limit: 0.3}
+const MORE_INDICATORS: &str = r#"    - {name: cpu, source: {rate: process_cpu_seconds_total}, limit: 0.2}
     - {name: open_fds, source: {gauge: process_open_fds}, limit: 400}
     - {name: disk_used, source: {gauge: spool_used_ratio}, limit: 0.9}
     - {name: upstream_timeouts, source: {ratio: {of: 'upstream_failures_total{reason="timeout"}', to: upstream_requests_total}}, limit: 0.2}
