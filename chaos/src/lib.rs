@@ -11,6 +11,7 @@ pub mod demo;
 pub mod experiment;
 pub mod fleet;
 pub mod harness;
+pub mod healing;
 pub mod history;
 pub mod nemesis;
 pub mod relay;

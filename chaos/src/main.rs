@@ -30,7 +30,7 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Real nodes and agents under faults drawn from a seed; checks what they left behind.
     #[command(
-        after_help = "Examples:\n  medic-chaos campaign --minutes 5 --seed 1\n  medic-chaos campaign --minutes 30 --seed 7 --nodes 5 --out ./reports\n  medic-chaos campaign --seed 7 --dry-run     what would be done, and when"
+        after_help = "Examples:\n  medic-chaos campaign --minutes 5 --seed 1\n  medic-chaos campaign --minutes 30 --seed 7 --nodes 5 --out ./reports\n  medic-chaos campaign --seed 7 --dry-run     what would be done, and when\n  medic-chaos campaign --healing --minutes 8 --seed 1"
     )]
     Campaign(campaign::CampaignArgs),
     /// A hypothesis and faults of your own, on a cluster of its own or on what an allow-list names.

@@ -52,6 +52,9 @@ pub struct CampaignArgs {
     /// Show the schedule, and do nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// How well a fleet is healed, measured.
+    #[command(flatten)]
+    pub healing: crate::healing::HealingArgs,
 }
 
 /// Recovery is expected within this; invariant 14.
@@ -72,6 +75,9 @@ const WARM_UP: Duration = Duration::from_secs(4);
 /// # Errors
 /// When the stage cannot be set up or the report cannot be written.
 pub async fn run(args: CampaignArgs) -> anyhow::Result<bool> {
+    if args.healing.healing {
+        return Box::pin(crate::healing::run(&args)).await;
+    }
     let can = Capabilities::look(stage::has_failpoints(&stage::medic(args.medic.as_deref())));
     let total_ms = Duration::try_from_secs_f64(args.minutes * 60.0)
         .context("--minutes must be positive")?
@@ -96,7 +102,8 @@ pub async fn run(args: CampaignArgs) -> anyhow::Result<bool> {
     outcome
 }
 
-async fn told_to_stop() -> anyhow::Result<()> {
+/// Ctrl-C, or SIGTERM.
+pub(crate) async fn told_to_stop() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),

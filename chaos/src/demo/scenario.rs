@@ -110,7 +110,7 @@ impl Fault {
             Self::MemoryLeak => {
                 let leak = Break { leak_bytes_per_s: Some(4 << 20), ..Break::default() };
                 for user in fleet.of("users") {
-                    break_it(user, leak).await?;
+                    break_it(user, leak.clone()).await?;
                 }
                 Ok(())
             }

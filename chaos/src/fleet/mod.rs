@@ -10,5 +10,5 @@ mod service;
 mod topology;
 pub mod traffic;
 
-pub use service::{Break, ServiceArgs, ServiceConfig, run};
-pub use topology::{MEMORY_LIMIT, SampleFleet, SampleInstance};
+pub use service::{Break, Files, Ill, SPOOL_BYTES_MAX, ServiceArgs, ServiceConfig, run};
+pub use topology::{Layout, MEMORY_LIMIT, SampleFleet, SampleInstance};

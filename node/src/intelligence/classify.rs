@@ -53,18 +53,37 @@ fn explains(class: &str) -> &'static [&'static str] {
             "application/errors",
             "application/latency",
             "network/unreachable",
+            "network/partition",
+            "network/name-resolution",
         ],
         "infrastructure/host-down" => {
             &["application/crash", "application/hang", "network/unreachable"]
         }
         "dependency/failure" => &["application/errors", "application/latency", "application/hang"],
-        "application/memory-leak" => &["infrastructure/saturation", "application/latency"],
+        "application/memory-leak" | "application/descriptor-leak" => {
+            &["infrastructure/saturation", "application/latency", "application/errors"]
+        }
+        "infrastructure/disk-full" => &[
+            "infrastructure/saturation",
+            "application/errors",
+            "application/latency",
+            "application/hang",
+        ],
+        "infrastructure/saturation" => &["application/latency"],
         "application/crash" | "application/hang" => {
             &["application/errors", "application/latency", "network/unreachable"]
         }
         "security/certificate-expiry" => &["application/errors", "network/unreachable"],
+        "security/tampering" | "security/unexpected-listener" => {
+            &["application/errors", "application/latency", "infrastructure/saturation"]
+        }
+        "security/login-storm" => {
+            &["infrastructure/saturation", "application/errors", "application/latency"]
+        }
         "application/errors" => &["application/latency"],
-        "network/unreachable" => &["application/errors", "application/latency"],
+        "network/unreachable" | "network/partition" | "network/name-resolution" => {
+            &["application/errors", "application/latency"]
+        }
         _ => &[],
     }
 }

@@ -25,6 +25,9 @@ const SETTLE: Millis = Millis(4_000);
 const SETTLE_QUIET: Millis = Millis(2_000);
 /// …but never longer than this in all.
 const SETTLE_MAX: Millis = Millis(12_000);
+/// A process that runs and refuses connections waits so long: its agent looks every second whether
+/// its configuration has changed.
+const SETTLE_CONFIG: Millis = Millis(1_500);
 /// How long an effect waits for its cause, known to be in trouble, to be treated.
 const CAUSE_MAX: Millis = Millis(60_000);
 /// Between two looks at what hurts nobody.
@@ -76,6 +79,13 @@ fn wait(until: Timestamp, reason: String) -> Conclusion {
 /// Symptoms that trouble elsewhere can cause wait a moment for the picture to be complete.
 fn settle(scene: &Scene<'_>) -> Option<Conclusion> {
     let own = scene.own();
+    let refusing =
+        own.iter().any(|s| s.symptom.kind == "down" && Scene::label(s, "process") == "running");
+    let until = scene.incident.opened_at.plus(SETTLE_CONFIG);
+    if refusing && scene.now < until {
+        let reason = "its process runs: its configuration may have just changed".to_owned();
+        return Some(wait(until, reason));
+    }
     let decisive = own.iter().any(|s| {
         let process = Scene::label(s, "process");
         s.symptom.kind == "down"

@@ -3,7 +3,7 @@
 //! ```text
 //!  expectation held ──► all checks pass ────────────────────────────► passed
 //!        │              some do not: wait a little, they lag ─► score > 0.8 ? passed : failed
-//!  false or unknown ──► wait until the time is up ─► false: failed
+//!  false or unknown ──► wait until the time is up ─► false: failed   (longer while a callee is ill)
 //!                                                    unknown: inconclusive (or failed, by noData)
 //! ```
 //!
@@ -28,6 +28,9 @@ const FUNCTIONAL: f64 = 0.40;
 const EXPECTED: f64 = 0.7;
 /// Agents dial again within three seconds, and probes take up to five.
 const RECONNECT: Millis = Millis(10_000);
+/// While a service that the target calls is ill, what is expected of the target cannot show: so much
+/// longer is waited, which is less than what the leader allows beyond the plan's bound.
+const EXCUSED: Millis = Millis(40_000);
 /// A score must be above this to pass. Compared as the law compares it, rounded.
 const PASS: Ppm = Ppm(800_000);
 
@@ -41,14 +44,17 @@ pub(super) fn assess(input: &AssessInput<'_>) -> Result<Assessment, AssessError>
     let elapsed = input.now.since(since).max(looked);
     let held = hold(input.saga, input.history)?;
     let enough = seen_enough(input, &held, looked);
-    let time_is_up = elapsed >= verify.timeout && enough;
+    let patience = if checks::callee_ill(input) {
+        Millis(verify.timeout.0.saturating_add(EXCUSED.0))
+    } else {
+        verify.timeout
+    };
+    let time_is_up = elapsed >= patience && enough;
     let stated = expectation(&held, verify.hold);
     match &stated {
         Expectation::Held => {}
         // On its way: let it finish, if it can within one more hold time.
-        Expectation::Holding
-            if elapsed.0 < verify.timeout.0.saturating_add(verify.hold.0) || !enough =>
-        {
+        Expectation::Holding if elapsed.0 < patience.0.saturating_add(verify.hold.0) || !enough => {
             return Ok(Assessment::Wait);
         }
         _ if !time_is_up => return Ok(Assessment::Wait),

@@ -197,6 +197,22 @@ pub(super) fn neighbours<'a>(input: &AssessInput<'a>) -> BTreeSet<&'a str> {
     found
 }
 
+/// Whether a service that one of the targets calls, itself or through others, has trouble of its own.
+pub(super) fn callee_ill(input: &AssessInput<'_>) -> bool {
+    let tenant = &input.saga.tenant;
+    let targets = &input.saga.plan.verify_targets;
+    let services: BTreeSet<&str> = targets.iter().map(|target| target.service.as_str()).collect();
+    services.iter().any(|service| {
+        topology::dependencies(input.state, tenant, service)
+            .into_iter()
+            .filter(|callee| !services.contains(callee))
+            .any(|callee| {
+                topology::active_symptoms(input.state, tenant, callee)
+                    .any(|(_, s)| !s.symptom.predicted() && s.symptom.severity > Severity::Info)
+            })
+    })
+}
+
 /// The objective's indicator, averaged over the last seconds, within its allowance.
 fn slo(input: &AssessInput<'_>) -> Checked {
     let mut good = 0;

@@ -170,6 +170,27 @@ fn false_until_the_time_is_up_fails() {
 }
 
 #[test]
+fn a_target_is_not_judged_by_the_trouble_of_what_it_calls() {
+    let mut state = fleet();
+    let expect = "probe.http_ok == 1.0 && metric.error_rate <= 0.05";
+    let saga = restart(&["orders-1"], expect, &[("metric.error_rate@orders/orders-1", "0.5")]);
+    let failing = |count| vec![good(&[("error_rate", 0.5)]); count];
+    open(&mut state, 8, vec![symptom("datastore-1", "unresponsive", &[])]);
+    let mut seen = failing(30);
+    assert_eq!(at_the_end(&state, &saga, &looks("orders-1", &seen)), Assessment::Wait);
+    seen.extend(vec![good(&[("error_rate", 0.0)]); 15]);
+    let found = verdict(at_the_end(&state, &saga, &looks("orders-1", &seen)));
+    assert_eq!(found.value, VerdictValue::Passed, "{found:#?}");
+    // It has an end, and trouble of its callers is no excuse.
+    let found = verdict(at_the_end(&state, &saga, &looks("orders-1", &failing(60))));
+    assert_eq!(found.value, VerdictValue::Failed);
+    let mut state = fleet();
+    open(&mut state, 8, vec![symptom("gateway-1", "errors", &[])]);
+    let found = verdict(at_the_end(&state, &saga, &looks("orders-1", &failing(20))));
+    assert_eq!(found.value, VerdictValue::Failed);
+}
+
+#[test]
 fn no_data_is_inconclusive_or_failed_but_never_passed() {
     let state = fleet();
     let mut saga = restart(&["orders-1"], "metric.error_rate <= 0.05", &[]);

@@ -67,13 +67,17 @@ pub const ACTIONS: &[ActionInfo] = &[
         false,
     ),
     agent("process.stop", "stop an instance", Some("process.start"), 200_000, true),
-    agent(
-        "process.restart",
-        "stop an instance if it runs, then start it",
-        Some("process.restore"),
-        50_000,
-        true,
-    ),
+    ActionInfo {
+        // How long the new process is watched: one that ends meanwhile was not restarted.
+        optional: &["watch"],
+        ..agent(
+            "process.restart",
+            "stop an instance if it runs, then start it",
+            Some("process.restore"),
+            50_000,
+            true,
+        )
+    },
     agent(
         "process.restore",
         "bring an instance to its declared state (running, or stopped for a standby)",

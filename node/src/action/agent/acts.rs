@@ -9,9 +9,13 @@
 //! Invariant: `perform` converges. Carried out again after being cut short anywhere, it ends where
 //! it would have ended at once, and starts no second process for one attempt.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use medic_proto::fleet::v1 as wire;
+use medic_state::Millis;
 use nix::sys::signal::Signal;
 
 use super::{
@@ -100,8 +104,11 @@ pub(super) fn perform(
         }
         "process.stop" | "scale.in" => stop(instance, deadline),
         "process.restart" => {
+            let watch = watch(order)?;
             instance.want(Wanted::Running)?;
-            restart(instance, &cause, deadline)
+            let evidence = restart(instance, &cause, deadline)?;
+            instance.outlives(watch, deadline)?;
+            Ok(evidence)
         }
         "process.restore" if instance.standby() => stop(instance, deadline),
         "process.restore" => {
@@ -114,6 +121,15 @@ pub(super) fn perform(
         "config.replace" | "config.restore" => change_config(instance, order, prepared, deadline),
         other => Err(ActError::permanent(format!("this agent knows no action `{other}`"))),
     }
+}
+
+/// How long a process is to live before its start counts.
+fn watch(order: &wire::Order) -> Result<Duration, ActError> {
+    let Some(text) = order.params.get("watch") else { return Ok(Duration::ZERO) };
+    let watch = text
+        .parse::<Millis>()
+        .map_err(|error| ActError::permanent(format!("the parameter `watch`: {error}")))?;
+    Ok(watch.as_duration())
 }
 
 fn start_unless_alive(instance: &Instance, cause: &str) -> Result<Evidence, ActError> {

@@ -111,6 +111,9 @@ struct Core {
     usage: procfs::Usage,
     /// The last problem with the configuration file, told once.
     problem: String,
+    /// Its process has ended since the configuration file was last looked at: it may be what it ended
+    /// of, and goes with the first report of that.
+    config_due: bool,
 }
 
 /// One instance.
@@ -153,6 +156,7 @@ impl Instance {
             life: None,
             usage: procfs::Usage::default(),
             problem: String::new(),
+            config_due: false,
         };
         let (key, boot) = (spec.key.clone(), boot.to_owned());
         let instance = Self { key, dir, boot, env, act: Mutex::default(), core: Mutex::new(core) };
@@ -213,6 +217,7 @@ impl Instance {
             tracing::info!(instance = %self.key, pid = process.id.pid, how, "process ended");
             core.record.last_exit = how;
             core.life = None;
+            core.config_due = true;
             if let Err(error) = self.save(core) {
                 tracing::warn!(instance = %self.key, %error, "its end is not noted on disk");
             }
@@ -291,7 +296,11 @@ impl Instance {
         let mut core = self.core();
         let life = self.refresh(&mut core);
         if let Some(table) = thorough {
-            self.look_thoroughly(&mut core, table);
+            self.look_at_usage(&mut core, table);
+        }
+        if thorough.is_some() || core.config_due {
+            core.config_due = false;
+            self.look_at_config(&mut core);
         }
         let record = &core.record;
         let process = record.process.as_ref().filter(|_| life.is_some());
@@ -318,7 +327,7 @@ impl Instance {
         }
     }
 
-    fn look_thoroughly(&self, core: &mut Core, table: &procfs::Table) {
+    fn look_at_usage(&self, core: &mut Core, table: &procfs::Table) {
         let live = core.record.process.as_ref().filter(|process| !process.ended);
         if let Some(process) = live
             && let Ok(Some(_)) = process.id.stat(&self.boot)
@@ -328,6 +337,9 @@ impl Instance {
         if let Err(error) = process::rotate(&self.log()) {
             tracing::warn!(instance = %self.key, %error, "its log cannot be rotated");
         }
+    }
+
+    fn look_at_config(&self, core: &mut Core) {
         let Core { spec, record, config, .. } = &mut *core;
         if spec.config_path.is_empty() {
             return;

@@ -19,6 +19,7 @@ use nix::{
 
 use super::Supervisor;
 
+mod dying;
 mod end_to_end;
 mod recovery;
 

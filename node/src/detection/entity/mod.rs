@@ -114,6 +114,7 @@ struct Told {
     severity: Severity,
     voters: BTreeSet<Voter>,
     process: Liveness,
+    config_changed: Timestamp,
     /// An incident took it in; else it was only noted (silenced, for example).
     held: bool,
 }
@@ -200,13 +201,14 @@ impl Entity {
 
     /// The agent's last word (or none).
     pub fn on_process(&mut self, seen: Option<&Seen>, now: Now) {
+        if let Some(seen) = seen {
+            self.on_config(seen);
+        }
         let process = &mut self.process;
         process.liveness = liveness(seen);
         if let Some(seen) = seen {
             let status = &seen.status;
             process.last_exit.clone_from(&status.last_exit);
-            process.config_changed = Timestamp(status.config_changed_unix_ms);
-            process.previous_config.clone_from(&status.previous_config_hash);
             let incarnation = Some((status.pid, status.started_unix_ms));
             if process.liveness == Liveness::Running && process.incarnation != incarnation {
                 process.incarnation = incarnation;
@@ -216,6 +218,14 @@ impl Entity {
         }
         let outcome = super::probe::check_process(seen);
         self.process.track.note(outcome, now);
+    }
+
+    /// The configuration, as the agent last told: what is reported now should say what it was changed
+    /// to a moment ago. Counts as no look at the process.
+    pub fn on_config(&mut self, seen: &Seen) {
+        let status = &seen.status;
+        self.process.config_changed = Timestamp(status.config_changed_unix_ms);
+        self.process.previous_config.clone_from(&status.previous_config_hash);
     }
 
     /// A probe has an outcome.
@@ -274,13 +284,14 @@ impl Entity {
 
     /// The law admitted a report; `held`: into an incident.
     pub fn told(&mut self, kind: Kind, symptom: &Symptom, held: bool, now: Now) {
-        let process = self.process.liveness;
+        let (process, config_changed) = (self.process.liveness, self.process.config_changed);
         if let Some(active) = self.active.get_mut(&kind) {
             active.told = Some(Told {
                 at_ms: now.mono_ms,
                 severity: symptom.severity,
                 voters: active.voters.clone(),
                 process,
+                config_changed,
                 held,
             });
         }

@@ -254,7 +254,14 @@ impl Watcher {
                 .collect(),
         });
         circumstances.agent_away &= agent.is_some_and(|name| !self.senses.connected(name));
-        let change = lock(&self.entity).evaluate(&circumstances, now);
+        let seen = self.senses.seen(&self.target);
+        let change = {
+            let mut entity = lock(&self.entity);
+            if let Some(seen) = &seen {
+                entity.on_config(seen);
+            }
+            entity.evaluate(&circumstances, now)
+        };
         if let Some(change) = change {
             desk.proposing = true;
             desk.flight.push(self.propose(change));

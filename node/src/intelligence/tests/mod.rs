@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod faults;
+mod named;
 mod scale;
 
 use std::collections::BTreeMap;

@@ -88,11 +88,27 @@ impl Instance {
             pid
         };
         if self.ends_before(Instant::now() + EARLY) {
-            let how = self.core().record.last_exit.clone();
-            let said = process::tail(&self.log());
-            return Err(ActError::retryable(format!("it ended at once ({how}): {said}")));
+            return Err(self.ended_early());
         }
         Ok(pid)
+    }
+
+    fn ended_early(&self) -> ActError {
+        let how = self.core().record.last_exit.clone();
+        let said = process::tail(&self.log());
+        ActError::retryable(format!("it ended at once ({how}): {said}"))
+    }
+
+    /// Watches its process for a while, at most until the act must be over: one that crashes meanwhile
+    /// was not started. Only under the act lock.
+    pub(in crate::action::agent) fn outlives(
+        &self,
+        watch: Duration,
+        deadline: Instant,
+    ) -> Result<(), ActError> {
+        let until = (Instant::now() + watch).min(deadline);
+        let ended = !watch.is_zero() && self.ends_before(until);
+        if ended { Err(self.ended_early()) } else { Ok(()) }
     }
 
     fn first_config(&self, core: &mut Core) -> Result<(), StoreError> {

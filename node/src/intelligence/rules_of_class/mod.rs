@@ -3,6 +3,8 @@
 //! Weights are an operator's odds, set by hand: near 1 when the symptom *is* the fault (the agent
 //! says the process is dead), about one half when it is only compatible with it.
 
+mod named;
+
 use std::collections::BTreeSet;
 
 use medic_state::{
@@ -23,8 +25,9 @@ pub(super) const RULES: &[Rule] = &[
     hung_process,
     unreachable,
     bad_rollout,
-    memory,
-    saturation,
+    named::limits,
+    named::trends,
+    named::calls,
     failing_requests,
     dependency,
     host,
@@ -141,47 +144,6 @@ fn bad_rollout(scene: &Scene<'_>) -> Vec<Evidence> {
             "the configuration of {target} changed {seconds} s before `{kind}` began there"
         );
         Some(evidence("configuration/bad-rollout", weight, why))
-    })
-}
-
-fn memory(scene: &Scene<'_>) -> Vec<Evidence> {
-    each(scene, |s| {
-        let indicator = Scene::label(s, "indicator").to_ascii_lowercase();
-        let speaks = ["memory", "heap", "rss"].iter().any(|word| indicator.contains(word));
-        let who = &s.symptom.target;
-        match s.symptom.kind.as_str() {
-            "saturation-predicted" if speaks => {
-                let left = s.symptom.time_to_event.map_or(0, |left| left.0 / 1000);
-                let why = format!("{indicator} of {who} grows steadily to its limit in {left} s");
-                Some(evidence("application/memory-leak", 0.92, why))
-            }
-            "saturation" if speaks => {
-                let why = format!("{indicator} of {who} is over its limit");
-                Some(evidence("application/memory-leak", 0.8, why))
-            }
-            _ => None,
-        }
-    })
-}
-
-fn saturation(scene: &Scene<'_>) -> Vec<Evidence> {
-    each(scene, |s| {
-        let indicator = Scene::label(s, "indicator");
-        let fails = ["error", "latency"].iter().any(|word| indicator.contains(word));
-        let who = &s.symptom.target;
-        match s.symptom.kind.as_str() {
-            // An error rate or a latency over its limit is no lack of a resource.
-            "saturation" | "saturation-predicted" if fails => None,
-            "saturation" => {
-                let why = format!("{indicator} of {who} is over its limit");
-                Some(evidence("infrastructure/saturation", 0.75, why))
-            }
-            "saturation-predicted" => {
-                let why = format!("{indicator} of {who} is about to reach its limit");
-                Some(evidence("infrastructure/saturation", 0.65, why))
-            }
-            _ => None,
-        }
     })
 }
 
@@ -315,7 +277,7 @@ fn host(scene: &Scene<'_>) -> Vec<Evidence> {
 
 /// Alerts: those that name their class, and those about certificates.
 fn alerts(scene: &Scene<'_>) -> Vec<Evidence> {
-    const KNOWN: [&str; 11] = [
+    const KNOWN: [&str; 18] = [
         "application/crash",
         "application/hang",
         "application/memory-leak",
@@ -327,6 +289,13 @@ fn alerts(scene: &Scene<'_>) -> Vec<Evidence> {
         "network/unreachable",
         "dependency/failure",
         "security/certificate-expiry",
+        "application/descriptor-leak",
+        "infrastructure/disk-full",
+        "network/partition",
+        "network/name-resolution",
+        "security/unexpected-listener",
+        "security/tampering",
+        "security/login-storm",
     ];
     each(scene, |s| {
         let named = Scene::label(s, "class");

@@ -1,0 +1,204 @@
+//! Rules that go by what an indicator is named: what fills up, what its calls run into, what
+//! security figures say.
+//!
+//! | the name holds | and it is over its limit | class |
+//! |---|---|---|
+//! | `memory`, `heap`, `rss` | or will be | application/memory-leak |
+//! | `fds`, `descriptor`, `open_files` | or will be | application/descriptor-leak |
+//! | `disk`, `spool`, `volume` | or will be | infrastructure/disk-full |
+//! | `upstream`, `dependency` with `timeout` | at one instance, while others and the called do well | network/partition |
+//! | `upstream`, `dependency` with `refused`, `resolve`, `dns` | the same | network/name-resolution |
+//! | `certificate`, `cert_` | | security/certificate-expiry |
+//! | `listener`, `open_ports` | | security/unexpected-listener |
+//! | `modified`, `tamper`, `integrity` | | security/tampering |
+//! | `login`, `auth` | | security/login-storm |
+//! | anything else | or will be | infrastructure/saturation |
+//!
+//! An indicator speaks with the symptom of the greater trouble that it comes with, too: a full disk
+//! makes requests fail, and is still the reason.
+
+use std::collections::BTreeSet;
+
+use medic_state::incident::SymptomState;
+
+use super::{each, evidence};
+use crate::intelligence::{classify::Evidence, scene::Scene};
+use crate::topology;
+
+/// What a name says about its indicator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    Memory,
+    Descriptors,
+    Disk,
+    CallsTimeOut,
+    CallsRefused,
+    Certificate,
+    Listener,
+    Modified,
+    Logins,
+    /// Errors and latency have rules of their own.
+    Requests,
+    Other,
+}
+
+impl Meaning {
+    fn of(indicator: &str) -> Self {
+        let name = indicator.to_ascii_lowercase();
+        let says = |words: &[&str]| words.iter().any(|word| name.contains(word));
+        match () {
+            () if says(&["memory", "heap", "rss"]) => Self::Memory,
+            () if says(&["fds", "descriptor", "open_files"]) => Self::Descriptors,
+            () if says(&["disk", "spool", "volume"]) => Self::Disk,
+            () if says(&["upstream", "dependency"]) && says(&["timeout"]) => Self::CallsTimeOut,
+            () if says(&["upstream", "dependency"]) && says(&["refused", "resolve", "dns"]) => {
+                Self::CallsRefused
+            }
+            () if says(&["certificate", "cert_"]) => Self::Certificate,
+            () if says(&["listener", "open_ports"]) => Self::Listener,
+            () if says(&["modified", "tamper", "integrity"]) => Self::Modified,
+            () if says(&["login", "auth"]) => Self::Logins,
+            () if says(&["error", "latency"]) => Self::Requests,
+            () => Self::Other,
+        }
+    }
+
+    /// The class it speaks for, and how surely when the limit is crossed.
+    const fn class(self) -> Option<(&'static str, f64)> {
+        match self {
+            Self::Memory => Some(("application/memory-leak", 0.8)),
+            Self::Descriptors => Some(("application/descriptor-leak", 0.85)),
+            Self::Disk => Some(("infrastructure/disk-full", 0.92)),
+            Self::Certificate => Some(("security/certificate-expiry", 0.95)),
+            Self::Listener => Some(("security/unexpected-listener", 0.92)),
+            Self::Modified => Some(("security/tampering", 0.92)),
+            Self::Logins => Some(("security/login-storm", 0.88)),
+            Self::Other => Some(("infrastructure/saturation", 0.78)),
+            Self::CallsTimeOut | Self::CallsRefused | Self::Requests => None,
+        }
+    }
+}
+
+/// The indicators over their limit that a symptom rests on, whatever kind it is of.
+fn over_limit(symptom: &SymptomState) -> BTreeSet<&str> {
+    symptom
+        .symptom
+        .signals
+        .iter()
+        .filter(|signal| signal.detector == "limit")
+        .filter_map(|signal| signal.name.strip_prefix("metric."))
+        .collect()
+}
+
+/// Whether the symptom says that something is, or will be, over its limit.
+fn about_limits(kind: &str) -> bool {
+    matches!(kind, "saturation" | "saturation-predicted" | "errors" | "latency" | "unresponsive")
+}
+
+/// What is over its limit, by its name.
+pub(super) fn limits(scene: &Scene<'_>) -> Vec<Evidence> {
+    let mut found = Vec::new();
+    for s in scene.own().into_iter().filter(|s| about_limits(&s.symptom.kind)) {
+        let mut names = over_limit(s);
+        if s.symptom.kind == "saturation" {
+            names.insert(Scene::label(s, "indicator"));
+        }
+        for name in names {
+            let meaning = Meaning::of(name);
+            // Beside failing requests a busy processor is an effect as often as the cause.
+            let beside = meaning == Meaning::Other && s.symptom.kind != "saturation";
+            if let Some((class, weight)) = meaning.class().filter(|_| !beside) {
+                let why = format!("{name} of {} is over its limit", s.symptom.target);
+                found.push(evidence(class, weight, why));
+            }
+        }
+    }
+    found
+}
+
+/// What will be over its limit, by its name.
+pub(super) fn trends(scene: &Scene<'_>) -> Vec<Evidence> {
+    each(scene, |s| {
+        if s.symptom.kind != "saturation-predicted" {
+            return None;
+        }
+        let name = Scene::label(s, "indicator");
+        let who = &s.symptom.target;
+        let left = s.symptom.time_to_event.map_or(0, |left| left.0 / 1000);
+        let grows = format!("{name} of {who} grows steadily to its limit in {left} s");
+        match Meaning::of(name) {
+            Meaning::Memory => Some(evidence("application/memory-leak", 0.92, grows)),
+            Meaning::Descriptors => Some(evidence("application/descriptor-leak", 0.92, grows)),
+            Meaning::Disk => Some(evidence("infrastructure/disk-full", 0.88, grows)),
+            // An error rate or a latency that rises is no lack of a resource.
+            Meaning::Requests | Meaning::CallsTimeOut | Meaning::CallsRefused => None,
+            Meaning::Certificate | Meaning::Listener | Meaning::Modified | Meaning::Logins => None,
+            Meaning::Other => Some(evidence("infrastructure/saturation", 0.65, grows)),
+        }
+    })
+}
+
+/// Calls of one instance that get no answer, or find nobody there, while its siblings reach the same
+/// services and those do well: what lies between is broken.
+pub(super) fn calls(scene: &Scene<'_>) -> Vec<Evidence> {
+    let called: Vec<_> = topology::dependencies(scene.state, scene.tenant(), scene.name())
+        .into_iter()
+        .flat_map(|name| topology::running_targets(scene.state, scene.tenant(), name))
+        .collect();
+    let well = called.iter().filter(|target| scene.healthy(target)).count();
+    let affected = scene.affected();
+    let siblings_well = scene
+        .instances()
+        .iter()
+        .filter(|target| !affected.contains(target) && scene.healthy(target))
+        .count();
+    if called.is_empty() || well < called.len() || siblings_well == 0 {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for s in scene.own().into_iter().filter(|s| about_limits(&s.symptom.kind)) {
+        let who = &s.symptom.target;
+        let mut names = over_limit(s);
+        names.insert(Scene::label(s, "indicator"));
+        for name in names {
+            let (class, what) = match Meaning::of(name) {
+                Meaning::CallsTimeOut => ("network/partition", "get no answer"),
+                Meaning::CallsRefused => ("network/name-resolution", "find nobody there"),
+                _ => continue,
+            };
+            let why = format!(
+                "calls of {who} {what} ({name}), while {siblings_well} sibling(s) and all that is \
+                 called ({well}) do well"
+            );
+            found.push(evidence(class, 0.9, why));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_what_they_say() {
+        for (name, meaning) in [
+            ("memory", Meaning::Memory),
+            ("jvm_heap_used", Meaning::Memory),
+            ("open_fds", Meaning::Descriptors),
+            ("disk_used", Meaning::Disk),
+            ("upstream_timeouts", Meaning::CallsTimeOut),
+            ("dependency_refused", Meaning::CallsRefused),
+            ("certificate_expired", Meaning::Certificate),
+            ("unexpected_listeners", Meaning::Listener),
+            ("artefact_modified", Meaning::Modified),
+            ("logins_denied", Meaning::Logins),
+            ("error_rate", Meaning::Requests),
+            ("latency_p99", Meaning::Requests),
+            ("cpu", Meaning::Other),
+            ("queue_depth", Meaning::Other),
+        ] {
+            assert_eq!(Meaning::of(name), meaning, "{name}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What indicators over their limits are taken for, and what is done.
+
+use medic_state::{
+    Ppm,
+    decision::Route,
+    symptom::{Signal, Symptom},
+};
+
+use super::{Look, proposal, route};
+use crate::fixture::{attempt, fleet, open, symptom};
+
+/// A symptom that rests on these indicators being over their limits.
+fn over(instance: &str, kind: &str, indicators: &[&str]) -> Symptom {
+    let label = indicators.first().copied().unwrap_or_default();
+    let mut symptom = symptom(instance, kind, &[("process", "running"), ("indicator", label)]);
+    symptom.signals = indicators
+        .iter()
+        .map(|name| Signal {
+            name: format!("metric.{name}"),
+            value: "1".to_owned(),
+            expected: "<= 0.5".to_owned(),
+            detector: "limit".to_owned(),
+            p_value: Ppm(0),
+        })
+        .collect();
+    symptom
+}
+
+const WELL: &[Look<'static>] = &[
+    ("orders-1", true, &[("error_rate", 1.0)]),
+    ("orders-2", true, &[("error_rate", 0.0)]),
+    ("orders-3", true, &[("error_rate", 0.0)]),
+    ("datastore-1", true, &[("error_rate", 0.0)]),
+];
+
+#[test]
+fn what_is_over_its_limit_says_what_it_is() {
+    for (kind, indicators, class, playbook) in [
+        ("saturation", &["cpu"][..], "infrastructure/saturation", "relieve-saturated-instance"),
+        ("saturation", &["disk_used"], "infrastructure/disk-full", "relieve-saturated-instance"),
+        (
+            "errors",
+            &["error_rate", "disk_used"],
+            "infrastructure/disk-full",
+            "relieve-saturated-instance",
+        ),
+        ("saturation", &["open_fds"], "application/descriptor-leak", "relieve-saturated-instance"),
+        ("saturation", &["memory"], "application/memory-leak", "restart-faulty-instance"),
+        (
+            "errors",
+            &["error_rate", "upstream_timeouts"],
+            "network/partition",
+            "reconnect-isolated-instance",
+        ),
+        (
+            "errors",
+            &["error_rate", "upstream_refused"],
+            "network/name-resolution",
+            "reconnect-isolated-instance",
+        ),
+        (
+            "errors",
+            &["error_rate", "certificate_expired"],
+            "security/certificate-expiry",
+            "renew-certificate",
+        ),
+        (
+            "saturation",
+            &["unexpected_listeners"],
+            "security/unexpected-listener",
+            "redeploy-tampered-instance",
+        ),
+        ("saturation", &["artefact_modified"], "security/tampering", "redeploy-tampered-instance"),
+    ] {
+        let mut state = fleet();
+        let id = open(&mut state, 7, vec![over("orders-1", kind, indicators)]);
+        let found = proposal(&state, id, WELL);
+        assert_eq!(found.class, class, "{indicators:?}: {:#?}", found.class_reasons);
+        let plan = found.plan.as_ref().map(|plan| plan.playbook.as_str());
+        assert_eq!(plan, Some(playbook), "{indicators:?}: {found:#?}");
+        assert_eq!(route(&found), Route::AutoExecute, "{indicators:?}: {:#?}", found.risks);
+        let steps = &found.plan.as_ref().unwrap().steps;
+        assert!(steps.iter().all(|step| step.target.instance == "orders-1"), "{steps:?}");
+    }
+}
+
+#[test]
+fn descriptors_that_run_out_are_given_back_before_they_do() {
+    let mut state = fleet();
+    let leak = symptom("users-1", "saturation-predicted", &[("indicator", "open_fds")]);
+    let id = open(&mut state, 7, vec![leak]);
+    let found = proposal(&state, id, &[("users-1", true, &[]), ("users-2", true, &[])]);
+    assert_eq!(found.class, "application/descriptor-leak");
+    assert_eq!(found.plan.unwrap().playbook, "recycle-leaking-instances");
+}
+
+#[test]
+fn calls_that_fail_everywhere_are_no_partition() {
+    let mut state = fleet();
+    let all = ["orders-1", "orders-2", "orders-3"];
+    let symptoms =
+        all.iter().map(|name| over(name, "errors", &["error_rate", "upstream_timeouts"])).collect();
+    let id = open(&mut state, 7, symptoms);
+    let found = proposal(&state, id, &WELL[3..]);
+    assert_eq!(found.class, "application/errors", "{:#?}", found.class_reasons);
+    // Nor are those of one instance when what it calls does badly.
+    let mut state = fleet();
+    let one = over("orders-1", "errors", &["error_rate", "upstream_timeouts"]);
+    let id = open(&mut state, 7, vec![one]);
+    let looks = [("orders-2", true, &[][..]), ("orders-3", true, &[]), ("datastore-1", false, &[])];
+    let conclusion = super::conclude(&state, id, &looks);
+    assert!(matches!(conclusion, super::Conclusion::Wait { .. }), "{conclusion:?}");
+}
+
+#[test]
+fn a_roll_out_explains_calls_that_find_nobody() {
+    let mut state = fleet();
+    let mut bad = over("orders-1", "errors", &["error_rate", "upstream_refused"]);
+    bad.labels.insert("config_changed_ms".to_owned(), "4000".to_owned());
+    bad.labels.insert("previous_config".to_owned(), "0a".to_owned());
+    let id = open(&mut state, 7, vec![bad]);
+    let found = proposal(&state, id, WELL);
+    assert_eq!(found.class, "configuration/bad-rollout", "{:#?}", found.class_reasons);
+    assert_eq!(route(&found), Route::AutoExecute);
+}
+
+#[test]
+fn a_crash_after_a_restart_is_restarted_once_more() {
+    let mut state = fleet();
+    let dead = symptom("orders-1", "down", &[("process", "dead")]);
+    let id = open(&mut state, 7, vec![dead]);
+    let first = proposal(&state, id, &[]);
+    assert_eq!(first.plan.unwrap().playbook, "restart-crashed-service");
+    attempt(&mut state, id, "restart-crashed-service");
+    let again = proposal(&state, id, &[("orders-4", true, &[])]);
+    assert_eq!(again.plan.unwrap().playbook, "restart-crash-loop");
+}
+
+#[test]
+fn a_port_that_is_refused_waits_for_the_agents_look_at_the_configuration() {
+    let mut state = fleet();
+    let id = open(&mut state, 7, vec![symptom("orders-1", "down", &[("process", "running")])]);
+    let looks = std::collections::BTreeMap::new();
+    let mut input = super::DecisionInput {
+        state: &state,
+        incident: id,
+        observations: &looks,
+        overrides: medic_state::decision::ThresholdOverrides::default(),
+        now: medic_state::Timestamp(super::T0.0 + 200),
+    };
+    let super::Conclusion::Wait { until, .. } = super::decide(&input).unwrap() else {
+        panic!("decides at once")
+    };
+    assert_eq!(until, medic_state::Timestamp(super::T0.0 + 1_500));
+    input.now = until;
+    assert!(matches!(super::decide(&input).unwrap(), super::Conclusion::Propose(_)));
+}

@@ -1,0 +1,29 @@
+//! A short healing campaign with a fixed seed: real services broken in a few ways while a leader dies,
+//! and every bound of the customer's table kept.
+
+use std::process::{Command, Stdio};
+
+#[test]
+fn a_short_healing_campaign_keeps_the_bounds() {
+    let dir = tempfile::tempdir().unwrap();
+    let kinds = ["crash", "wrong-dependency", "port-lost", "tampering", "errors"];
+    let output = Command::new(env!("CARGO_BIN_EXE_campaign"))
+        .args(["--healing", "--phase", "faults", "--minutes", "0.45", "--seed", "3", "--out"])
+        .arg(dir.path())
+        .args(kinds.into_iter().flat_map(|kind| ["--kind", kind]))
+        .env("MEDIC_BIN", env!("CARGO_BIN_EXE_medic-under-test"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "a bound was not kept:\n{told}\n{errors}");
+    assert!(told.contains("gets SIGKILL"), "no node of Medic's was killed:\n{told}");
+    let folder = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    let report = std::fs::read(folder.join("report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    let figures = &report["parts"][0]["figures"];
+    assert!(figures["faults"].as_u64().unwrap() >= 2, "{figures}");
+    assert_eq!(figures["healed"], figures["faults"], "{told}");
+    assert!(folder.join("report.html").exists() && folder.join("report.md").exists());
+}
