@@ -13,9 +13,10 @@
 //! file of its own there; of each name its first 50.
 
 /// Every name, without the positions of steps.
-pub const POINTS: [&str; 60] = [
+pub const POINTS: [&str; 61] = [
     "agent_after_act",
     "agent_after_begin",
+    "agent_before_begin",
     "agent_before_report",
     "agent_journal_after_sync",
     "agent_journal_before_write",

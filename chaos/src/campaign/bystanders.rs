@@ -146,8 +146,7 @@ async fn watch_one(
     followed: &Arc<Mutex<Followed>>,
 ) -> u64 {
     let Ok(mut client) = dialer.dial(node).await else { return after };
-    let request =
-        pb::EventsRequest { after_index: Some(after), tenant: "*".into(), ..Default::default() };
+    let request = pb::EventsRequest { after_index: Some(after), ..Default::default() };
     let opened = tokio::time::timeout(SILENCE_MAX, client.watch().events(request)).await;
     let Ok(Ok(opened)) = opened else { return after };
     let mut stream = opened.into_inner();

@@ -36,7 +36,7 @@ const THINK: Duration = Duration::from_millis(70);
 /// Anything that a healthy cluster does takes less.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Log entries between two snapshots: few, so that whoever was away for some seconds needs one.
-const SNAPSHOT_EVERY: u64 = 400;
+const SNAPSHOT_EVERY: u64 = 100;
 /// Nothing may be under way for this long before a campaign is over: a decision that is being made
 /// shows as an incident, and an incident that is being reported does not.
 const QUIET: Duration = Duration::from_millis(1_500);

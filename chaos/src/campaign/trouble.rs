@@ -119,9 +119,9 @@ impl Trouble {
         let kind = match self.wish.take() {
             Some(kind) => kind,
             None => match drawn {
-                0..5 => "Trouble",
-                5..7 => "Regret",
-                7..8 => "Question",
+                0..4 => "Trouble",
+                4..6 => "Regret",
+                6..8 => "Question",
                 _ => {
                     let wanted = instance.config.to_string_lossy().into_owned();
                     if let Some(pid) = crate::harness::processes_with(&wanted).into_iter().next()

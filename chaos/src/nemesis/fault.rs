@@ -159,9 +159,9 @@ impl Fault {
     pub const fn weight(self) -> u32 {
         match self {
             Self::KillAtFailpoint => 24,
-            Self::MidRemediation => 14,
+            Self::MidRemediation => 4,
             Self::KillLeader => 6,
-            Self::AgentAtFailpoint | Self::Membership | Self::Transfer => 5,
+            Self::AgentAtFailpoint | Self::Membership | Self::Transfer => 6,
             Self::KillLeaderTwice
             | Self::IsolateLeader
             | Self::PauseLeader

@@ -63,8 +63,10 @@ fn round(chance: &mut StdRng, nodes: u64, can: &Capabilities) -> Round {
     // One to four at a time, mostly three.
     let count = [1, 2, 3, 3, 3, 4][chance.random_range(0..6)];
     let mut round = Round::default();
+    // Most rounds kill leaders at work: whatever else goes wrong, plans have to outlive it.
+    let mut first = chance.random_ratio(2, 3).then_some(Fault::MidRemediation);
     while round.faults.len() < count {
-        let fault = draw(chance);
+        let fault = first.take().unwrap_or_else(|| draw(chance));
         if can.missing(fault).is_some() || round.faults.iter().any(|(f, ..)| f.clashes(fault)) {
             continue;
         }

@@ -25,7 +25,7 @@ impl Arena {
 
     /// A running node is given a certificate that ends in a moment.
     pub(super) fn expire(&mut self, whom: Whom) -> anyhow::Result<Option<String>> {
-        let Some(node) = self.resolve(whom) else { return Ok(None) };
+        let Some(node) = self.target(whom) else { return Ok(None) };
         let layout = Layout(self.cluster.dir().to_owned());
         let name = format!("node-{node}");
         let hosts = vec!["127.0.0.1".to_owned()];

@@ -19,7 +19,7 @@ impl Arena {
 
     /// One node's clock is wrong.
     pub(super) async fn skew(&mut self, whom: Whom, skew: Skew) -> anyhow::Result<Option<String>> {
-        let Some(node) = self.resolve(whom) else { return Ok(None) };
+        let Some(node) = self.target(whom) else { return Ok(None) };
         let text = self.skew_one(node, skew).await?;
         Ok(Some(format!("the clock of node-{node}{} is wrong: {text}", self.role(node))))
     }

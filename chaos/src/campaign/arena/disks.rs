@@ -58,7 +58,7 @@ impl Arena {
     }
 
     pub(super) fn fill(&mut self, whom: Whom) -> anyhow::Result<Option<String>> {
-        let Some(node) = self.resolve(whom) else { return Ok(None) };
+        let Some(node) = self.target(whom) else { return Ok(None) };
         let Some(disk) = self.disks.get(&node) else { return Ok(None) };
         disk.fill()?;
         Ok(Some(format!("the disk of node-{node}{} is full", self.role(node))))
@@ -78,7 +78,7 @@ impl Arena {
         if unsettled || self.replacing.is_some() {
             return Ok(None);
         }
-        let Some(node) = self.resolve(whom) else { return Ok(None) };
+        let Some(node) = self.target(whom) else { return Ok(None) };
         let role = self.role(node);
         self.end_node(node, Cause::Signal).await?;
         let Some(what) = flip::flip(&self.cluster.data_dir(node), pick)? else { return Ok(None) };

@@ -5,7 +5,7 @@ use crate::nemesis::{Whom, descriptors_max, memory_max, trace_syncs};
 
 impl Arena {
     pub(super) fn fail_sync(&mut self, whom: Whom) -> anyhow::Result<Option<String>> {
-        let Some(node) = self.resolve(whom) else { return Ok(None) };
+        let Some(node) = self.target(whom) else { return Ok(None) };
         let Some(pid) = self.cluster.node_mut(node)?.pid() else { return Ok(None) };
         let log = self.cluster.dir().join(format!("logs/strace-{node}.log"));
         self.tracers.push(trace_syncs(pid, &log)?);
@@ -35,7 +35,7 @@ impl Arena {
     }
 
     fn limit(&mut self, whom: Whom) -> anyhow::Result<Option<(u64, i32)>> {
-        let Some(node) = self.resolve(whom) else { return Ok(None) };
+        let Some(node) = self.target(whom) else { return Ok(None) };
         let Some(pid) = self.cluster.node_mut(node)?.pid() else { return Ok(None) };
         self.limited.insert(node);
         Ok(Some((node, pid)))

@@ -38,7 +38,7 @@ impl Drop for Replacing {
 impl Arena {
     /// A node is replaced by a new one, in the background: under other faults it takes its time.
     pub(super) async fn replace(&mut self, whom: Whom) -> anyhow::Result<Option<String>> {
-        let Some(node) = self.resolve(whom) else { return Ok(None) };
+        let Some(node) = self.target(whom) else { return Ok(None) };
         let role = self.role(node);
         let new = self.replace_node(node).await?;
         Ok(new.map(|new| format!("node-{new} is to take the place of node-{node}{role}")))

@@ -199,6 +199,11 @@ impl Arena {
         }
     }
 
+    /// The same; between two leaders, any that runs.
+    fn target(&mut self, whom: Whom) -> Option<u64> {
+        self.resolve(whom).or_else(|| self.resolve(Whom::Follower(0)))
+    }
+
     /// Does one step. Says what was done, in words; nothing, when there was nobody to do it to.
     pub(super) async fn perform(&mut self, step: &Step) -> anyhow::Result<Option<String>> {
         match step {
@@ -253,7 +258,7 @@ impl Arena {
             Step::Clock(whom, skew) => self.skew(*whom, *skew).await,
             Step::Clocks(pick) => self.skew_all(*pick).await,
             Step::TrueClocks => self.true_clocks(),
-            Step::Cut(whom) => match self.resolve(*whom) {
+            Step::Cut(whom) => match self.target(*whom) {
                 Some(node) => self.cut(&[node]).await,
                 None => Ok(None),
             },
