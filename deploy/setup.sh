@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks for what a build of Medic needs: Rust, a C and C++ compiler, libclang (RocksDB's bindings are
-# generated at build time). With --tests also: nginx, which the tests heal for real, and nftables, which
-# experiments cut networks with.
+# generated at build time). With --tests also: nginx, which the tests heal for real, nftables, which
+# experiments cut networks with, and libfaketime, with which campaigns set clocks wrong.
 # Installs what is missing with the system's package manager when it may; else says what to install.
 set -euo pipefail
 
@@ -23,6 +23,7 @@ has_libclang || missing+=(libclang)
 if $want_tests; then
   PATH="$PATH:/usr/sbin:/sbin" command -v nginx >/dev/null || missing+=(nginx)
   PATH="$PATH:/usr/sbin:/sbin" command -v nft >/dev/null || [ "$(uname)" != Linux ] || missing+=(nftables)
+  command -v faketime >/dev/null || [ "$(uname)" != Linux ] || missing+=(faketime)
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
@@ -41,6 +42,8 @@ packages() { # package names by package manager
       brew:libclang) echo llvm ;;
       *:nginx) echo nginx ;;
       *:nftables) echo nftables ;;
+      apt:faketime) echo faketime ;;
+      *:faketime) echo libfaketime ;;
     esac
   done
 }

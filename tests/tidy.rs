@@ -220,3 +220,23 @@ fn metrics_that_are_named_exist() {
     assert!(seen > 20, "only {seen} names were found: are the files still there?");
     assert!(unknown.is_empty(), "metrics that no node shows: {unknown:#?}");
 }
+
+/// Campaigns aim at the failpoints of a list: one that is not on it is never aimed at, and one that
+/// is nowhere in the product can never be hit.
+#[test]
+fn failpoints_and_their_list_are_the_same() {
+    let named: BTreeSet<String> =
+        medic_node::failpoint::POINTS.iter().map(|name| (*name).to_owned()).collect();
+    let mut found = BTreeSet::new();
+    for path in sources().into_iter().filter(|path| !path.ends_with("raft/src/failpoint.rs")) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        // The driver picks a name by direction, for one macro.
+        for opening in ["crash_point!(\"", "boundary(key, \"", "boundary(job.order.key, \""] {
+            for (at, _) in text.match_indices(opening) {
+                let call = &text[at..at + text[at..].find(')').unwrap()];
+                found.extend(call.split('"').skip(1).step_by(2).map(str::to_owned));
+            }
+        }
+    }
+    assert_eq!(found, named);
+}

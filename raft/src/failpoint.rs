@@ -10,12 +10,13 @@
 //!   processes sharing the file exactly one dies. `name=action` lines are handed to `fail` and stay.
 //!
 //! `MEDIC_FAILPOINTS_HITS=/folder`: every process appends the names it reaches, a line each, to a
-//! file of its own there.
+//! file of its own there; of each name its first 50.
 
 /// Every name, without the positions of steps.
-pub const POINTS: [&str; 60] = [
+pub const POINTS: [&str; 61] = [
     "agent_after_act",
     "agent_after_begin",
+    "agent_before_begin",
     "agent_before_report",
     "agent_journal_after_sync",
     "agent_journal_before_write",
@@ -106,11 +107,15 @@ pub fn reached(name: &str, step: Option<u32>) {
 #[cfg(feature = "failpoints")]
 mod enabled {
     use std::{
+        collections::BTreeMap,
         fs::{self, File},
         io::Write as _,
         path::Path,
-        sync::OnceLock,
+        sync::{Mutex, OnceLock, PoisonError},
     };
+
+    /// Of one name: enough to tell whether it is reached, and no file that grows with time.
+    const HITS_MAX: u32 = 50;
 
     /// Takes the environment's choices over, once per process.
     pub(super) fn arm() {
@@ -126,12 +131,17 @@ mod enabled {
     /// Notes a hit at once: the process may not live to the end of it.
     pub(super) fn count(name: &str) {
         static HITS: OnceLock<Option<File>> = OnceLock::new();
+        static COUNTS: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
         let file = HITS.get_or_init(|| {
             let folder = std::env::var_os("MEDIC_FAILPOINTS_HITS")?;
             let path = Path::new(&folder).join(std::process::id().to_string());
             File::options().create(true).append(true).open(path).ok()
         });
-        if let Some(mut file) = file.as_ref()
+        let Some(mut file) = file.as_ref() else { return };
+        let mut counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = counts.entry(name.to_owned()).or_insert(0);
+        *seen += 1;
+        if *seen <= HITS_MAX
             && let Err(error) = file.write_all(format!("{name}\n").as_bytes())
         {
             tracing::warn!(failpoint = name, %error, "a hit is not counted");

@@ -78,7 +78,6 @@ pub(super) struct Caller {
     desk: Desk,
     number: u32,
     chance: StdRng,
-    nodes: Vec<u64>,
     node: u64,
     client: Option<Client>,
     requests: u64,
@@ -89,7 +88,7 @@ impl Caller {
         let nodes = desk.dialer.nodes();
         let mut chance = StdRng::seed_from_u64(seed ^ u64::from(number).rotate_left(32));
         let node = nodes.get(chance.random_range(0..nodes.len().max(1))).copied().unwrap_or(1);
-        Self { desk, number, chance, nodes, node, client: None, requests: 0 }
+        Self { desk, number, chance, node, client: None, requests: 0 }
     }
 
     /// Calls until told to stop.
@@ -141,8 +140,9 @@ impl Caller {
     /// Leaves a node that did not answer.
     fn move_on(&mut self) {
         self.client = None;
-        let at = self.chance.random_range(0..self.nodes.len().max(1));
-        self.node = self.nodes.get(at).copied().unwrap_or(1);
+        let nodes = self.desk.dialer.nodes();
+        let at = self.chance.random_range(0..nodes.len().max(1));
+        self.node = nodes.get(at).copied().unwrap_or(1);
     }
 
     /// One call, recorded.

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use medic_proto::v1 as pb;
 
 use super::{
+    arena::Cause,
     stage::Stage,
     trouble::IN_FLIGHT_MAX,
     watch::{Seen, stale},
@@ -15,6 +16,7 @@ use crate::{
         self, Verdict, Violation,
         acts::{self, Starts},
         chain::{self, Chain},
+        deposed::{self, Ended},
         journal::{self, Journal, Line},
         linear, nodes,
         plans::{self, Watched},
@@ -42,6 +44,7 @@ pub(super) async fn gather(stage: &mut Stage, report: &mut Report) -> anyhow::Re
     let agreed = stage.agree().await.unwrap_or(false);
     let exported = exports(stage).await?;
     keep(stage, &plans, &exported).await?;
+    let (pager, follower) = (stage.pager.told(), stage.follower.take());
     stage.end().await;
     let logs = stage.dir.join("cluster/logs");
     let journals = journals(stage)?;
@@ -73,16 +76,80 @@ pub(super) async fn gather(stage: &mut Stage, report: &mut Report) -> anyhow::Re
         let text = "the nodes did not come to the same state after the campaign";
         verdicts.push(Verdict::new(9, 1, "final states", vec![Violation::new(text).see(&logs)]));
     }
+    if let Some(follower) = follower {
+        verdicts.push(follower.verdict(longest.indexes.iter().copied()));
+    }
+    if !stage.arena.unsaid.is_empty() {
+        let unsaid = stage.arena.unsaid.clone();
+        let text = "damage that a node ended of, and did not name";
+        verdicts.push(Verdict::new(8, 1, "damage", vec![Violation::new(text).with(unsaid)]));
+    }
+    verdicts.push(clocks(stage, &verdicts));
     report.verdicts = check::join(verdicts);
+    account(stage, &longest, report);
+    report.told = pager;
     report.calls = calls;
     report.samples = seen.samples;
     report.plans = plans.len();
     report.taken_over = plans::taken_over(&plans);
     report.acts = act_times(&journals, report.wall_began_ms);
-    report.leader_kills.clone_from(&stage.arena.leader_kills);
-    report.point_deaths = stage.arena.point_deaths;
-    report.hits = hits(&stage.dir.join("hits"));
     Ok(())
+}
+
+/// What was done to nodes, and what it met.
+fn account(stage: &mut Stage, chain: &Chain, report: &mut Report) {
+    let deaths = stage.arena.deaths.clone();
+    let ends: Vec<Ended> = deaths
+        .iter()
+        .map(|death| Ended {
+            node: death.node,
+            led: death.led
+                || matches!(death.cause, Cause::Point(name) if name.starts_with("driver_")),
+            fence: death.fence,
+            unwinding: death.unwinding > 0,
+        })
+        .collect();
+    report.deposed = deposed::deposed(&ends, chain);
+    report.deaths = deaths;
+    report.hits = stage.arena.points.hits();
+    report.power_cuts = stage.arena.power_cuts;
+    report.replaced = stage.arena.replaced;
+    report.renewed = renewed(&stage.arena.cluster.dir().join("logs"));
+    report.damage = stage
+        .arena
+        .flips
+        .iter()
+        .map(|flip| {
+            let went_on = if flip.read_through {
+                "no harm: it started, and all it has was read"
+            } else {
+                "it started, and was gone before all it has was read"
+            };
+            let outcome = flip.outcome.as_deref().unwrap_or(went_on);
+            format!("node-{}: {}: {outcome}", flip.node, flip.what)
+        })
+        .collect();
+}
+
+/// 13: how many clocks were wrong, and whether anything else was.
+fn clocks(stage: &Stage, verdicts: &[Verdict]) -> Verdict {
+    let seen = stage.arena.skews_seen;
+    let wrong = verdicts.iter().filter(|v| v.invariant < 13 && !v.holds());
+    let numbers: Vec<String> = wrong.map(|verdict| verdict.invariant.to_string()).collect();
+    let violations = if seen == 0 || numbers.is_empty() {
+        Vec::new()
+    } else {
+        let text = format!("clocks were wrong, and so is what {} say", numbers.join(", "));
+        vec![Violation::new(text)]
+    };
+    Verdict::new(13, seen, "clocks set wrong", violations)
+}
+
+/// Certificates that running processes took over.
+fn renewed(logs: &Path) -> usize {
+    let texts = std::fs::read_dir(logs).into_iter().flatten().flatten();
+    let texts = texts.map(|entry| std::fs::read(entry.path()).unwrap_or_default());
+    texts.map(|text| String::from_utf8_lossy(&text).matches("certificate renewed").count()).sum()
 }
 
 /// Every plan that was seen, as it is now.
@@ -107,7 +174,7 @@ async fn final_plans(stage: &Stage, seen: &Seen) -> anyhow::Result<Plans> {
 /// The chain of every node, from its own records.
 async fn exports(stage: &Stage) -> anyhow::Result<Chains> {
     let mut chains = Chains::new();
-    for node in 1..=stage.arena.nodes {
+    for node in stage.arena.members.clone() {
         let mut client = stage.arena.dialer.dial(node).await?;
         let request = stale(pb::ExportAuditRequest { after_index: 0 });
         let mut stream = client.audit().export(request).await?.into_inner();
@@ -152,7 +219,7 @@ fn starts(stage: &Stage) -> Starts {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         (instance.name.clone(), (path, text.lines().filter_map(|l| l.parse().ok()).collect()))
     };
-    stage.fleet.instances.values().map(of).collect()
+    stage.arena.fleet.instances.values().map(of).collect()
 }
 
 fn watched(seen: &Seen) -> BTreeMap<String, Watched> {
@@ -176,7 +243,7 @@ fn cut_off(stage: &Stage, wall_began_ms: u64) -> Vec<acts::CutOff> {
 /// 8, offline: the product's own verifier over the data of each stopped node.
 async fn offline(stage: &Stage) -> Verdict {
     let (mut checked, mut violations) = (0, Vec::new());
-    for node in 1..=stage.arena.nodes {
+    for node in stage.arena.members.clone() {
         let dir = stage.arena.cluster.data_dir(node);
         let mut command = tokio::process::Command::new(&stage.medic);
         command.args(["audit", "verify", "--dir"]).arg(&dir).stdin(Stdio::null());
@@ -216,16 +283,4 @@ fn act_times(journals: &[Journal], wall_began_ms: u64) -> Vec<(u64, u64, String)
     }
     times.sort();
     times
-}
-
-/// How often each failpoint was reached, by all processes.
-fn hits(folder: &Path) -> BTreeMap<String, u64> {
-    let mut hits: BTreeMap<String, u64> =
-        medic_node::failpoint::POINTS.iter().map(|name| ((*name).to_owned(), 0)).collect();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        for name in std::fs::read_to_string(entry.path()).unwrap_or_default().lines() {
-            *hits.entry(name.to_owned()).or_default() += 1;
-        }
-    }
-    hits
 }

@@ -8,8 +8,10 @@
 
 mod arena;
 mod ask;
+mod bystanders;
 mod clients;
 mod evidence;
+mod people;
 mod stage;
 mod trouble;
 pub mod watch;
@@ -24,9 +26,10 @@ use std::{
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use self::arena::{Cause, Death, Hits};
 use self::stage::Stage;
 use crate::{
-    nemesis::{Capabilities, Fault, Round, rounds},
+    nemesis::{Capabilities, Fault, Round, disk, rounds},
     report::{Event, Report},
 };
 
@@ -67,6 +70,10 @@ const REST_MS: u64 = 2_000;
 const BREATH: Duration = Duration::from_secs(9);
 /// … unless there are fewer than this under way.
 const UNDER_WAY_FEW: usize = 2;
+/// From this length on a campaign must have reached every failpoint often enough.
+const FULL_MINUTES: f64 = 60.0;
+/// Between looks at who has died.
+const TICK: Duration = Duration::from_millis(100);
 /// Normal life before the first fault.
 const WARM_UP: Duration = Duration::from_secs(4);
 
@@ -77,6 +84,9 @@ const WARM_UP: Duration = Duration::from_secs(4);
 pub async fn run(args: CampaignArgs) -> anyhow::Result<bool> {
     if args.healing.healing {
         return Box::pin(crate::healing::run(&args)).await;
+    }
+    if !args.dry_run {
+        disk::go_private()?;
     }
     let can = Capabilities::look(stage::has_failpoints(&stage::medic(args.medic.as_deref())));
     let total_ms = Duration::try_from_secs_f64(args.minutes * 60.0)
@@ -130,14 +140,15 @@ async fn perform(
             say(&format!("  not here: {fault}: {why}"));
         }
     }
-    let stage = slot.insert(Stage::raise(args).await.context("setting the stage")?);
+    let stage = slot.insert(Stage::raise(args, *can).await.context("setting the stage")?);
     say(&format!("  folder: {}", stage.dir.display()));
     let mut report = Report::new(args.seed, args.nodes, stage.wall_began_ms());
+    report.full = args.minutes >= FULL_MINUTES;
     report.absent = Fault::ALL
         .into_iter()
         .filter_map(|fault| Some(format!("{fault}: {}", can.missing(fault)?)))
         .collect();
-    let workers = stage.work(args.seed);
+    let workers = stage.work(args.seed)?;
     tokio::time::sleep(WARM_UP).await;
     let began = Instant::now();
     for (number, round) in schedule.iter().enumerate() {
@@ -168,6 +179,9 @@ async fn perform(
         }
     }
     say(&report.summary());
+    for short in report.short() {
+        say(&format!("NOT reached: {short}"));
+    }
     say(&format!("report: {}", path.display()));
     Ok(report.good())
 }
@@ -180,7 +194,7 @@ async fn play(stage: &mut Stage, round: &Round, report: &mut Report) -> anyhow::
         report.faults.push((*fault, now + from, now + to));
     }
     for timed in &round.steps {
-        tokio::time::sleep_until((began + Duration::from_millis(timed.at_ms)).into()).await;
+        wait(stage, began + Duration::from_millis(timed.at_ms), report).await?;
         let at_ms = stage.arena.eyes.now_ms();
         let text = match stage.arena.perform(&timed.step).await {
             Ok(Some(text)) => text,
@@ -191,27 +205,52 @@ async fn play(stage: &mut Stage, round: &Round, report: &mut Report) -> anyhow::
         say(&format!("  {:>7.1} s  {}: {text}", seconds(at_ms), timed.fault));
         report.events.push(Event { at_ms, fault: Some(timed.fault), text });
     }
-    let rest = Duration::from_millis(round.length_ms);
-    tokio::time::sleep_until((began + rest).into()).await;
-    Ok(())
+    wait(stage, began + Duration::from_millis(round.length_ms), report).await
+}
+
+/// Waits, with an eye on who dies meanwhile.
+async fn wait(stage: &mut Stage, until: Instant, report: &mut Report) -> anyhow::Result<()> {
+    loop {
+        if let Some(text) = stage.arena.tick()? {
+            note(stage, text, report);
+        }
+        let now = Instant::now();
+        if now >= until {
+            return Ok(());
+        }
+        tokio::time::sleep(TICK.min(until - now)).await;
+    }
+}
+
+/// Something that happened by itself.
+fn note(stage: &Stage, text: String, report: &mut Report) {
+    let at_ms = stage.arena.eyes.now_ms();
+    say(&format!("  {:>7.1} s  {text}", seconds(at_ms)));
+    report.events.push(Event { at_ms, fault: None, text });
 }
 
 /// Undoes everything and takes the time until all is well.
 async fn recover(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
-    stage.arena.heal().await?;
     let at_ms = stage.arena.eyes.now_ms();
     let began = Instant::now();
     let mut why = String::new();
     let took = loop {
+        // Again and again: a fault may take a node down a moment after the heal, and whoever cannot
+        // live with its damage is replaced.
+        if let Some(text) = stage.arena.heal().await? {
+            note(stage, text, report);
+        }
         match stage.well().await {
-            Ok(()) => break u64::try_from(began.elapsed().as_millis()).ok(),
+            Ok(()) => match stage.arena.read_through().await {
+                Ok(None) => break u64::try_from(began.elapsed().as_millis()).ok(),
+                Ok(Some(text)) => note(stage, text, report),
+                Err(error) => why = format!("{error:#}"),
+            },
             Err(error) => why = format!("{error:#}"),
         }
         if began.elapsed() > RECOVERY_PATIENCE {
             break None;
         }
-        // A node that a fault took down a moment after the heal.
-        stage.arena.heal().await?;
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     let text = match took {

@@ -13,9 +13,11 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     CampaignArgs,
-    arena::Arena,
+    arena::{Arena, Parts},
     ask::Key,
+    bystanders::{Follower, Pager},
     clients::{Caller, Desk},
+    people::People,
     trouble::{MANIFESTS, Trouble},
     watch::{Eyes, Watching, stale},
 };
@@ -23,6 +25,7 @@ use crate::{
     fleet::SampleFleet,
     harness::{Cluster, ClusterOptions, free_ports, kill_processes_with},
     history::{Act, Recorder},
+    nemesis::Capabilities,
     relay::{Pids, Relays},
 };
 
@@ -32,6 +35,11 @@ const CALLERS: u32 = 4;
 const THINK: Duration = Duration::from_millis(70);
 /// Anything that a healthy cluster does takes less.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Log entries between two snapshots: few, so that whoever was away for some seconds needs one.
+const SNAPSHOT_EVERY: u64 = 100;
+/// Nothing may be under way for this long before a campaign is over: a decision that is being made
+/// shows as an incident, and an incident that is being reported does not.
+const QUIET: Duration = Duration::from_millis(1_500);
 /// One look at all nodes.
 const LOOK: Duration = Duration::from_secs(3);
 
@@ -40,11 +48,12 @@ pub(super) struct Stage {
     pub(super) dir: PathBuf,
     pub(super) medic: PathBuf,
     pub(super) arena: Arena,
-    pub(super) fleet: SampleFleet,
     pub(super) desk: Desk,
+    pub(super) pager: Pager,
+    pub(super) follower: Option<Follower>,
     pub(super) troubles: Arc<AtomicU64>,
     wall_began_ms: u64,
-    http: Vec<u16>,
+    seed: u64,
     watching: Option<Watching>,
 }
 
@@ -74,7 +83,7 @@ pub(super) fn has_failpoints(medic: &Path) -> bool {
 
 impl Stage {
     /// Starts everything and waits until it is well.
-    pub(super) async fn raise(args: &CampaignArgs) -> anyhow::Result<Self> {
+    pub(super) async fn raise(args: &CampaignArgs, can: Capabilities) -> anyhow::Result<Self> {
         let dir = match &args.out {
             Some(out) => {
                 std::fs::create_dir_all(out)
@@ -104,21 +113,32 @@ impl Stage {
             let ports = cluster.ports(node).with_context(|| format!("no node-{node}"))?;
             relays.add(node, ports.relay, ports.peer).await?;
         }
-        let http = (1..=args.nodes).filter_map(|n| Some(cluster.ports(n)?.http)).collect();
         let (dialer, eyes) = (cluster.dialer("admin")?, Eyes::new(began));
-        let points = (1..=args.nodes).map(|n| (n, dir.join(format!("failpoints-{n}")))).collect();
         let desk = Desk::new(dialer.clone(), Recorder::new(began));
-        let arena = Arena::new(cluster, relays, pids, eyes, dialer, agents, points);
+        let arena = Arena::new(Parts {
+            dir: dir.clone(),
+            medic: medic.clone(),
+            cluster,
+            relays,
+            pids,
+            eyes,
+            dialer,
+            fleet,
+            agents,
+            nodes: args.nodes,
+            can,
+        });
         let wall_began_ms = wall_ms();
         let mut stage = Self {
             dir,
             medic,
             arena,
-            fleet,
             desk,
+            pager: Pager::open().await?,
+            follower: None,
             troubles: Arc::default(),
             wall_began_ms,
-            http,
+            seed: args.seed,
             watching: None,
         };
         if let Err(error) = stage.start(args.nodes).await {
@@ -129,26 +149,23 @@ impl Stage {
     }
 
     async fn start(&mut self, nodes: u64) -> anyhow::Result<()> {
-        let hits = self.dir.join("hits");
+        let hits = self.arena.points.hits_dir();
         std::fs::create_dir_all(&hits)?;
         let hits = hits.display().to_string();
         for node in 1..=nodes {
-            let points = self.dir.join(format!("failpoints-{node}")).display().to_string();
-            self.arena.cluster.node_mut(node)?.set_env(&[
-                ("DETECTION_INTERVAL", "1"),
-                ("MEDIC_FAILPOINTS_FILE", &points),
-                ("MEDIC_FAILPOINTS_HITS", &hits),
-            ]);
+            self.arena.equip(node)?;
             self.arena.start_node(node)?;
         }
-        for agent in self.arena.agents.clone() {
-            let agent = self.arena.cluster.agent_mut(&agent)?;
-            agent.set_env(&[("MEDIC_FAILPOINTS_HITS", &hits)]);
+        for name in self.arena.agents.clone() {
+            let points = self.arena.points.file(&format!("agent-{name}")).display().to_string();
+            let agent = self.arena.cluster.agent_mut(&name)?;
+            agent.set_env(&[("MEDIC_FAILPOINTS_FILE", &points), ("MEDIC_FAILPOINTS_HITS", &hits)]);
             agent.start()?;
         }
         self.arena.cluster.wait_for_leader(PATIENCE).await?;
         self.watching = Some(self.arena.eyes.open(&self.arena.dialer));
-        let text = format!("{}{MANIFESTS}", self.fleet.manifests()?);
+        let fleet = self.arena.fleet.manifests()?;
+        let text = format!("{fleet}{MANIFESTS}{}", self.pager.manifest());
         let request = pb::ApplyManifestsRequest { text, ..Default::default() };
         let mut client = self.arena.cluster.client("admin").await?;
         let applied = client.manifests().apply(request).await?.into_inner();
@@ -156,12 +173,13 @@ impl Stage {
             bail!("{} {} was refused: {}", refused.kind, refused.name, refused.refusal);
         }
         let deadline = Instant::now() + PATIENCE;
-        while !self.fleet.instances.values().all(|instance| instance.starts().exists()) {
+        while !self.arena.fleet.instances.values().all(|instance| instance.starts().exists()) {
             if Instant::now() > deadline {
                 bail!("the fleet did not come up; see {}", self.dir.display());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        self.follower = Some(Follower::start(self.arena.dialer.clone()));
         Ok(())
     }
 
@@ -170,25 +188,24 @@ impl Stage {
     }
 
     /// Clients and trouble begin.
-    pub(super) fn work(&mut self, seed: u64) -> Workers {
+    pub(super) fn work(&mut self, seed: u64) -> anyhow::Result<Workers> {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for number in 1..=CALLERS {
             let caller = Caller::new(self.desk.clone(), number, seed);
             tasks.spawn(caller.run(stopped.clone(), THINK));
         }
-        if let Ok(oncall) = self.arena.cluster.dialer("oncall") {
-            let trouble = Trouble::new(
-                self.fleet.clone(),
-                self.desk.clone(),
-                oncall,
-                self.http.clone(),
-                seed,
-            );
-            self.troubles = trouble.count.clone();
-            tasks.spawn(trouble.run(stopped));
-        }
-        Workers { stop, tasks }
+        let (fleet, doors) = (self.arena.fleet.clone(), self.arena.doors.clone());
+        let people = self.people()?;
+        let trouble = Trouble::new(fleet, people, doors, self.arena.wish.clone(), seed);
+        self.troubles = trouble.count.clone();
+        tasks.spawn(trouble.run(stopped));
+        Ok(Workers { stop, tasks })
+    }
+
+    fn people(&self) -> anyhow::Result<People> {
+        let oncall = self.arena.cluster.dialer("oncall")?;
+        Ok(People::new(self.desk.clone(), oncall, self.seed))
     }
 
     /// One leader that all know, everybody caught up, reads and writes served by every node.
@@ -199,9 +216,13 @@ impl Stage {
     }
 
     async fn look_well(&self) -> anyhow::Result<()> {
-        let before = self.write(1).await?;
+        let first = self.arena.members.first().copied().unwrap_or(1);
+        let before = self.write(first).await?;
         let mut leaders = BTreeMap::new();
-        for node in 1..=self.arena.nodes {
+        if let Some((old, new)) = self.arena.changing() {
+            bail!("node-{new} has not taken the place of node-{old} yet");
+        }
+        for node in self.arena.members.clone() {
             let mut client = self.arena.dialer.dial(node).await?;
             // Linearizable: served at all, and as far as the write before.
             let status = client.cluster().status(pb::StatusRequest {}).await?.into_inner();
@@ -231,15 +252,25 @@ impl Stage {
         Ok(receipt.unwrap_or_default().index)
     }
 
-    /// Stops the work, reads every list once more, waits until no plan is under way and all nodes
-    /// have applied the same.
+    /// Stops the trouble. People stay until nothing waits for them any more: a plan that asks for
+    /// approval after they have gone would never end. Then reads every list once more.
     pub(super) async fn settle(&mut self, workers: Workers) -> anyhow::Result<()> {
         let Workers { stop, mut tasks } = workers;
         stop.send_replace(true);
         while tasks.join_next().await.is_some() {}
+        let mut people = self.people()?;
         let deadline = Instant::now() + 2 * PATIENCE;
+        let mut quiet_since = None;
         while Instant::now() < deadline {
-            if matches!(self.open_plans().await, Ok(0)) && self.agree().await.unwrap_or(false) {
+            let open = people.look().await;
+            people.tend(open.as_deref().unwrap_or_default()).await;
+            let quiet = open.is_some_and(|open| open.is_empty())
+                && matches!(self.open_plans().await, Ok(0))
+                && self.agree().await.unwrap_or(false);
+            let since = *quiet_since.get_or_insert_with(Instant::now);
+            if !quiet {
+                quiet_since = None;
+            } else if since.elapsed() > QUIET {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -269,8 +300,8 @@ impl Stage {
     /// Whether all nodes have the same state at the same index.
     pub(super) async fn agree(&self) -> anyhow::Result<bool> {
         let mut seen = Vec::new();
-        for node in 1..=self.arena.nodes {
-            let mut client = self.arena.dialer.dial(node).await?;
+        for node in &self.arena.members {
+            let mut client = self.arena.dialer.dial(*node).await?;
             let status = client.cluster().status(stale(pb::StatusRequest {})).await?.into_inner();
             seen.push((status.applied, status.state_hash, status.audit_seq, status.audit_hash));
         }
@@ -280,6 +311,7 @@ impl Stage {
     /// Ends every process that was started, the services too.
     pub(super) async fn end(&mut self) {
         self.watching = None;
+        self.follower = None;
         if let Err(error) = self.arena.heal_links().await {
             tracing::warn!("healing: {error:#}");
         }
@@ -287,6 +319,9 @@ impl Stage {
             tracing::warn!("stopping: {error:#}");
         }
         kill_processes_with(&self.dir.to_string_lossy());
+        for pid in self.arena.pids.all().into_values() {
+            crate::nemesis::clock::sweep(pid);
+        }
     }
 }
 
@@ -300,6 +335,8 @@ async fn prepare(
     options.medic = medic.to_owned();
     options.users = ["admin", "oncall"].map(str::to_owned).to_vec();
     options.peer_relays = true;
+    options.spare = 1;
+    options.snapshot_every = Some(SNAPSHOT_EVERY);
     Cluster::prepare(options).await
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use medic_proto::v1 as pb;
 use serde::Serialize;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::harness::{Client, Dialer};
 
@@ -42,6 +42,8 @@ pub struct Sample {
     pub applied: u64,
     /// Hash of its state there.
     pub hash: String,
+    /// The fence in force there.
+    pub fence: u64,
 }
 
 /// A plan as it was seen while it ran.
@@ -64,7 +66,7 @@ pub struct Seen {
     pub plans: BTreeMap<String, PlanSeen>,
     /// Plans under way at the last look, with steps begun: running, verifying or unwinding; and
     /// when that was.
-    pub under_way: Option<(Instant, BTreeSet<String>)>,
+    pub under_way: Option<(Instant, BTreeMap<String, pb::RemediationStatus>)>,
     /// Owners by shard and epoch.
     pub owners: BTreeMap<(u32, u64), BTreeSet<u64>>,
     /// When each node last answered.
@@ -97,16 +99,12 @@ impl Eyes {
         Self { seen: Arc::default(), began }
     }
 
-    /// Begins to look.
+    /// Begins to look, at every node the dialer knows of and will know of.
     #[must_use]
     pub fn open(&self, dialer: &Dialer) -> Watching {
-        let mut tasks: Vec<JoinHandle<()>> = dialer
-            .nodes()
-            .into_iter()
-            .map(|node| tokio::spawn(self.clone().watch_node(dialer.clone(), node)))
-            .collect();
-        tasks.push(tokio::spawn(self.clone().watch_plans(dialer.clone())));
-        Watching(tasks)
+        let nodes = tokio::spawn(self.clone().watch_nodes(dialer.clone()));
+        let plans = tokio::spawn(self.clone().watch_plans(dialer.clone()));
+        Watching(vec![nodes, plans])
     }
 
     /// What was seen so far.
@@ -136,16 +134,45 @@ impl Eyes {
 
     /// Plans with begun steps, when somebody said so just now.
     #[must_use]
-    pub fn under_way(&self) -> BTreeSet<String> {
+    pub fn under_way(&self) -> BTreeMap<String, pb::RemediationStatus> {
         let seen = self.lock();
         let fresh = seen.under_way.as_ref().filter(|(at, _)| at.elapsed() < FRESH_PLANS);
         fresh.map(|(_, plans)| plans.clone()).unwrap_or_default()
     }
 
+    /// Plans in the middle of a step, or of being undone.
+    #[must_use]
+    pub fn in_the_middle(&self) -> (usize, usize) {
+        use pb::RemediationStatus as S;
+        let plans = self.under_way();
+        let count = |status| plans.values().filter(|found| **found == status).count();
+        (count(S::Running), count(S::Unwinding))
+    }
+
+    /// The newest fence that a node spoke of.
+    #[must_use]
+    pub fn fence(&self) -> u64 {
+        self.lock().last.values().map(|(_, sample)| sample.fence).max().unwrap_or(0)
+    }
+
+    /// A task for each node there is; dropped together with this one.
+    async fn watch_nodes(self, dialer: Dialer) {
+        let (mut watched, mut tasks) = (BTreeSet::new(), JoinSet::new());
+        loop {
+            for node in dialer.nodes() {
+                if watched.insert(node) {
+                    tasks.spawn(self.clone().watch_node(dialer.clone(), node));
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     async fn watch_node(self, dialer: Dialer, node: u64) {
         let mut client: Option<Client> = None;
         let mut looks = 0_u64;
-        loop {
+        // Numbers are never used again: whoever has left does not come back.
+        while dialer.nodes().contains(&node) {
             tokio::time::sleep(LOOK).await;
             if client.is_none() {
                 client = dialer.dial(node).await.ok();
@@ -174,6 +201,7 @@ impl Eyes {
             term: status.term,
             applied: status.applied,
             hash: status.state_hash,
+            fence: status.fence,
         };
         let mut seen = self.lock();
         seen.last.insert(node, (Instant::now(), sample.clone()));
@@ -194,14 +222,14 @@ impl Eyes {
     }
 
     async fn watch_plans(self, dialer: Dialer) {
-        let nodes = dialer.nodes();
         let mut client: Option<Client> = None;
         let mut turn = 0;
         loop {
             tokio::time::sleep(LOOK_PLANS).await;
             if client.is_none() {
                 turn += 1;
-                let node = self.leader().or_else(|| nodes.get(turn % nodes.len()).copied());
+                let nodes = dialer.nodes();
+                let node = self.leader().or_else(|| nodes.get(turn % nodes.len().max(1)).copied());
                 client = match node {
                     Some(node) => dialer.dial(node).await.ok(),
                     None => None,
@@ -223,7 +251,7 @@ impl Eyes {
             .iter()
             .filter(|plan| matches!(plan.status(), S::Running | S::Verifying | S::Unwinding))
             .filter(|plan| plan.started_at.is_some())
-            .map(|plan| plan.id.clone())
+            .map(|plan| (plan.id.clone(), plan.status()))
             .collect();
         self.lock().under_way = Some((Instant::now(), under_way));
         for plan in plans {

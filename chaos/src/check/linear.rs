@@ -18,6 +18,11 @@ const SHOWN: usize = 8;
 /// Checks a whole history; `file` is where it was written.
 #[must_use]
 pub fn check(calls: &[Call], file: &Path) -> Verdict {
+    check_within(calls, file, PATIENCE)
+}
+
+/// The same, with so much time for each key.
+fn check_within(calls: &[Call], file: &Path, patience: Duration) -> Verdict {
     let mut keys: BTreeMap<&str, Vec<Call>> = BTreeMap::new();
     for call in calls {
         keys.entry(&call.key).or_default().push(call.clone());
@@ -38,11 +43,11 @@ pub fn check(calls: &[Call], file: &Path) -> Verdict {
         }
         checked += calls.len();
         violations.extend(replay::check(&calls).1);
-        match register::check(&calls, PATIENCE) {
+        match register::check(&calls, patience) {
             Found::Linearizable => {}
             Found::Not(at) => violations.push(misfit(key, &calls, at)),
             Found::Undecided => {
-                let text = format!("{key}: could not be decided within {PATIENCE:?}");
+                let text = format!("{key}: could not be decided within {patience:?}");
                 violations.push(Violation::new(text).with(calls.iter().take(SHOWN).map(line)));
             }
         }
@@ -98,6 +103,73 @@ mod tests {
         let evidence = &verdict.violations[0].evidence;
         assert_eq!(evidence.len(), SHOWN + 1);
         assert!(evidence[SHOWN].contains("Saw(Some(19))"), "{evidence:#?}");
+    }
+
+    fn read(seen: u64, start: u64, end: u64) -> Call {
+        call(Act::Read, Outcome::Saw((seen > 0).then_some(seen)), start, end)
+    }
+
+    fn write(value: u64, start: u64, end: u64) -> Call {
+        let outcome = if end == 0 { Outcome::Open } else { Outcome::Done };
+        call(Act::Write(value), outcome, start, end)
+    }
+
+    fn swap(old: u64, new: u64, start: u64, end: u64) -> Call {
+        call(Act::Swap(Some(old), new), Outcome::Done, start, end)
+    }
+
+    fn holds(calls: &[Call]) -> bool {
+        check(calls, Path::new("h")).holds()
+    }
+
+    #[test]
+    fn a_history_that_has_everything_and_is_right_passes() {
+        // An overwritten swap, a write nobody answered that took effect, a read during a write, a
+        // deletion, and a list beside them.
+        let mut calls = vec![
+            write(1, 1, 4),
+            read(0, 2, 3),
+            swap(1, 2, 5, 6),
+            write(3, 7, 0),
+            read(2, 8, 12),
+            read(3, 9, 14),
+            call(Act::Swap(Some(2), 9), Outcome::Missed, 15, 16),
+            call(Act::Delete, Outcome::Done, 17, 18),
+            read(0, 19, 20),
+        ];
+        let mut noted = call(Act::Append(7), Outcome::Done, 1, 2);
+        let mut listed = call(Act::Read, Outcome::Listed(vec![(7, 10)]), 3, 4);
+        (noted.key, listed.key) = ("notes".to_owned(), "notes".to_owned());
+        calls.extend([noted, listed]);
+        let verdict = check(&calls, Path::new("h"));
+        assert!(verdict.holds() && verdict.checked == 11, "{verdict:#?}");
+    }
+
+    #[test]
+    fn one_stale_read_one_lost_write_one_duplicate_act_are_each_found() {
+        // Twenty calls that are right, and each time one more that is not.
+        let good: Vec<Call> = (1..=10)
+            .flat_map(|n| [write(n, 10 * n, 10 * n + 1), read(n, 10 * n + 2, 10 * n + 3)])
+            .collect();
+        assert!(holds(&good));
+        let with = |more: &[Call]| [&good[..], more].concat();
+        assert!(!holds(&with(&[read(9, 200, 201)])), "a stale read");
+        assert!(!holds(&with(&[write(11, 200, 201), read(10, 202, 203)])), "a lost write");
+        assert!(!holds(&with(&[swap(10, 11, 200, 203), swap(10, 12, 201, 204)])), "two swaps won");
+        let again = [write(11, 200, 201), read(10, 202, 203), read(11, 204, 205)];
+        assert!(!holds(&with(&again)), "an overwritten value comes back");
+        let mut twice = call(Act::Read, Outcome::Listed(vec![(7, 10), (7, 11)]), 200, 201);
+        twice.key = "notes".to_owned();
+        assert!(!holds(&with(&[twice])), "a note that was sent once stands there twice");
+    }
+
+    #[test]
+    fn what_could_not_be_decided_is_a_violation() {
+        let mut calls: Vec<Call> = (1..=40).map(|n| write(n, n, 0)).collect();
+        calls.extend([write(100, 41, 42), read(99, 50, 51)]);
+        let verdict = check_within(&calls, Path::new("h"), Duration::from_millis(20));
+        assert_eq!(verdict.violations.len(), 1);
+        assert!(verdict.violations[0].what.contains("could not be decided"), "{verdict:#?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!   plans as seen while they ran, and at the end ──► plans          5 6
 //!   audit chains and status of every node ──► nodes                 7 8 9 10
 //!   how long it took after each heal                                14
+//!   ends of processes, audit chain ──► deposed                      leaders lost in mid-remediation
 //! ```
 //!
 //! A checker is a function of what it is given and reads no clock, except for the cap on its own
@@ -13,6 +14,7 @@
 
 pub mod acts;
 pub mod chain;
+pub mod deposed;
 pub mod journal;
 pub mod linear;
 pub mod lists;

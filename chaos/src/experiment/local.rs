@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     harness::{Cluster, ClusterOptions, Dialer},
+    nemesis::{Skew, clock},
     relay::{Pids, Relays, Weather},
 };
 
@@ -30,14 +31,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ELECTION_PATIENCE: Duration = Duration::from_secs(5);
 /// Time its processes take to be gone after SIGKILL.
 const END_PATIENCE: Duration = Duration::from_secs(5);
-/// Where distributions keep libfaketime.
-const FAKETIME: [&str; 4] = [
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib64/faketime/libfaketimeMT.so.1",
-    "/usr/lib/faketime/libfaketimeMT.so.1",
-];
-
 /// The cluster.
 #[derive(Debug)]
 pub(super) struct Local {
@@ -60,7 +53,7 @@ impl Local {
             options.medic = medic.to_owned();
         }
         options.peer_relays = true;
-        let library = FAKETIME.into_iter().find(|path| Path::new(path).exists());
+        let library = clock::library();
         let mut cluster = Cluster::prepare(options).await?;
         let pids = Pids::default();
         let mut relays = Relays::new(seed, pids.clone());
@@ -68,15 +61,13 @@ impl Local {
             let ports = cluster.ports(node).with_context(|| format!("no node-{node}"))?;
             relays.add(node, ports.relay, ports.peer).await?;
             if clocks {
+                let library = library.as_deref();
                 let library = library.context("clockSkew needs libfaketime: install faketime")?;
-                let file = clock(dir, node);
-                std::fs::write(&file, "+0\n")?;
-                cluster.node_mut(node)?.set_env(&[
-                    ("LD_PRELOAD", library),
-                    ("FAKETIME_TIMESTAMP_FILE", &file.display().to_string()),
-                    ("FAKETIME_NO_CACHE", "1"),
-                    ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-                ]);
+                let file = clock_file(dir, node);
+                clock::set(&file, Skew::NONE)?;
+                let env = clock::environment(library, &file);
+                let env: Vec<_> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+                cluster.node_mut(node)?.set_env(&env);
             }
         }
         let mut local = Self { cluster, relays, pids, dir: dir.to_owned() };
@@ -157,7 +148,7 @@ impl Local {
                 self.weather(node, wall.direction, Weather { cut: true, ..Weather::default() });
             }
             Inject::ClockSkew(skew) => {
-                std::fs::write(clock(&self.dir, node), offset(*skew))?;
+                clock::set(&clock_file(&self.dir, node), skew_of(*skew))?;
             }
             Inject::Pause
             | Inject::Signal(_)
@@ -175,7 +166,9 @@ impl Local {
             Inject::Network(_) | Inject::Partition(_) => {
                 self.relays.set(|map| map.retain(|(from, to), _| *from != node && *to != node));
             }
-            Inject::ClockSkew(_) => std::fs::write(clock(&self.dir, node), "+0\n")?,
+            Inject::ClockSkew(_) => {
+                clock::set(&clock_file(&self.dir, node), Skew::NONE)?;
+            }
             Inject::Kill(_)
             | Inject::Pause
             | Inject::Signal(_)
@@ -200,13 +193,13 @@ impl Local {
     }
 }
 
-fn clock(dir: &Path, node: u64) -> PathBuf {
+fn clock_file(dir: &Path, node: u64) -> PathBuf {
     dir.join(format!("clock-{node}"))
 }
 
-fn offset(skew: ClockSkew) -> String {
-    let sign = if skew.behind { '-' } else { '+' };
-    format!("{sign}{}.{:03}\n", skew.by.0 / 1_000, skew.by.0 % 1_000)
+fn skew_of(skew: ClockSkew) -> Skew {
+    let by = i64::try_from(skew.by.0).unwrap_or(i64::MAX);
+    Skew { offset_ms: if skew.behind { -by } else { by }, ..Skew::NONE }
 }
 
 fn weather(network: &Network) -> Weather {

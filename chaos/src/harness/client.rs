@@ -1,6 +1,10 @@
 //! A client of the control API with one user's certificate, on whichever node answers first.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use medic_proto::v1 as pb;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
@@ -43,6 +47,8 @@ services! {
     cluster => cluster_client::ClusterClient,
     /// The audit log.
     audit => audit_client::AuditClient,
+    /// Events as they happen.
+    watch => watch_client::WatchClient,
 }
 
 impl Client {
@@ -80,25 +86,40 @@ async fn dial(address: &str, tls: ClientTlsConfig) -> anyhow::Result<Client> {
     }
 }
 
+/// API addresses by node; clones share them, for nodes come and go.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Addresses(Arc<RwLock<BTreeMap<u64, String>>>);
+
+impl Addresses {
+    pub(super) fn all(&self) -> BTreeMap<u64, String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set(&self, node: u64, address: Option<String>) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match address {
+            Some(address) => known.insert(node, address),
+            None => known.remove(&node),
+        };
+    }
+}
+
 /// Connects to any node of a cluster with one user's certificate.
 #[derive(Clone, Debug)]
 pub struct Dialer {
-    addresses: Arc<BTreeMap<u64, String>>,
+    addresses: Addresses,
     material: Arc<medic_node::security::Material>,
 }
 
 impl Dialer {
-    pub(super) fn new(
-        addresses: BTreeMap<u64, String>,
-        material: medic_node::security::Material,
-    ) -> Self {
-        Self { addresses: Arc::new(addresses), material: Arc::new(material) }
+    pub(super) fn new(addresses: Addresses, material: medic_node::security::Material) -> Self {
+        Self { addresses, material: Arc::new(material) }
     }
 
-    /// The nodes it knows.
+    /// The nodes there are now.
     #[must_use]
     pub fn nodes(&self) -> Vec<u64> {
-        self.addresses.keys().copied().collect()
+        self.addresses.all().into_keys().collect()
     }
 
     /// A client of one node.
@@ -106,10 +127,10 @@ impl Dialer {
     /// # Errors
     /// When the node is unknown or does not answer.
     pub async fn dial(&self, node: u64) -> anyhow::Result<Client> {
-        let Some(address) = self.addresses.get(&node) else {
+        let Some(address) = self.addresses.all().remove(&node) else {
             anyhow::bail!("there is no node-{node}");
         };
-        connect(std::slice::from_ref(address), &self.material).await
+        connect(&[address], &self.material).await
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -14,7 +13,7 @@ use anyhow::{Context as _, bail};
 use medic_proto::v1 as pb;
 
 use super::{
-    client::{self, Client, Dialer},
+    client::{self, Addresses, Client, Dialer},
     ports::free_block,
     process::Process,
 };
@@ -39,6 +38,10 @@ pub struct ClusterOptions {
     /// Whether peers are told the address of a relay instead of each other's; the caller runs the
     /// relays, on [`Ports::relay`].
     pub peer_relays: bool,
+    /// Places (blocks of ports, which agents know from the beginning) for nodes that join later.
+    pub spare: u64,
+    /// Log entries between two snapshots; the node's default where absent.
+    pub snapshot_every: Option<u64>,
     /// Heartbeat, least and greatest election timeout, milliseconds. The default suits a machine
     /// that also runs the fleet and the tests.
     pub timings_ms: [u64; 3],
@@ -58,6 +61,8 @@ impl ClusterOptions {
             node_env: Vec::new(),
             agent_env: Vec::new(),
             peer_relays: false,
+            spare: 0,
+            snapshot_every: None,
             timings_ms: [100, 300, 600],
         }
     }
@@ -81,6 +86,9 @@ pub struct Ports {
 pub struct Cluster {
     options: ClusterOptions,
     ports: BTreeMap<u64, Ports>,
+    /// Places that no node has.
+    free: Vec<Ports>,
+    addresses: Addresses,
     nodes: BTreeMap<u64, Process>,
     agents: BTreeMap<String, Process>,
 }
@@ -94,14 +102,16 @@ impl Cluster {
     /// # Errors
     /// When `medic init` fails or files cannot be written.
     pub async fn prepare(options: ClusterOptions) -> anyhow::Result<Self> {
-        let base = free_block(u16::try_from(10 * options.nodes)?)?;
-        let ports: BTreeMap<u64, Ports> = (1..=options.nodes)
-            .zip((base..).step_by(10))
-            .map(|(id, port)| {
-                (id, Ports { api: port, peer: port + 1, http: port + 2, relay: port + 3 })
-            })
-            .collect();
-        let mut cluster = Self { options, ports, nodes: BTreeMap::new(), agents: BTreeMap::new() };
+        let places = options.nodes + options.spare;
+        let base = free_block(u16::try_from(10 * places)?)?;
+        let place = |port| Ports { api: port, peer: port + 1, http: port + 2, relay: port + 3 };
+        let mut free: Vec<Ports> =
+            (base..).step_by(10).map(place).take(usize::try_from(places)?).collect();
+        let ports =
+            (1..=options.nodes).zip(free.drain(..usize::try_from(options.nodes)?)).collect();
+        let (nodes, agents) = (BTreeMap::new(), BTreeMap::new());
+        let addresses = Addresses::default();
+        let mut cluster = Self { options, ports, free, addresses, nodes, agents };
         cluster.init(base).await?;
         cluster.adjust()?;
         Ok(cluster)
@@ -130,37 +140,88 @@ impl Cluster {
     fn adjust(&mut self) -> anyhow::Result<()> {
         let logs = self.options.dir.join("logs");
         std::fs::create_dir_all(&logs).with_context(|| format!("creating {}", logs.display()))?;
-        let [heartbeat, least, greatest] = self.options.timings_ms;
-        let medic = self.options.medic.clone();
-        let args = |what: &str, config: PathBuf| {
-            vec![what.to_owned(), "--config".to_owned(), config.display().to_string()]
-        };
-        for id in self.ports.keys() {
-            let path = self.node_config(*id);
-            let mut text = std::fs::read_to_string(&path)
-                .with_context(|| format!("reading {}", path.display()))?;
-            if self.options.peer_relays {
-                text = self.through_relays(*id, &text)?;
+        for id in self.ports.keys().copied().collect::<Vec<_>>() {
+            self.describe(id)?;
+        }
+        for agent in self.options.agents.clone() {
+            let config = self.agent_config(&agent);
+            if !self.free.is_empty() {
+                know_places(&config, &self.free)?;
             }
-            write!(
-                text,
-                "\n[raft]\nheartbeat = \"{heartbeat}ms\"\nelection_min = \"{least}ms\"\nelection_max = \"{greatest}ms\"\n"
-            )?;
-            std::fs::write(&path, text)?;
-            let name = format!("node-{id}");
-            let log = logs.join(format!("{name}.log"));
-            let mut process = Process::new(&name, &medic, args("serve", path), log);
-            process.set_env(&borrowed(&self.options.node_env));
-            self.nodes.insert(*id, process);
-        }
-        for agent in &self.options.agents {
+            let args = args("agent", &config);
+            let log = logs.join(format!("agent-{agent}.log"));
             let name = format!("agent-{agent}");
-            let log = logs.join(format!("{name}.log"));
-            let mut process =
-                Process::new(&name, &medic, args("agent", self.agent_config(agent)), log);
+            let mut process = Process::new(&name, &self.options.medic, args, log);
             process.set_env(&borrowed(&self.options.agent_env));
-            self.agents.insert(agent.clone(), process);
+            self.agents.insert(agent, process);
         }
+        Ok(())
+    }
+
+    /// Completes the configuration of a node that has ports, and describes its process.
+    fn describe(&mut self, node: u64) -> anyhow::Result<()> {
+        let path = self.node_config(node);
+        let mut text = std::fs::read_to_string(&path)
+            .with_context(|| format!("reading {}", path.display()))?;
+        if self.options.peer_relays {
+            text = self.through_relays(node, &text)?;
+        }
+        let mut config: toml::Table = text.parse()?;
+        let [heartbeat, least, greatest] = self.options.timings_ms.map(|ms| format!("{ms}ms"));
+        let mut raft = toml::Table::new();
+        raft.insert("heartbeat".to_owned(), heartbeat.into());
+        raft.insert("election_min".to_owned(), least.into());
+        raft.insert("election_max".to_owned(), greatest.into());
+        if let Some(every) = self.options.snapshot_every {
+            raft.insert("snapshot_every".to_owned(), i64::try_from(every)?.into());
+        }
+        config.insert("raft".to_owned(), raft.into());
+        std::fs::write(&path, toml::to_string(&config)?)?;
+        let name = format!("node-{node}");
+        let log = self.options.dir.join(format!("logs/{name}.log"));
+        let mut process = Process::new(&name, &self.options.medic, args("serve", &path), log);
+        process.set_env(&borrowed(&self.options.node_env));
+        self.nodes.insert(node, process);
+        let api = self.ports(node).map(|ports| format!("127.0.0.1:{}", ports.api));
+        self.addresses.set(node, api);
+        Ok(())
+    }
+
+    /// Prepares a node that joins, in a place that is free: a certificate, and a configuration with
+    /// which it waits to be added. It is not started. Gives the address its peers are told.
+    ///
+    /// # Errors
+    /// When no place is free, the number was used before, or files cannot be written.
+    pub async fn join(&mut self, node: u64) -> anyhow::Result<String> {
+        let ports = self.free.pop().context("no place is free for another node")?;
+        let (number, base) = (node.to_string(), ports.api.to_string());
+        let output = tokio::process::Command::new(&self.options.medic)
+            .args(["certs", "issue", "--host", "127.0.0.1", "--node", &number])
+            .args(["--base-port", &base])
+            .arg("--dir")
+            .arg(&self.options.dir)
+            .output()
+            .await?;
+        if !output.status.success() {
+            self.free.push(ports);
+            bail!("`medic certs issue` failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        self.ports.insert(node, ports);
+        self.describe(node)?;
+        let peer = if self.options.peer_relays { ports.relay } else { ports.peer };
+        Ok(format!("127.0.0.1:{peer}"))
+    }
+
+    /// Ends the process of a node that is no member any more; its place is free again.
+    ///
+    /// # Errors
+    /// When the process cannot be ended.
+    pub async fn leave(&mut self, node: u64) -> anyhow::Result<()> {
+        self.addresses.set(node, None);
+        if let Some(mut process) = self.nodes.remove(&node) {
+            process.kill().await?;
+        }
+        self.free.extend(self.ports.remove(&node));
         Ok(())
     }
 
@@ -175,7 +236,10 @@ impl Cluster {
         let own = relays.get(&node.to_string()).cloned().unwrap_or_default();
         let advertise = config.get_mut("advertise").and_then(toml::Value::as_table_mut);
         advertise.context("no [advertise] in the configuration")?.insert("peer".into(), own.into());
-        config.insert("members".to_owned(), toml::Value::try_from(relays)?);
+        // Who joins learns of the others from the one that adds it.
+        if config.get("join").is_none() {
+            config.insert("members".to_owned(), toml::Value::try_from(relays)?);
+        }
         Ok(toml::to_string(&config)?)
     }
 
@@ -233,9 +297,7 @@ impl Cluster {
     /// # Errors
     /// When the user has no certificate.
     pub fn dialer(&self, user: &str) -> anyhow::Result<Dialer> {
-        let addresses =
-            self.ports.iter().map(|(id, p)| (*id, format!("127.0.0.1:{}", p.api))).collect();
-        Ok(Dialer::new(addresses, self.material(user)?))
+        Ok(Dialer::new(self.addresses.clone(), self.material(user)?))
     }
 
     /// Credentials of a user.
@@ -331,6 +393,20 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+fn args(what: &str, config: &Path) -> Vec<String> {
+    vec![what.to_owned(), "--config".to_owned(), config.display().to_string()]
+}
+
+/// Adds the places of later nodes to those that an agent dials.
+fn know_places(config: &Path, places: &[Ports]) -> anyhow::Result<()> {
+    let mut table: toml::Table = std::fs::read_to_string(config)?.parse()?;
+    let nodes = table.get_mut("nodes").and_then(toml::Value::as_array_mut);
+    let nodes = nodes.context("no `nodes` in the configuration of an agent")?;
+    nodes.extend(places.iter().map(|place| format!("127.0.0.1:{}", place.api).into()));
+    std::fs::write(config, toml::to_string(&table)?)
+        .with_context(|| format!("writing {}", config.display()))
 }
 
 fn borrowed(env: &[(String, String)]) -> Vec<(&str, &str)> {

@@ -3,26 +3,7 @@
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde::Serialize;
 
-use super::{Capabilities, Fault, Step, Weather, Whom};
-
-/// Boundaries at which a leader in the middle of a remediation is made to die, most of the time.
-const MID_REMEDIATION: [&str; 15] = [
-    "driver_before_start",
-    "driver_after_start",
-    "driver_before_send",
-    "driver_after_act",
-    "driver_after_finish",
-    "driver_undo_before_start",
-    "driver_undo_after_start",
-    "driver_undo_after_act",
-    "driver_undo_after_finish",
-    "decide_before_adopt",
-    "decide_after_adopt",
-    "verify_before_record",
-    "verify_after_record",
-    "fleet_after_send",
-    "fleet_outcome_received",
-];
+use super::{Aim, Capabilities, Fault, Skew, Step, Weather, Whom};
 
 /// A round's faults begin within this long.
 const ONSET_MS: u64 = 2_500;
@@ -32,6 +13,10 @@ const LEAST_MS: u64 = 1_800;
 const MOST_MS: u64 = 6_000;
 /// A node that was killed stays down this long at least.
 const DOWN_MS: u64 = 500;
+/// From one kill in the middle of a remediation to the next: an election, and some work.
+const AGAIN_MS: u64 = 2_600;
+/// A certificate is good for some two seconds more before it ends under way.
+const EXPIRED_AFTER_MS: u64 = 4_000;
 
 /// A step and when it is done, milliseconds from the beginning of its round.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -75,12 +60,14 @@ pub fn rounds(
 }
 
 fn round(chance: &mut StdRng, nodes: u64, can: &Capabilities) -> Round {
-    // One, two or three at a time, in equal parts.
-    let count = chance.random_range(1..=3);
+    // One to four at a time, mostly three.
+    let count = [1, 2, 3, 3, 3, 4][chance.random_range(0..6)];
     let mut round = Round::default();
+    // Most rounds kill leaders at work: whatever else goes wrong, plans have to outlive it.
+    let mut first = chance.random_ratio(2, 3).then_some(Fault::MidRemediation);
     while round.faults.len() < count {
-        let fault = draw(chance);
-        if can.missing(fault).is_some() || round.faults.iter().any(|(f, ..)| clash(*f, fault)) {
+        let fault = first.take().unwrap_or_else(|| draw(chance));
+        if can.missing(fault).is_some() || round.faults.iter().any(|(f, ..)| f.clashes(fault)) {
             continue;
         }
         let begin = chance.random_range(0..ONSET_MS);
@@ -91,22 +78,6 @@ fn round(chance: &mut StdRng, nodes: u64, can: &Capabilities) -> Round {
     round.steps.sort_by_key(|timed| timed.at_ms);
     round.length_ms = round.faults.iter().map(|(.., end)| *end).max().unwrap_or(0);
     round
-}
-
-/// Whether two faults use the same tool: the second would undo the first.
-fn clash(one: Fault, other: Fault) -> bool {
-    let links = |fault| {
-        matches!(
-            fault,
-            Fault::IsolateLeader
-                | Fault::Split
-                | Fault::LeaderMute
-                | Fault::LeaderDeaf
-                | Fault::Bridge
-                | Fault::BadWeather
-        )
-    };
-    one == other || (links(one) && links(other))
 }
 
 fn draw(chance: &mut StdRng) -> Fault {
@@ -121,13 +92,9 @@ fn draw(chance: &mut StdRng) -> Fault {
     Fault::KillLeader
 }
 
-/// The point, drawn.
-fn point(chance: &mut StdRng) -> &'static str {
-    let points = &medic_node::failpoint::POINTS;
-    let nodes: Vec<&'static str> =
-        points.iter().copied().filter(|name| !name.starts_with("agent_")).collect();
-    let from = if chance.random_ratio(2, 3) { &MID_REMEDIATION[..] } else { &nodes[..] };
-    from.get(chance.random_range(0..from.len())).copied().unwrap_or("driver_after_act")
+/// Two times in three in the middle of a remediation.
+fn aim(chance: &mut StdRng, pick: u64) -> Aim {
+    if chance.random_ratio(2, 3) { Aim::MidRemediation(pick) } else { Aim::LeastHit(pick) }
 }
 
 /// Adds the steps of a fault; gives when its last one is.
@@ -150,6 +117,51 @@ fn steps(
         at(end, Step::Fair);
     };
     match fault {
+        Fault::MidRemediation => {
+            let kills = chance.random_range(2..=3);
+            for kill in 0..kills {
+                let from = begin + kill * AGAIN_MS;
+                at(from, Step::KillMid);
+                at(from + AGAIN_MS / 2, Step::StartDead);
+            }
+        }
+        Fault::PowerCut | Fault::PowerCutAll => {
+            let cut =
+                if fault == Fault::PowerCut { Step::Cut(leader_biased) } else { Step::CutAll };
+            at(begin, cut);
+            at(begin + DOWN_MS + chance.random_range(0..end - begin), Step::StartDead);
+        }
+        Fault::FullDisk => {
+            at(begin, Step::Fill(leader_biased));
+            at(end, Step::MakeRoom);
+            at(end, Step::StartDead);
+        }
+        Fault::BitFlips => {
+            at(begin, Step::Flip(leader_biased, chance.random()));
+            at(begin + DOWN_MS, Step::StartDead);
+        }
+        Fault::ClockStep => {
+            at(begin, Step::Clock(leader_biased, Skew::draw_step(chance)));
+            at(end, Step::TrueClocks);
+        }
+        Fault::ClockSkew => {
+            at(begin, Step::Clocks(pick));
+            at(end, Step::TrueClocks);
+        }
+        Fault::CertRotation => at(begin, Step::Rotate),
+        Fault::CertExpiry => {
+            at(begin, Step::Expire(leader_biased));
+            at(end.max(begin + EXPIRED_AFTER_MS), Step::Renew);
+        }
+        Fault::Membership => at(begin, Step::Replace(leader_biased)),
+        Fault::SourceLoss => {
+            at(begin, Step::Silence(pick));
+            at(end, Step::Speak);
+        }
+        Fault::AgentAtFailpoint => {
+            at(begin, Step::ArmAgent(pick));
+            at(end, Step::Agents);
+        }
         Fault::IsolateLeader => weather(Weather::IsolateLeader),
         Fault::Split => weather(Weather::Split(pick)),
         Fault::LeaderMute => weather(Weather::LeaderMute),
@@ -170,7 +182,7 @@ fn steps(
             at(begin + DOWN_MS + chance.random_range(0..end - begin), Step::StartDead);
         }
         Fault::KillAtFailpoint => {
-            at(begin, Step::Arm(point(chance)));
+            at(begin, Step::Arm(aim(chance, pick)));
             at(end, Step::Disarm);
             at(end, Step::StartDead);
         }
@@ -240,7 +252,7 @@ mod tests {
         let drawn: BTreeSet<Fault> =
             rounds.iter().flat_map(|round| round.faults.iter().map(|(fault, ..)| *fault)).collect();
         assert_eq!(drawn, Fault::ALL.into_iter().collect());
-        for size in 1..=3 {
+        for size in 1..=4 {
             assert!(rounds.iter().any(|round| round.faults.len() == size));
         }
         for round in &rounds {
@@ -255,5 +267,14 @@ mod tests {
         let names = |fault| rounds.iter().any(|r| r.faults.iter().any(|(f, ..)| *f == fault));
         assert!(names(Fault::KillLeader));
         assert!(!names(Fault::NoMemory) && !names(Fault::FailingSync) && !names(Fault::SlowDisk));
+        assert!(!names(Fault::ClockStep) && !names(Fault::PowerCut) && names(Fault::BitFlips));
+    }
+
+    #[test]
+    fn one_node_at_a_time_is_damaged_or_replaced() {
+        for round in rounds(3, 3_600_000, 3_000, 3, &Capabilities::everything()) {
+            let risky = [Fault::BitFlips, Fault::Membership];
+            assert!(round.faults.iter().filter(|(fault, ..)| risky.contains(fault)).count() <= 1);
+        }
     }
 }

@@ -18,6 +18,10 @@ pub struct Capabilities {
     pub prlimit: bool,
     /// The `medic` binary has its failpoints compiled in.
     pub failpoints: bool,
+    /// libfaketime is installed.
+    pub clocks: bool,
+    /// Nodes can have disks of their own.
+    pub disks: bool,
 }
 
 impl Capabilities {
@@ -25,24 +29,38 @@ impl Capabilities {
     #[must_use]
     pub fn look(failpoints: bool) -> Self {
         let strace = find("strace").is_some() && nix::unistd::geteuid().is_root();
-        Self { strace, prlimit: find("prlimit").is_some(), failpoints }
+        Self {
+            strace,
+            prlimit: find("prlimit").is_some(),
+            failpoints,
+            clocks: super::clock::library().is_some(),
+            disks: super::disk::available(),
+        }
     }
 
     /// A machine that can do everything.
     #[must_use]
     pub const fn everything() -> Self {
-        Self { strace: true, prlimit: true, failpoints: true }
+        Self { strace: true, prlimit: true, failpoints: true, clocks: true, disks: true }
     }
 
     /// Why a fault cannot be had here.
     #[must_use]
-    pub const fn missing(&self, fault: Fault) -> Option<&'static str> {
+    pub fn missing(&self, fault: Fault) -> Option<&'static str> {
         match fault {
             Fault::FailingSync if !self.strace => Some("strace is not installed, or not allowed"),
             Fault::NoDescriptors | Fault::NoMemory if !self.prlimit => {
                 Some("prlimit is not installed")
             }
-            Fault::KillAtFailpoint | Fault::SlowDisk if !self.failpoints => {
+            Fault::ClockStep | Fault::ClockSkew if !self.clocks => {
+                Some("libfaketime is not installed")
+            }
+            Fault::PowerCut | Fault::PowerCutAll | Fault::FullDisk if !self.disks => {
+                Some(super::disk::reason().unwrap_or("no mount namespace of its own"))
+            }
+            Fault::KillAtFailpoint | Fault::AgentAtFailpoint | Fault::SlowDisk
+                if !self.failpoints =>
+            {
                 Some("the medic binary has no failpoints (feature `failpoints`)")
             }
             _ => None,
@@ -51,15 +69,18 @@ impl Capabilities {
 }
 
 /// A program on the path.
-fn find(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?)
+pub(super) fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
         .map(|folder| folder.join(name))
         .find(|path| path.is_file())
 }
 
 /// Runs a tool and waits for it.
-fn run(program: &str, args: &[String]) -> anyhow::Result<String> {
-    let output = Command::new(program)
+pub(super) fn run(program: &str, args: &[&str]) -> anyhow::Result<String> {
+    let found = find(program).unwrap_or_else(|| PathBuf::from(program));
+    let output = Command::new(found)
         .args(args)
         .stdin(Stdio::null())
         .output()
@@ -82,7 +103,7 @@ pub fn descriptors_max(pid: i32, more: Option<u64>) -> anyhow::Result<()> {
         }
         None => format!("--nofile={}:", hard_limit(pid)?),
     };
-    run("prlimit", &["--pid".to_owned(), pid.to_string(), limit]).map(drop)
+    run("prlimit", &["--pid", &pid.to_string(), &limit]).map(drop)
 }
 
 /// The most files a process may allow itself.
@@ -108,7 +129,7 @@ pub fn memory_max(pid: i32, more_mib: Option<u64>) -> anyhow::Result<()> {
         }
         None => "--as=unlimited:".to_owned(),
     };
-    run("prlimit", &["--pid".to_owned(), pid.to_string(), limit]).map(drop)
+    run("prlimit", &["--pid", &pid.to_string(), &limit]).map(drop)
 }
 
 /// Attaches `strace` to a process, so that its next syncs fail with EIO. It ends with the process,

@@ -68,7 +68,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct Relays {
     shared: Arc<Shared>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: BTreeMap<u64, JoinHandle<()>>,
 }
 
 impl Relays {
@@ -76,7 +76,10 @@ impl Relays {
     #[must_use]
     pub fn new(seed: u64, pids: Pids) -> Self {
         let (weather, connections) = (watch::Sender::new(Map::new()), Mutex::new(0));
-        Self { shared: Arc::new(Shared { weather, pids, seed, connections }), tasks: Vec::new() }
+        Self {
+            shared: Arc::new(Shared { weather, pids, seed, connections }),
+            tasks: BTreeMap::new(),
+        }
     }
 
     /// Listens on `port` for whoever wants to reach `node`, whose peer port is `to`.
@@ -89,7 +92,7 @@ impl Relays {
             .await
             .with_context(|| format!("binding {address}, the relay of node-{node}"))?;
         let shared = self.shared.clone();
-        self.tasks.push(tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             loop {
                 match listener.accept().await {
                     Ok((inbound, from)) => {
@@ -101,8 +104,19 @@ impl Relays {
                     }
                 }
             }
-        }));
+        });
+        self.tasks.insert(node, task);
         Ok(())
+    }
+
+    /// Nobody reaches a node any more; its port is free.
+    pub async fn remove(&mut self, node: u64) {
+        if let Some(task) = self.tasks.remove(&node) {
+            task.abort();
+            // The listener is closed once the task is gone.
+            drop(task.await);
+        }
+        self.shared.pids.forget(node);
     }
 
     /// Changes the weather.
@@ -118,7 +132,7 @@ impl Relays {
 
 impl Drop for Relays {
     fn drop(&mut self) {
-        for task in &self.tasks {
+        for task in self.tasks.values() {
             task.abort();
         }
     }

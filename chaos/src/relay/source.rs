@@ -24,6 +24,11 @@ impl Pids {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(node, pid);
     }
 
+    /// A node runs no more.
+    pub(super) fn forget(&self, node: u64) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&node);
+    }
+
     /// Process ids by node.
     #[must_use]
     pub fn all(&self) -> BTreeMap<u64, i32> {

@@ -8,10 +8,10 @@
 //!   p99 ms      ▁▁▁▂▇▂▁▁             columns
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Report, markdown::NOT_BUILT};
-use crate::campaign::seconds;
+use super::Report;
+use crate::{campaign::seconds, nemesis::Fault};
 
 const WIDTH: f64 = 1_120.0;
 const LEFT: f64 = 150.0;
@@ -42,15 +42,22 @@ pub(super) fn render(report: &Report) -> String {
         "<!doctype html><html lang=en><meta charset=utf-8><title>Campaign {seed}</title><style>{STYLE}</style>\
          <h1>Campaign, seed {seed}, {nodes} nodes: <span class={class}>{word}</span></h1><p>{summary}.</p>\
          {timeline}<h2>Invariants</h2><table><tr><th>#<th>invariant<th>verdict<th>checked<th></tr>{rows}</table>\
-         {violations}<h2>What was done</h2><ol class=log>{events}</ol><h2>Not done</h2><ul>{absent}</ul>\
-         <h2>Failpoints</h2><table class=hits>{hits}</table></html>",
+         <p>{mid}.</p><ul class=bad>{short}</ul>{violations}\
+         <h2>Faults by kind</h2><table>{drawn}</table><h2>Not done here</h2><ul>{absent}</ul>\
+         <h2>Damage</h2><ul>{damage}</ul><h2>Failpoints</h2><p>Each process counts its first 50 \
+         passes of each.</p><table class=hits><tr><th>failpoint<th>passes<th>armed<th>deaths</tr>\
+         {hits}</table><h2>What was done</h2><ol class=log>{events}</ol></html>",
         seed = report.seed,
         nodes = report.nodes,
         summary = escape(&report.summary()),
         timeline = timeline(report),
         violations = violations(report),
         events = events(report),
-        absent = absent(report),
+        absent = list(&report.absent),
+        damage = list(&report.damage),
+        short = list(&report.short()),
+        mid = escape(&report.mid_remediation()),
+        drawn = drawn(report),
         hits = hits(report),
     )
 }
@@ -79,19 +86,25 @@ fn events(report: &Report) -> String {
     text
 }
 
-fn absent(report: &Report) -> String {
-    let built = NOT_BUILT.iter().map(|what| format!("{what}: not built"));
-    let all = report.absent.iter().cloned().chain(built);
-    all.map(|what| format!("<li>{}</li>", escape(&what))).collect()
+fn list(items: &[String]) -> String {
+    items.iter().map(|what| format!("<li>{}</li>", escape(what))).collect()
+}
+
+fn drawn(report: &Report) -> String {
+    let row = |(fault, times): (Fault, usize)| {
+        format!("<tr><td>{fault}</td><td class=n>{times}</td></tr>")
+    };
+    report.drawn().into_iter().map(row).collect()
 }
 
 fn hits(report: &Report) -> String {
-    let cells: Vec<String> = report
-        .hits
-        .iter()
-        .map(|(name, hits)| format!("<td>{name}</td><td class=n>{hits}</td>"))
-        .collect();
-    cells.chunks(3).map(|row| format!("<tr>{}</tr>", row.concat())).collect()
+    let row = |(name, hits): (&String, &crate::campaign::Hits)| {
+        format!(
+            "<tr><td>{name}</td><td class=n>{}</td><td class=n>{}</td><td class=n>{}</td></tr>",
+            hits.passed, hits.armed, hits.deaths
+        )
+    };
+    report.hits.iter().map(row).collect()
 }
 
 fn violations(report: &Report) -> String {
@@ -127,7 +140,8 @@ fn timeline(report: &Report) -> String {
         }
         y += 16.0;
     }
-    for node in 1..=report.nodes {
+    let nodes: BTreeSet<u64> = report.samples.iter().map(|sample| sample.node).collect();
+    for node in nodes {
         put(&mut svg, &format!("<text x=0 y={:.0}>node-{node}</text>", y + 10.0));
         let colour = COLOURS[usize::try_from(node).unwrap_or(0) % COLOURS.len()];
         for sample in report.samples.iter().filter(|sample| sample.node == node) {
@@ -138,6 +152,13 @@ fn timeline(report: &Report) -> String {
         }
         y += 16.0;
     }
+    put(&mut svg, &format!("<text x=0 y={:.0}>mid-remediation kills</text>", y + 10.0));
+    for deposed in &report.deposed {
+        if let Some(death) = report.deaths.get(deposed.at) {
+            bar(&mut svg, x(death.at_ms), y, 2.0, 11.0, "#b3261e");
+        }
+    }
+    y += 16.0;
     put(&mut svg, &format!("<text x=0 y={:.0}>acts ({})</text>", y + 10.0, report.acts.len()));
     for (from, to, key) in &report.acts {
         let fill = if key.ends_with("undo") { "#d9822b" } else { "#2f6fde" };

@@ -11,11 +11,16 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    campaign::watch::Sample,
-    check::{Verdict, nodes::Recovery},
+    campaign::{Cause, Death, Hits, watch::Sample},
+    check::{Verdict, deposed::Deposed, nodes::Recovery},
     history::{Act, Call, Outcome},
     nemesis::Fault,
 };
+
+/// A full campaign reaches every failpoint this often …
+const HITS_LEAST: u64 = 20;
+/// … and kills as many leaders in the middle of a remediation.
+const DEPOSED_LEAST: usize = 200;
 
 /// Something that was done, or that happened.
 #[derive(Clone, Debug)]
@@ -59,12 +64,24 @@ pub struct Report {
     pub taken_over: usize,
     /// Acts: begun, ended, key.
     pub acts: Vec<(u64, u64, String)>,
-    /// Kills of leaders: when, who, plans under way.
-    pub leader_kills: Vec<(u64, u64, usize)>,
-    /// Deaths at failpoints.
-    pub point_deaths: u64,
+    /// Ends of nodes' processes.
+    pub deaths: Vec<Death>,
+    /// Leaders among them that were in the middle of a remediation.
+    pub deposed: Vec<Deposed>,
     /// Hits of failpoints.
-    pub hits: BTreeMap<String, u64>,
+    pub hits: BTreeMap<String, Hits>,
+    /// Nodes whose power failed.
+    pub power_cuts: usize,
+    /// Nodes that were replaced.
+    pub replaced: usize,
+    /// Certificates that running processes took over.
+    pub renewed: usize,
+    /// Bits that flipped, and what came of each.
+    pub damage: Vec<String>,
+    /// Messages that people got.
+    pub told: u64,
+    /// Whether it was so long that everything must have been reached.
+    pub full: bool,
     /// Verdicts, by invariant.
     pub verdicts: Vec<Verdict>,
 }
@@ -76,11 +93,57 @@ impl Report {
         Self { seed, nodes, wall_began_ms, ..Self::default() }
     }
 
-    /// Whether no invariant was violated, and those that every campaign can check were checked.
+    /// Whether no invariant was violated, those that every campaign can check were checked, and a
+    /// full campaign reached all it must.
     #[must_use]
     pub fn good(&self) -> bool {
-        let idle = self.verdicts.iter().any(|v| v.checked == 0 && v.invariant != 11);
-        !self.verdicts.is_empty() && !idle && self.verdicts.iter().all(Verdict::holds)
+        let may_be_idle = |invariant| matches!(invariant, 11 | 13);
+        let idle = self.verdicts.iter().any(|v| v.checked == 0 && !may_be_idle(v.invariant));
+        let holds = self.verdicts.iter().all(Verdict::holds);
+        !self.verdicts.is_empty() && !idle && holds && self.short().is_empty()
+    }
+
+    /// What a full campaign must have reached, and did not.
+    #[must_use]
+    pub fn short(&self) -> Vec<String> {
+        if !self.full {
+            return Vec::new();
+        }
+        let rare = self.hits.iter().filter(|(_, hits)| hits.passed < HITS_LEAST);
+        let mut short: Vec<String> = rare
+            .map(|(name, hits)| format!("{name} was hit {} times of {HITS_LEAST}", hits.passed))
+            .collect();
+        if self.deposed.len() < DEPOSED_LEAST {
+            let found = self.deposed.len();
+            short.push(format!("{found} of {DEPOSED_LEAST} leader kills in mid-remediation"));
+        }
+        short
+    }
+
+    /// Leaders that ended, and how many processes died at a failpoint.
+    fn ends(&self) -> (usize, usize) {
+        let at_point = |death: &&Death| matches!(death.cause, Cause::Point(_));
+        let leaders = self.deaths.iter().filter(|death| death.led).count();
+        (leaders, self.deaths.iter().filter(at_point).count())
+    }
+
+    /// Leaders killed in the middle of a remediation, and what became of their plans.
+    #[must_use]
+    pub fn mid_remediation(&self) -> String {
+        let of = |invariant| {
+            let found = self.verdicts.iter().find(|verdict| verdict.invariant == invariant);
+            found.map_or(0, |verdict| verdict.violations.len())
+        };
+        let open = self.deposed.iter().filter(|deposed| !deposed.open.is_empty()).count();
+        format!(
+            "{} leaders killed in the middle of a remediation ({open} with a step begun and not \
+             ended, {} while unwinding): {} lost plans, {} double effects, {} stale-fence acts",
+            self.deposed.len(),
+            self.deposed.len() - open,
+            of(6),
+            of(4),
+            of(2) + of(3)
+        )
     }
 
     /// How many violations there are.
@@ -100,25 +163,40 @@ impl Report {
     #[must_use]
     pub fn summary(&self) -> String {
         let (writes, reads, open) = self.tally();
-        let mid = self.leader_kills.iter().filter(|(.., plans)| *plans > 0).count();
+        let (leaders, at_points) = self.ends();
         let worst = self.recoveries.iter().filter_map(|(_, took)| *took).max().unwrap_or(0);
-        let reached = self.hits.values().filter(|hits| **hits > 0).count();
+        let reached = self.hits.values().filter(|hits| hits.passed > 0).count();
         format!(
-            "{} faults; {} leader kills, {mid} with a plan under way; {} deaths at failpoints; \
-             {writes} writes, {reads} reads, {open} open calls; {} plans, {} steps taken over, {} \
-             acts; {} recoveries, the slowest {:.1} s; {reached} of {} failpoints reached; {} \
+            "{} faults; {leaders} leaders ended; {}; {at_points} deaths at failpoints; {} power cuts, \
+             {} nodes replaced, {} damaged, {} certificates taken over; {writes} writes, {reads} \
+             reads, {open} open calls; {} plans, {} steps taken over, {} acts, {} messages to \
+             people; {} recoveries, the slowest {:.1} s; {reached} of {} failpoints reached; {} \
              violations",
             self.faults.len(),
-            self.leader_kills.len(),
-            self.point_deaths,
+            self.mid_remediation(),
+            self.power_cuts,
+            self.replaced,
+            self.damage.len(),
+            self.renewed,
             self.plans,
             self.taken_over,
             self.acts.len(),
+            self.told,
             self.recoveries.len(),
             crate::campaign::seconds(worst),
             self.hits.len(),
             self.violations()
         )
+    }
+
+    /// How often each fault was drawn.
+    #[must_use]
+    pub fn drawn(&self) -> BTreeMap<Fault, usize> {
+        let mut drawn = BTreeMap::new();
+        for (fault, ..) in &self.faults {
+            *drawn.entry(*fault).or_default() += 1;
+        }
+        drawn
     }
 
     /// Writes `report.md` and `report.html` into a folder; gives the latter's path.

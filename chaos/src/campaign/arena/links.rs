@@ -1,0 +1,92 @@
+//! Links between nodes: cut, one-way, slow; and leadership, handed over.
+
+use std::collections::BTreeSet;
+
+use medic_proto::v1 as pb;
+
+use super::Arena;
+use crate::nemesis::{Weather, Whom};
+
+impl Arena {
+    pub(super) fn set_weather(&mut self, weather: Weather) -> Option<String> {
+        let leader = self.eyes.leader();
+        let all: Vec<u64> = self.members.iter().copied().collect();
+        let nodes = u64::try_from(all.len()).unwrap_or(1).max(1);
+        let pairs = || {
+            let all = &all;
+            all.iter().flat_map(move |a| all.iter().map(move |b| (*a, *b))).filter(|(a, b)| a != b)
+        };
+        let (cut, text): (Vec<(u64, u64)>, String) = match weather {
+            Weather::IsolateLeader => {
+                let leader = leader?;
+                self.isolations.push((self.eyes.now_ms(), None, leader));
+                let cut = pairs().filter(|(a, b)| *a == leader || *b == leader).collect();
+                (cut, format!("node-{leader} (leader) is cut off"))
+            }
+            Weather::Split(pick) => {
+                let size = usize::try_from(nodes / 2).unwrap_or(1).max(1);
+                let from = usize::try_from(pick % nodes).unwrap_or(0);
+                let few: BTreeSet<u64> =
+                    all.iter().cycle().skip(from).take(size).copied().collect();
+                let cut = pairs().filter(|(a, b)| few.contains(a) != few.contains(b)).collect();
+                (cut, format!("{few:?} are cut off from the rest"))
+            }
+            Weather::LeaderMute => {
+                let leader = leader?;
+                let cut = pairs().filter(|(a, _)| *a == leader).collect();
+                (cut, format!("what node-{leader} (leader) sends gets lost"))
+            }
+            Weather::LeaderDeaf => {
+                let leader = leader?;
+                let cut = pairs().filter(|(_, b)| *b == leader).collect();
+                (cut, format!("what is sent to node-{leader} (leader) gets lost"))
+            }
+            Weather::Bridge(pick) => {
+                let middle = all.get(usize::try_from(pick % nodes).unwrap_or(0)).copied()?;
+                let rest: Vec<u64> = all.iter().copied().filter(|node| *node != middle).collect();
+                let (one, other) = rest.split_at(rest.len() / 2);
+                let apart = |a: &u64, b: &u64| one.contains(a) && other.contains(b);
+                let cut = pairs().filter(|(a, b)| apart(a, b) || apart(b, a)).collect();
+                (cut, format!("{one:?} and {other:?} meet at node-{middle} only"))
+            }
+            Weather::Bad { delay, jitter, loss } => {
+                let ms = std::time::Duration::from_millis;
+                let bad = crate::relay::Weather {
+                    cut: false,
+                    delay: ms(delay),
+                    jitter: ms(jitter),
+                    loss_permille: loss,
+                };
+                self.relays.set(|map| *map = pairs().map(|pair| (pair, bad)).collect());
+                let text = format!("all links: {delay} ms, jitter {jitter} ms, loss {loss} ‰");
+                return Some(text);
+            }
+        };
+        let wet = crate::relay::Weather { cut: true, ..Default::default() };
+        self.relays.set(|map| *map = cut.into_iter().map(|pair| (pair, wet)).collect());
+        Some(text)
+    }
+
+    pub(super) fn end_isolation(&mut self) {
+        let now = self.eyes.now_ms();
+        if let Some((_, end @ None, _)) = self.isolations.last_mut() {
+            *end = Some(now);
+        }
+    }
+
+    /// Asks for it and does not wait: under other faults it may take long, or never happen.
+    pub(super) fn transfer(&mut self, pick: u64) -> Option<String> {
+        let to = self.resolve(Whom::Follower(pick))?;
+        let dialer = self.dialer.clone();
+        let from = self.eyes.leader().unwrap_or(to);
+        tokio::spawn(async move {
+            if let Ok(mut client) = dialer.dial(from).await {
+                let request = pb::TransferLeadershipRequest { node: to, ..Default::default() };
+                if let Err(status) = client.cluster().transfer_leadership(request).await {
+                    tracing::debug!(%status, to, "leadership was not handed over");
+                }
+            }
+        });
+        Some(format!("leadership is to go to node-{to}"))
+    }
+}

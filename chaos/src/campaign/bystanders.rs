@@ -1,0 +1,160 @@
+//! Those who only listen: a pager that people are told on, and a watch of all events that goes on at
+//! another node whenever its own is lost.
+
+use std::{
+    net::Ipv4Addr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use axum::{Router, extract::State, routing::post};
+use medic_proto::v1 as pb;
+use pb::events_response::Kind;
+use tokio::task::JoinHandle;
+
+use crate::{
+    check::{Verdict, Violation},
+    harness::Dialer,
+};
+
+/// Before a broken watch is begun again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Bookmarks come every few seconds: a stream that says less is on a node that was paused.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// Ends its task when dropped.
+#[derive(Debug)]
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A webhook that counts what it is told.
+#[derive(Debug)]
+pub(super) struct Pager {
+    port: u16,
+    told: Arc<AtomicU64>,
+    _task: Task,
+}
+
+impl Pager {
+    pub(super) async fn open() -> anyhow::Result<Self> {
+        let told = Arc::new(AtomicU64::new(0));
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .context("binding the pager")?;
+        let port = listener.local_addr()?.port();
+        let tell = |State(told): State<Arc<AtomicU64>>| async move {
+            told.fetch_add(1, Ordering::Relaxed);
+        };
+        let app = Router::new().route("/", post(tell)).with_state(told.clone());
+        let task = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, app).await {
+                tracing::warn!(%error, "the pager has ended");
+            }
+        });
+        Ok(Self { port, told, _task: Task(task) })
+    }
+
+    /// The channel that leads here.
+    pub(super) fn manifest(&self) -> String {
+        format!(
+            "---\napiVersion: medic/v1\nkind: Channel\nmetadata: {{name: pager}}\n\
+             spec: {{webhook: {{url: \"http://127.0.0.1:{}/\"}}}}\n",
+            self.port
+        )
+    }
+
+    pub(super) fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
+    }
+}
+
+/// What a watch has seen.
+#[derive(Debug, Default)]
+struct Followed {
+    indexes: Vec<u64>,
+    resumed: u64,
+}
+
+/// Follows all events from the beginning.
+#[derive(Debug)]
+pub(super) struct Follower {
+    followed: Arc<Mutex<Followed>>,
+    _task: Task,
+}
+
+impl Follower {
+    pub(super) fn start(dialer: Dialer) -> Self {
+        let followed: Arc<Mutex<Followed>> = Arc::default();
+        let task = tokio::spawn(follow(dialer, followed.clone()));
+        Self { followed, _task: Task(task) }
+    }
+
+    /// Events come in log order, none twice, and none that a node has in its chain is missing: what
+    /// was told is the chain up to the last of it.
+    pub(super) fn verdict(&self, chain: impl Iterator<Item = u64>) -> Verdict {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = followed.indexes.last().copied().unwrap_or(0);
+        let expected: Vec<u64> = chain.filter(|index| *index <= last).collect();
+        let mut violations = Vec::new();
+        if followed.indexes != expected {
+            let at = followed.indexes.iter().zip(&expected).take_while(|(a, b)| a == b).count();
+            let around = |list: &[u64]| {
+                let from = at.saturating_sub(2);
+                format!("{:?}", list.iter().skip(from).take(6).collect::<Vec<_>>())
+            };
+            let text = format!(
+                "a watch was told {} events up to {last}, and the chain has {}",
+                followed.indexes.len(),
+                expected.len()
+            );
+            violations.push(Violation::new(text).with([
+                format!("told: {}", around(&followed.indexes)),
+                format!("in the chain: {}", around(&expected)),
+            ]));
+        }
+        let of = format!("watched events (resumed {} times)", followed.resumed);
+        Verdict::new(1, followed.indexes.len(), &of, violations)
+    }
+}
+
+async fn follow(dialer: Dialer, followed: Arc<Mutex<Followed>>) {
+    let (mut after, mut turn) = (0, 0);
+    loop {
+        let nodes = dialer.nodes();
+        let node = nodes.get(turn % nodes.len().max(1)).copied().unwrap_or(1);
+        after = watch_one(&dialer, node, after, &followed).await;
+        followed.lock().unwrap_or_else(PoisonError::into_inner).resumed += 1;
+        turn += 1;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Watches at one node until it breaks off; gives the index to go on from.
+async fn watch_one(
+    dialer: &Dialer,
+    node: u64,
+    mut after: u64,
+    followed: &Arc<Mutex<Followed>>,
+) -> u64 {
+    let Ok(mut client) = dialer.dial(node).await else { return after };
+    let request = pb::EventsRequest { after_index: Some(after), ..Default::default() };
+    let opened = tokio::time::timeout(SILENCE_MAX, client.watch().events(request)).await;
+    let Ok(Ok(opened)) = opened else { return after };
+    let mut stream = opened.into_inner();
+    while let Ok(Ok(Some(message))) = tokio::time::timeout(SILENCE_MAX, stream.message()).await {
+        if let Some(Kind::Event(event)) = message.kind {
+            after = event.index;
+            followed.lock().unwrap_or_else(PoisonError::into_inner).indexes.push(after);
+        }
+    }
+    after
+}
