@@ -4,6 +4,7 @@
 //! [`world`].
 
 pub mod action;
+pub mod backtest;
 pub mod cli;
 pub mod config;
 pub mod detection;
