@@ -13,6 +13,7 @@ mod figures;
 #[cfg(test)]
 mod fixture;
 pub mod intelligence;
+pub mod learn;
 pub mod security;
 pub mod serve;
 pub mod topology;

@@ -54,10 +54,7 @@ impl Table {
     /// # Errors
     /// When it cannot be read, or has no header.
     pub fn open(path: &Path) -> Result<Self, BacktestError> {
-        let source = bytes(path).map_err(BacktestError::read(path))?;
-        let mut reader = ::csv::ReaderBuilder::new()
-            .trim(::csv::Trim::All)
-            .from_reader(Box::new(LineBound::new(source)) as Box<dyn Read>);
+        let mut reader = reader(path)?;
         let header = reader.headers().map_err(|error| content(path, &error))?.clone();
         if header.len() > COLUMNS_MAX {
             let problem = format!("{} columns; at most {COLUMNS_MAX} are read", header.len());
@@ -138,6 +135,13 @@ pub fn parse_time(text: &str) -> Option<i64> {
     Some(TimeZone::UTC.to_timestamp(civil).ok()?.as_millisecond())
 }
 
+/// A reader of a file's records: fields are trimmed, an endless line is an error.
+pub(super) fn reader(path: &Path) -> Result<::csv::Reader<Box<dyn Read>>, BacktestError> {
+    let source = bytes(path).map_err(BacktestError::read(path))?;
+    let source = Box::new(LineBound::new(source)) as Box<dyn Read>;
+    Ok(::csv::ReaderBuilder::new().trim(::csv::Trim::All).from_reader(source))
+}
+
 /// A file's bytes, unpacked if they are gzip.
 fn bytes(path: &Path) -> io::Result<Box<dyn Read>> {
     let mut file = BufReader::new(File::open(path)?);
@@ -173,7 +177,7 @@ impl Read for LineBound {
     }
 }
 
-fn content(path: &Path, error: &::csv::Error) -> BacktestError {
+pub(super) fn content(path: &Path, error: &::csv::Error) -> BacktestError {
     let line = error.position().map_or(0, ::csv::Position::line);
     let problem = match error.kind() {
         ::csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
@@ -188,7 +192,7 @@ fn content(path: &Path, error: &::csv::Error) -> BacktestError {
     BacktestError::Content { path: path.to_owned(), line, problem }
 }
 
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

@@ -4,13 +4,16 @@
 //!  folder or file ─► inputs (what is a series?) ─► csv (rows, bounded) ─► judgement ─► results beside
 //! ```
 //!
-//! One file per kind of judgement ([`detect`]); [`csv`] reads for all of them. Invariant: the answer
+//! One file per kind of judgement ([`detect`], [`predict`]); [`csv`] reads for all of them. Invariant: the answer
 //! for a row uses that row and earlier ones only, and what is judged is the code that runs live.
-//! Deliberately absent: labels. A column `label` is never shown to a detector.
+//! Deliberately absent: labels. A column `label` is never shown to a detector, and what
+//! [`predict`] learns from a history it is asked about units that it has not seen.
 
 pub mod csv;
 pub mod detect;
+pub mod history;
 pub mod inputs;
+pub mod predict;
 
 use std::{io, path::PathBuf};
 

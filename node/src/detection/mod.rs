@@ -22,6 +22,7 @@ pub mod fill;
 pub mod indicator;
 pub mod metrics;
 pub mod observe;
+pub mod predict;
 pub mod probe;
 pub mod runtime;
 pub mod scrape;
