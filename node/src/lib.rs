@@ -4,6 +4,7 @@
 //! [`world`].
 
 pub mod action;
+pub mod backtest;
 pub mod cli;
 pub mod config;
 pub mod detection;
@@ -12,6 +13,7 @@ mod figures;
 #[cfg(test)]
 mod fixture;
 pub mod intelligence;
+pub mod learn;
 pub mod security;
 pub mod serve;
 pub mod topology;

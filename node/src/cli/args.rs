@@ -1,6 +1,7 @@
 //! What can be typed. Every command shows examples under `--help`.
 
 mod admin;
+mod backtest;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ pub use admin::{
 };
 
 pub use super::daemon::DaemonArgs;
+pub use backtest::{BacktestCommand, DetectArgs, PredictArgs};
 
 /// Heals infrastructure by itself: detects, decides, acts, verifies, and undoes what did not help.
 #[derive(Debug, Parser)]
@@ -145,6 +147,9 @@ pub enum Command {
     /// Read and verify the audit log
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Try the shipped judgement on data of your own, without a cluster
+    #[command(subcommand)]
+    Backtest(BacktestCommand),
     /// Choose between clusters and users
     #[command(subcommand)]
     Context(ContextCommand),

@@ -8,6 +8,7 @@
 mod apply;
 pub mod args;
 mod audit;
+mod backtest;
 mod chain;
 mod cluster;
 mod context;
@@ -84,6 +85,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
             clap_complete::generate(shell, &mut Cli::command(), "medic", &mut script);
             plain.text(&String::from_utf8_lossy(&script))
         }
+        Command::Backtest(command) => backtest::run(&command),
         Command::Apply(args) => wait(apply::apply(args)),
         Command::Delete(args) => wait(apply::delete(args)),
         Command::Get(args) => wait(list::get(args)),

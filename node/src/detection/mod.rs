@@ -23,6 +23,7 @@ pub mod handover;
 pub mod indicator;
 pub mod metrics;
 pub mod observe;
+pub mod predict;
 pub mod probe;
 pub mod runtime;
 pub mod scrape;

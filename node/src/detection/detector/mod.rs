@@ -10,12 +10,14 @@
 
 mod level;
 mod limit;
+mod panel;
 mod series;
 mod stats;
 mod trend;
 
 pub use level::{Judged, Level, Tuning};
 pub use limit::Limit;
+pub use panel::{Panel, Verdict};
 pub use series::{ERRORS_MATTER, GOOD_AFTER, Reading, Role, Series, SeriesState};
 pub use stats::{Line, student_t4_tail, theil_sen};
 pub use trend::{Prediction, SETTLE_MS, Trend};

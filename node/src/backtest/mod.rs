@@ -1,0 +1,69 @@
+//! Try before you trust: the shipped judgement over data of one's own, without a cluster.
+//!
+//! ```text
+//!  folder or file ─► inputs (what is a series?) ─► csv (rows, bounded) ─► judgement ─► results beside
+//! ```
+//!
+//! One file per kind of judgement ([`detect`], [`predict`]); [`csv`] reads for all of them. Invariant: the answer
+//! for a row uses that row and earlier ones only, and what is judged is the code that runs live.
+//! Deliberately absent: labels. A column `label` is never shown to a detector, and what
+//! [`predict`] learns from a history it is asked about units that it has not seen.
+
+pub mod csv;
+pub mod detect;
+pub mod history;
+pub mod inputs;
+pub mod predict;
+
+use std::{io, path::PathBuf};
+
+/// Why a backtest stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum BacktestError {
+    /// A file or folder could not be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A result could not be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The content makes no sense at one place.
+    #[error("{path}:{line}: {problem}")]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: u64,
+        /// What is wrong, with the column where there is one, and what was expected.
+        problem: String,
+    },
+    /// Nothing to do.
+    #[error("{path} holds no series: {expected}")]
+    Nothing {
+        /// Where was looked.
+        path: PathBuf,
+        /// What was looked for.
+        expected: &'static str,
+    },
+}
+
+impl BacktestError {
+    fn read(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Read { path, source }
+    }
+
+    fn write(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Write { path, source }
+    }
+}

@@ -1,0 +1,94 @@
+//! What can be typed to try the shipped judgement on one's own data.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::OutputArgs;
+
+/// Kinds of judgement that can be tried.
+#[derive(Debug, Subcommand)]
+pub enum BacktestCommand {
+    /// What would the detectors have raised?
+    #[command(after_help = "Examples:
+  medic backtest detect --input history/ --out results/          every CSV below history/
+  medic backtest detect --input web-1.csv --out results/         one entity
+  medic backtest detect -i hosts/ --out results/ -o json         the summary for a program
+
+Input: CSV, plain or gzip, one file per entity: a column `timestamp`, every other column a metric of
+it; empty fields are missing values; columns `row` and `label` are not looked at. In a folder that holds
+train.csv.gz and test.csv.gz, train warms the detectors up and test is judged.
+
+Output, under the same relative name: row,timestamp,anomaly_score,score,alert
+  anomaly_score  0..1, high when something begins
+  score          higher is odder, high as long as it lasts
+  alert          1: an incident would have been raised or kept")]
+    Detect(DetectArgs),
+    /// What would have been foreseen: failures within a horizon, or remaining lives?
+    #[command(after_help = "Examples:
+  medic backtest predict -i drives.csv.gz --unit drive --time start --until stop --event failed \
+      --horizon 720 --out results/         will a drive fail within 720 hours of a row?
+  medic backtest predict -i engines.csv --unit engine --time cycle --out results/
+                                           no events: each engine's last row is its end; how long will it last?
+
+Input: CSV, plain or gzip, one row per unit and time, rows of a unit together and in order of time. Every
+column that is not named is an input: a number, a date, or a word; empty fields are missing values; a
+column `row` is a key. In a folder, train.csv.gz is read.
+
+Nothing is known beforehand. The history is split by unit, and each part is predicted by a model that has
+seen the others only, so the figures are those of units nobody has seen.
+
+Output: predictions.csv, with `row,UNIT,TIME,probability` or `UNIT,TIME,rul,lower,upper` (a 90 %
+interval), and summary.json with the figures.")]
+    Predict(PredictArgs),
+}
+
+#[derive(Debug, Args)]
+#[allow(missing_docs)]
+pub struct DetectArgs {
+    /// Folder of CSV files, or one file
+    #[arg(short, long, value_name = "DIR|FILE")]
+    pub input: PathBuf,
+    /// Folder for the results; made where it is missing
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[allow(missing_docs)]
+pub struct PredictArgs {
+    /// CSV file, or a folder that holds train.csv.gz
+    #[arg(short, long, value_name = "DIR|FILE")]
+    pub input: PathBuf,
+    /// Folder for the results; made where it is missing
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Column that names the unit (a drive, an engine, a host)
+    #[arg(long, value_name = "COLUMN")]
+    pub unit: String,
+    /// Column with the time, a number that grows
+    #[arg(long, value_name = "COLUMN")]
+    pub time: String,
+    /// Column with the time at which a row is over
+    #[arg(long, value_name = "COLUMN", requires = "event")]
+    pub until: Option<String>,
+    /// Column that is 1 where the unit failed at the row's end
+    #[arg(long, value_name = "COLUMN", requires = "horizon")]
+    pub event: Option<String>,
+    /// How far ahead a failure is to be foreseen, in the unit of the time column
+    #[arg(long, value_name = "TIME", requires = "event")]
+    pub horizon: Option<f64>,
+    /// Longest remaining life that is told apart, in the unit of the time column
+    #[arg(long, value_name = "TIME", default_value_t = 125.0)]
+    pub cap: f64,
+    /// Columns that are no inputs
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    pub ignore: Vec<String>,
+    /// Parts that the units are split into
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(2..=20))]
+    pub folds: u8,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}

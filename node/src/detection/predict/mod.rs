@@ -1,0 +1,16 @@
+//! Prediction: what will happen, how sure that is, when, and why.
+//!
+//! ```text
+//!  history of many units ─► changes | smooth (features) ─► hazard (fails within the horizon?)
+//!                                                       └► life   (how long will it last?)
+//! ```
+//!
+//! [`hazard`] and [`life`] are fitted from the history at hand; [`figures`] says how good they are, on
+//! units they have not seen. Pure. Deliberately absent: coefficients.
+
+pub mod changes;
+pub mod figures;
+pub mod hazard;
+pub mod history;
+pub mod life;
+pub mod smooth;
