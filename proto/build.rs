@@ -11,9 +11,10 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "medic/fleet/v1/fleet.proto",
     "medic/peer/v1/peer.proto",
+    "medic/peer/v1/telemetry.proto",
     "medic/v1/common.proto",
     "medic/v1/incidents.proto",
     "medic/v1/decisions.proto",

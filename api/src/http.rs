@@ -6,11 +6,14 @@
 //!   GET  /readyz                             200 when it knows a leader and is not behind, else 503
 //!   POST /api/v1/alertmanager/{tenant}       Alertmanager's webhook (version 4)
 //!   POST /api/v2/alerts?tenant={tenant}      Alertmanager's own API, for those who post to it
+//!   POST /t/{tenant}/api/v2/alerts           the same, for senders that know path prefixes only
+//!   POST /api/v1/write, /v1/metrics, /v1/logs   telemetry, see `push`
 //! ```
 //!
 //! Bodies, connections and times are bounded; what is wrong with a request is said in the answer.
 //! Absent on purpose: anything that changes state but the alerts, which the law admits or refuses.
 
+pub mod push;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::push::{PushSink, Turns};
 use crate::{
     door::{Gauge, Limiter},
     metrics::Metric,
@@ -104,10 +108,29 @@ pub struct HttpDoor {
     pub ready: Arc<dyn Fn() -> Readiness + Send + Sync>,
     /// Takes alerts.
     pub alerts: Arc<dyn AlertSink>,
-    /// When set, webhooks must carry `Authorization: Bearer <token>`.
+    /// Takes telemetry.
+    pub pushes: Arc<dyn PushSink>,
+    /// Turns of those who push.
+    pub turns: Turns,
+    /// When set, webhooks must carry `Authorization: Bearer <token>`; pushes this one, or one that a
+    /// Source of their tenant names.
     pub token: Option<String>,
     /// The clock that says whether an alert's `endsAt` has passed.
     pub clock: Arc<dyn Clock>,
+}
+
+impl HttpDoor {
+    /// Whether the token is the door's own. Compared by digest, so that the time taken says nothing
+    /// about the token.
+    fn vouches(&self, given: Option<&str>) -> bool {
+        let digest = |text: &str| medic_state::Digest::of(&[text.as_bytes()]);
+        self.token.as_ref().is_none_or(|token| digest(token) == digest(given.unwrap_or_default()))
+    }
+}
+
+/// The bearer token of a request.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
 impl std::fmt::Debug for HttpDoor {
@@ -172,12 +195,14 @@ fn router(door: HttpDoor) -> Router {
     let hooks = Router::new()
         .route("/api/v1/alertmanager/{tenant}", post(webhook))
         .route("/api/v2/alerts", post(alerts_v2))
+        .route("/t/{tenant}/api/v2/alerts", post(alerts_v2_of))
         .layer(middleware::from_fn_with_state(door.clone(), authorize));
     Router::new()
         .route("/metrics", get(exposition))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .merge(hooks)
+        .merge(push::routes())
         .layer(middleware::from_fn(bounded))
         .with_state(door)
 }
@@ -193,19 +218,8 @@ async fn bounded(request: Request, next: Next) -> Response {
 }
 
 async fn authorize(State(door): State<HttpDoor>, request: Request, next: Next) -> Response {
-    if let Some(token) = &door.token {
-        let given = request
-            .headers()
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .unwrap_or_default();
-        // Compared by digest, so that the time taken says nothing about the token.
-        let same = medic_state::Digest::of(&[given.as_bytes()])
-            == medic_state::Digest::of(&[token.as_bytes()]);
-        if !same {
-            return problem(StatusCode::UNAUTHORIZED, "this webhook needs its bearer token");
-        }
+    if !door.vouches(bearer(request.headers())) {
+        return problem(StatusCode::UNAUTHORIZED, "this webhook needs its bearer token");
     }
     next.run(request).await
 }
@@ -291,12 +305,25 @@ async fn alerts_v2(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let body = match json_body(&headers, body).await {
+    take_v2(&door, &query.tenant, &headers, body).await
+}
+
+async fn alerts_v2_of(
+    State(door): State<HttpDoor>,
+    Path(tenant): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    take_v2(&door, &tenant, &headers, body).await
+}
+
+async fn take_v2(door: &HttpDoor, tenant: &str, headers: &HeaderMap, body: Body) -> Response {
+    let body = match json_body(headers, body).await {
         Ok(body) => body,
         Err(response) => return *response,
     };
     match serde_json::from_slice::<Vec<WireAlert>>(&body) {
-        Ok(alerts) => hand_over(&door, &query.tenant, alerts).await,
+        Ok(alerts) => hand_over(door, tenant, alerts).await,
         Err(error) => problem(StatusCode::BAD_REQUEST, &format!("not a list of alerts: {error}")),
     }
 }
@@ -323,6 +350,12 @@ async fn json_body(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Box<Respo
         let text = "send `content-type: application/json`";
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
     }
+    read_body(body, BODY_BYTES_MAX, "send fewer alerts at a time").await
+}
+
+/// The body, if it is not too large; else the answer that says so.
+async fn read_body(body: Body, bytes_max: usize, advice: &str) -> Result<Vec<u8>, Box<Response>> {
+    let refuse = |status, text: &str| Err(Box::new(problem(status, text)));
     let mut chunks = body.into_data_stream();
     let (mut kept, mut total) = (Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {
@@ -334,15 +367,14 @@ async fn json_body(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Box<Respo
             }
         };
         total += chunk.len();
-        if total <= BODY_BYTES_MAX {
+        if total <= bytes_max {
             kept.extend_from_slice(&chunk);
         } else if total > DISCARDED_BYTES_MAX {
             break;
         }
     }
-    if total > BODY_BYTES_MAX {
-        let bound = format!("the body is larger than {BODY_BYTES_MAX} bytes");
-        let text = format!("{bound}: send fewer alerts at a time");
+    if total > bytes_max {
+        let text = format!("the body is larger than {bytes_max} bytes: {advice}");
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, &text);
     }
     Ok(kept)

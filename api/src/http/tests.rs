@@ -37,6 +37,8 @@ fn door(sink: &Arc<Sink>, token: Option<&str>, ready: bool) -> HttpDoor {
         metrics: Arc::new(|| "incidents_total 1\n".to_owned()),
         ready: Arc::new(move || Readiness { ready, reasons: reasons.clone() }),
         alerts: sink.clone(),
+        pushes: Arc::new(push::NoPushes),
+        turns: Turns::default(),
         token: token.map(str::to_owned),
         clock: Arc::new(medic_raft::env::SystemClock),
     }

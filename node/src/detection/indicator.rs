@@ -32,11 +32,12 @@ pub struct Indicator {
     pub limit: Option<f64>,
     /// Only upward deviations are bad.
     pub upward_only: bool,
-    source: Source,
+    pub(super) source: Source,
 }
 
+/// How an indicator is computed.
 #[derive(Clone, Debug)]
-enum Source {
+pub(super) enum Source {
     Gauge(Selector),
     Rate(Selector),
     Ratio { of: Selector, to: Selector },
@@ -213,6 +214,11 @@ fn increase(
 fn one_increase(sample: &Sample, previous: Option<&Counters>, now: &mut Counters) -> f64 {
     let key = series_key(sample);
     let before = previous.and_then(|counters| counters.series.get(&key)).copied().unwrap_or(0.0);
+    // A counter that is negative or infinite is none: it counts nothing, and is no start either.
+    if !(sample.value.is_finite() && sample.value >= 0.0) {
+        now.series.insert(key, before);
+        return 0.0;
+    }
     now.series.insert(key, sample.value);
     if sample.value >= before { sample.value - before } else { sample.value }
 }
@@ -251,7 +257,7 @@ fn bucket_increases(
 
 /// Prometheus' `histogram_quantile` for classic histograms: linear within the bucket; in the last,
 /// unbounded one its lower bound; the first bucket begins at 0 when its bound is positive.
-fn histogram_quantile(q: f64, buckets: &[(f64, f64)]) -> Result<f64, &'static str> {
+pub(super) fn histogram_quantile(q: f64, buckets: &[(f64, f64)]) -> Result<f64, &'static str> {
     let Some(&(last_bound, _)) = buckets.last() else { return Err("no series matches") };
     if !last_bound.is_infinite() || buckets.len() < 2 {
         return Err("the histogram has no +Inf bucket");

@@ -25,6 +25,12 @@ pub enum Metric {
     Clears,
     /// Counter: watching tasks that panicked and were started again.
     TaskPanics,
+    /// Counter of samples that came in, by `door` and `result`.
+    IntakeSamples,
+    /// Counter: series that were pushed as another type than before.
+    IntakeTypeChanges,
+    /// Gauge: pushed series held by this node.
+    IntakeSeries,
     /// Counter of alerts received, by `result` (reported, cleared, unmapped, refused, failed).
     Alerts,
     /// Counter of pieces of detector state, by `result` (sent, failed, taken, unreadable).
@@ -49,6 +55,9 @@ impl Metric {
             Self::Reports => "medic_symptom_reports_total",
             Self::Clears => "medic_symptom_clears_total",
             Self::TaskPanics => "medic_detection_task_panics_total",
+            Self::IntakeSamples => "medic_intake_samples_total",
+            Self::IntakeTypeChanges => "medic_intake_type_changes_total",
+            Self::IntakeSeries => "medic_intake_series",
             Self::Alerts => "medic_alerts_received_total",
             Self::Checkpoints => "medic_detector_checkpoints_total",
             Self::WarmStarts => "medic_warm_starts_total",

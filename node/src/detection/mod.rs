@@ -6,6 +6,8 @@
 //!  scrapes ─┘   (typed, or no data)  └ trend towards the limit   ┘   (agreement, hysteresis)
 //! ```
 //!
+//! What others push comes in through [`intake`] and goes the way of scrapes.
+//!
 //! [`observe`] looks once (the validation and planning layers use it too); [`runtime`] watches the
 //! shards this node owns. [`detector`], [`ensemble`] and [`entity`] are pure: no clock, no I/O.
 //!
@@ -21,6 +23,7 @@ pub mod exposition;
 pub mod fill;
 pub mod handover;
 pub mod indicator;
+pub mod intake;
 pub mod metrics;
 pub mod observe;
 pub mod predict;

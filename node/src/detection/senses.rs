@@ -9,6 +9,8 @@ use metrics::{counter, histogram};
 use tokio::time::Instant;
 
 use super::{
+    indicator::Values,
+    intake::Hub,
     metrics::Metric,
     probe::{self, Outcome},
     scrape::{self, ScrapeError},
@@ -26,20 +28,32 @@ pub trait Senses: Send + Sync + 'static {
     fn seen(&self, target: &Target) -> Option<Seen>;
     /// Whether the agent is connected to this node.
     fn connected(&self, agent: &str) -> bool;
+    /// Indicators of an instance from what was pushed, when there is news of them.
+    fn pushed(&self, target: &Target) -> Option<Values> {
+        let _ = target;
+        None
+    }
 }
 
 /// Real sockets and agents.
 pub struct NetSenses {
     fleet: Arc<dyn FleetView>,
     client: Result<reqwest::Client, String>,
+    intake: Option<Arc<Hub>>,
 }
 
 impl NetSenses {
     /// One per process: it holds the HTTP client's TLS roots.
     #[must_use]
     pub fn new(fleet: Arc<dyn FleetView>) -> Arc<Self> {
+        Self::with_intake(fleet, None)
+    }
+
+    /// With what is pushed to this node.
+    #[must_use]
+    pub fn with_intake(fleet: Arc<dyn FleetView>, intake: Option<Arc<Hub>>) -> Arc<Self> {
         let client = probe::client().map_err(|error| format!("HTTP client: {error}"));
-        Arc::new(Self { fleet, client })
+        Arc::new(Self { fleet, client, intake })
     }
 }
 
@@ -80,5 +94,9 @@ impl Senses for NetSenses {
 
     fn connected(&self, agent: &str) -> bool {
         self.fleet.connected(agent)
+    }
+
+    fn pushed(&self, target: &Target) -> Option<Values> {
+        self.intake.as_ref()?.values(target)
     }
 }

@@ -6,14 +6,21 @@ use anyhow::{Context as _, bail};
 use medic_api::{
     door::{Door, Limits, TlsSource, node_identity, serve_grpc},
     fleet::FleetHub,
-    http::{HttpDoor, Readiness, serve_http},
+    http::{HttpDoor, Readiness, push::Turns, serve_http},
 };
 use medic_raft::{ClusterAdmin, Consensus, Ledger};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Parts, Sockets, telemetry};
-use crate::{config::NodeConfig, detection::alerts::Alerts, security::ReloadableTls};
+use crate::{
+    config::NodeConfig,
+    detection::{
+        alerts::Alerts,
+        intake::{Hub, TelemetryService},
+    },
+    security::ReloadableTls,
+};
 
 /// Log entries that a node may be behind what it has received, and still be ready.
 const BEHIND_MAX: u64 = 1_000;
@@ -26,6 +33,7 @@ pub(super) struct Open<'a> {
     pub(super) tls: &'a Arc<ReloadableTls>,
     pub(super) consensus: &'a Arc<Consensus>,
     pub(super) hub: &'a Arc<FleetHub>,
+    pub(super) intake: &'a Arc<Hub>,
     pub(super) metrics: PrometheusHandle,
     pub(super) stop: &'a CancellationToken,
 }
@@ -45,7 +53,9 @@ pub(super) async fn open(
 
     // Certificates end by the same clock as everything else.
     let clock = open.consensus.env().clock.clone();
-    let peers = open.consensus.peer_routes(Arc::new(node_identity));
+    let admin: Arc<dyn ClusterAdmin> = open.consensus.clone();
+    let telemetry = TelemetryService::server(open.intake.clone(), admin.clone());
+    let peers = open.consensus.peer_routes(Arc::new(node_identity)).add_service(telemetry);
     let serving = serve_grpc(
         peer,
         tls.clone(),
@@ -57,7 +67,6 @@ pub(super) async fn open(
     parts.spawn(kept_open("peer", serving, open.stop.clone()));
 
     let ledger: Arc<dyn Ledger> = open.consensus.clone();
-    let admin: Arc<dyn ClusterAdmin> = open.consensus.clone();
     let control = medic_api::control::routes(ledger.clone(), admin.clone(), Some(open.hub)).await?;
     let serving = serve_grpc(
         api,
@@ -75,7 +84,7 @@ pub(super) async fn open(
         tls: open.tls.clone(),
         data_dir: open.config.data_dir.clone(),
     };
-    let door = http_door(open.metrics, sources);
+    let door = http_door(open.metrics, sources, open.intake.clone());
     let stopped = open.stop.clone().cancelled_owned();
     let serving = async move {
         serve_http(http, door, stopped).await;
@@ -109,7 +118,11 @@ where
     Ok(())
 }
 
-fn http_door(metrics: PrometheusHandle, sources: telemetry::Sources) -> HttpDoor {
+fn http_door(
+    metrics: PrometheusHandle,
+    sources: telemetry::Sources,
+    intake: Arc<Hub>,
+) -> HttpDoor {
     let (ledger, admin) = (sources.ledger.clone(), sources.admin.clone());
     HttpDoor {
         metrics: Arc::new(move || {
@@ -119,6 +132,8 @@ fn http_door(metrics: PrometheusHandle, sources: telemetry::Sources) -> HttpDoor
         ready: Arc::new(move || readiness(admin.as_ref())),
         clock: ledger.env().clock.clone(),
         alerts: Arc::new(Alerts::new(ledger)),
+        pushes: intake,
+        turns: Turns::default(),
         token: std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty()),
     }
 }

@@ -41,7 +41,10 @@ use crate::{
         shards::{self, ShardsConfig},
     },
     config::NodeConfig,
-    detection::{Handover, Runtime},
+    detection::{
+        Handover, Runtime,
+        intake::{Hub, PeerForward},
+    },
     security::{ReloadableTls, Unit},
 };
 
@@ -111,11 +114,14 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
     parts.spawn(
         FleetHub::watch_over(hub.clone()).map(|ended| ended.context("a task of the fleet hub")),
     );
+    let intake = Hub::new(ledger.clone());
+    intake.reach(Arc::new(PeerForward(consensus.clone())));
     let open = doors::Open {
         config: &config,
         tls: &tls,
         consensus: &consensus,
         hub: &hub,
+        intake: &intake,
         metrics,
         stop: &stop,
     };
@@ -123,6 +129,7 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
     let detection = Runtime::spawn(
         ledger.clone(),
         Arc::new(HubView(hub.clone())),
+        intake.clone(),
         &config.detection,
         stop.clone(),
     );

@@ -43,7 +43,7 @@ use crate::{
     env::Env,
     ledger::{ClusterAdmin as _, Leadership, LedgerError},
     metrics::Metric,
-    network::{Caller, IdentityCheck, Links, PeerConnector, PeerService, Pool},
+    network::{Caller, IdentityCheck, Lane, Links, PeerConnector, PeerService, Pool},
     parcel::{Inboxes, Parcel, ParcelKind},
     store::{Births, FatalFlag, Ground, RocksDisk, Store, StoreOptions, WriterMode},
     types::{PeerNode, Raft},
@@ -180,6 +180,23 @@ impl Consensus {
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         Routes::new(service)
+    }
+
+    /// A channel to another member's peer port, for what is not consensus: telemetry, say. It shares
+    /// no connection with consensus.
+    ///
+    /// # Errors
+    /// When it is no member, or its address is none.
+    pub async fn peer_channel(
+        &self,
+        node: NodeId,
+    ) -> Result<tonic::transport::Channel, LedgerError> {
+        let members = self.status().members;
+        let Some(member) = members.into_iter().find(|member| member.node == node) else {
+            return Err(LedgerError::Unavailable(format!("{node} is not a member")));
+        };
+        let channel = self.caller.pool.get(node, &member.peer_addr, Lane::Other).await;
+        channel.map_err(|error| LedgerError::Unavailable(error.to_string()))
     }
 
     /// Set once this node can no longer serve: the process should say so and exit.

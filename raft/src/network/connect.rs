@@ -103,6 +103,8 @@ pub(crate) enum Lane {
     Control,
     /// Snapshots and forwarded proposals.
     Bulk,
+    /// What is not consensus.
+    Other,
 }
 
 /// Open channels by peer and lane.

@@ -16,6 +16,7 @@
 //! Invariant: a finding is repeated only while somebody votes for it, and cleared only by good data
 //! from those who voted, never by silence.
 
+mod pushed;
 mod telling;
 mod text;
 mod votes;
@@ -131,6 +132,7 @@ pub struct Entity {
     agent_back_ms: u64,
     probes: BTreeMap<String, Track>,
     series: BTreeMap<String, Series>,
+    fed: pushed::Fed,
     suspected: Option<Timestamp>,
     active: BTreeMap<Kind, Active>,
     lead_s: f64,
@@ -173,6 +175,7 @@ impl Entity {
             agent_back_ms: now.mono_ms,
             probes: service.probes.iter().map(|p| (p.name.clone(), Track::default())).collect(),
             series: series.map(|spec| (spec.name.clone(), Series::new(spec, service))).collect(),
+            fed: pushed::Fed::default(),
             suspected: None,
             active: BTreeMap::new(),
             lead_s: lead.as_duration().as_secs_f64(),
@@ -237,6 +240,20 @@ impl Entity {
 
     /// A scrape gave these values; `None`: it failed.
     pub fn on_scrape(&mut self, values: Option<&Values>, now: Now) {
+        self.fed.scraped(values);
+        if let Some(values) = values {
+            self.feed(values.values.iter().map(|(name, value)| (name.as_str(), *value)), now);
+        }
+        for (name, series) in &mut self.series {
+            let given = values.is_some_and(|values| values.values.contains_key(name));
+            if !given && !self.fed.by_pushes(name, now.mono_ms) {
+                series.no_value();
+            }
+        }
+    }
+
+    /// Gives values to their series.
+    fn feed<'n>(&mut self, values: impl Iterator<Item = (&'n str, f64)>, now: Now) {
         let known_since = match self.process.incarnation {
             Some(_) => self.process.since_ms,
             None => self.begun_ms,
@@ -244,13 +261,10 @@ impl Entity {
         let settled = now.mono_ms.saturating_sub(known_since) >= SETTLE_MS;
         let suspects: BTreeSet<&Voter> =
             self.active.values().flat_map(|active| &active.voters).collect();
-        for (name, series) in &mut self.series {
-            match values.and_then(|values| values.values.get(name)) {
-                Some(&value) => {
-                    let suspect = suspects.contains(&Voter::Series(name.clone()));
-                    series.update(now.mono_ms, value, self.lead_s, settled, suspect);
-                }
-                None => series.no_value(),
+        for (name, value) in values {
+            if let Some(series) = self.series.get_mut(name) {
+                let suspect = suspects.contains(&Voter::Series(name.to_owned()));
+                series.update(now.mono_ms, value, self.lead_s, settled, suspect);
             }
         }
     }

@@ -40,6 +40,7 @@ pub use self::learnt::Learnt;
 use self::{learnt::Waiting, plan::Wanted, watch::Watcher};
 use super::{
     entity::{Entity, EntityCheckpoint, Now},
+    intake::Hub,
     metrics::Metric,
     senses::{NetSenses, Senses},
 };
@@ -107,10 +108,12 @@ impl Runtime {
     pub fn spawn(
         ledger: Arc<dyn Ledger>,
         fleet: Arc<dyn FleetView>,
+        intake: Arc<Hub>,
         config: &DetectionConfig,
         shutdown: CancellationToken,
     ) -> Self {
-        Self::spawn_with(ledger, NetSenses::new(fleet), Timings::from(config), shutdown)
+        let senses = NetSenses::with_intake(fleet, Some(intake));
+        Self::spawn_with(ledger, senses, Timings::from(config), shutdown)
     }
 
     /// Starts watching through any senses.
@@ -162,7 +165,7 @@ impl Runtime {
 }
 
 /// Locks; a poisoned lock is taken over, since every holder leaves the value whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(in crate::detection) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -165,7 +165,11 @@ impl Watcher {
             match job {
                 Job::Process => {
                     let seen = self.senses.seen(&self.target);
-                    lock(&self.entity).on_process(seen.as_ref(), self.now());
+                    let pushed = self.senses.pushed(&self.target);
+                    let mut entity = lock(&self.entity);
+                    entity.on_process(seen.as_ref(), self.now());
+                    entity.on_pushed(pushed.as_ref(), self.now());
+                    drop(entity);
                     desk.due.insert(job, now + self.interval(job));
                 }
                 Job::Probe(i) => self.begin_probe(i, desk),

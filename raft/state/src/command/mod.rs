@@ -135,8 +135,11 @@ pub enum Command {
 /// The cluster version from which tenants run on the agents they were given alone.
 pub(crate) const AGENTS_OF_TENANTS_SINCE: u32 = 3;
 
+/// The cluster version from which sources push, are asked and are scraped, within quotas of tenants.
+pub(crate) const INTAKE_SINCE: u32 = 4;
+
 /// The newest command set this build understands; see [`Command::since`].
-pub const CLUSTER_VERSION: u32 = 3;
+pub const CLUSTER_VERSION: u32 = 4;
 
 /// See [`Command::Fence`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -398,8 +401,27 @@ impl Command {
         match self {
             Self::NoteTold(_) => 2,
             Self::ApplyManifest(apply) => {
-                let gives = matches!(&apply.manifest.spec, Spec::Tenant(t) if t.agents.is_some());
-                if gives { AGENTS_OF_TENANTS_SINCE } else { 1 }
+                let spec = &apply.manifest.spec;
+                let takes_in = match spec {
+                    Spec::Source(source) => source.beyond_alerts(),
+                    Spec::Tenant(tenant) => {
+                        tenant.max_series.is_some() || tenant.max_samples_per_second.is_some()
+                    }
+                    Spec::Service(_)
+                    | Spec::Playbook(_)
+                    | Spec::Policy(_)
+                    | Spec::Silence(_)
+                    | Spec::MaintenanceWindow(_)
+                    | Spec::Role(_)
+                    | Spec::RoleBinding(_)
+                    | Spec::Channel(_) => false,
+                };
+                let gives = matches!(spec, Spec::Tenant(tenant) if tenant.agents.is_some());
+                match (takes_in, gives) {
+                    (true, _) => INTAKE_SINCE,
+                    (false, true) => AGENTS_OF_TENANTS_SINCE,
+                    (false, false) => 1,
+                }
             }
             Self::Fence(_)
             | Self::Tick

@@ -1,10 +1,12 @@
 //! `Source`, `Role`, `RoleBinding`, `Tenant`, `Channel`.
 
+use std::collections::BTreeMap;
+
 use minicbor::{Decode, Encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rbac::Permission;
+use crate::{ids::Millis, rbac::Permission};
 
 /// Telemetry that does not come from a service's own probes.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize, JsonSchema)]
@@ -14,14 +16,121 @@ pub struct SourceSpec {
     #[n(0)]
     #[serde(rename = "type")]
     pub kind: SourceKind,
-    /// The label of an incoming alert that names the service.
+    /// The label of an incoming alert or series that names the service.
     #[n(1)]
     #[serde(default = "service_label")]
     pub service_label: String,
-    /// The label of an incoming alert that names the instance.
+    /// The label of an incoming alert or series that names the instance, by its name or `host:port`.
     #[n(2)]
     #[serde(default = "instance_label")]
     pub instance_label: String,
+    /// Only series with these labels are the source's; others are refused and counted. Absent: all.
+    #[n(3)]
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub matchers: Option<Vec<String>>,
+    /// SHA-256, hexadecimal, of the bearer token that pushes of this source must carry.
+    #[n(4)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_sha256: Option<String>,
+    /// For `prometheus`: what is asked of it.
+    #[n(5)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<QuerySpec>,
+    /// For `scrape`: where the exposition endpoints are.
+    #[n(6)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrape: Option<DiscoverySpec>,
+}
+
+impl SourceSpec {
+    /// Whether a build of the first command sets can read it.
+    #[must_use]
+    pub fn beyond_alerts(&self) -> bool {
+        self.kind != SourceKind::Alertmanager
+            || self.matchers.is_some()
+            || self.token_sha256.is_some()
+            || self.query.is_some()
+            || self.scrape.is_some()
+    }
+}
+
+/// Instant queries to a Prometheus (or what speaks its API).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct QuerySpec {
+    /// Where: `http://prometheus:9090`; `/api/v1/query` is appended.
+    #[n(0)]
+    pub url: String,
+    /// Time between two rounds.
+    #[n(1)]
+    #[serde(default = "source_interval")]
+    pub interval: Millis,
+    /// What is asked in each round.
+    #[n(2)]
+    pub queries: Vec<NamedQuery>,
+}
+
+/// One query, and the name that its results go by.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NamedQuery {
+    /// Metric name of the results; indicators select it.
+    #[n(0)]
+    pub name: String,
+    /// PromQL whose result is an instant vector.
+    #[n(1)]
+    pub query: String,
+}
+
+/// Endpoints to scrape: a list, a file, a name, or all three.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DiscoverySpec {
+    /// `host:port`.
+    #[n(0)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
+    /// Name of a file in the nodes' discovery folder, in Prometheus' `file_sd` form (JSON or YAML).
+    #[n(1)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// A name to resolve.
+    #[n(2)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsSpec>,
+    /// Path of the exposition.
+    #[n(3)]
+    #[serde(default = "metrics_path")]
+    pub path: String,
+    /// Time between two scrapes.
+    #[n(4)]
+    #[serde(default = "source_interval")]
+    pub interval: Millis,
+    /// Labels given to everything that is scraped, unless the series has them.
+    #[n(5)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A name to resolve.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DnsSpec {
+    /// The name.
+    #[n(0)]
+    pub name: String,
+    /// The port, when its addresses are asked for. Absent: its SRV records are, which say the port.
+    #[n(1)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+const fn source_interval() -> Millis {
+    Millis::from_secs(15)
+}
+
+fn metrics_path() -> String {
+    "/metrics".to_owned()
 }
 
 fn service_label() -> String {
@@ -40,6 +149,18 @@ pub enum SourceKind {
     /// Alertmanager posts to `/api/v1/alertmanager/<tenant>`.
     #[n(0)]
     Alertmanager,
+    /// Prometheus (or what speaks its protocol) remote-writes to `/api/v1/write`.
+    #[n(1)]
+    RemoteWrite,
+    /// OpenTelemetry metrics and logs come to `/v1/metrics` and `/v1/logs`.
+    #[n(2)]
+    Otlp,
+    /// A Prometheus is asked.
+    #[n(3)]
+    Prometheus,
+    /// Exposition endpoints are found and scraped.
+    #[n(4)]
+    Scrape,
 }
 
 /// A named set of permissions beside the built-in viewer, responder, approver, operator, admin.
@@ -87,6 +208,14 @@ pub struct TenantSpec {
     /// host's, so a tenant gets hosts by being given them.
     #[n(2)]
     pub agents: Option<Vec<String>>,
+    /// Series that detectors of this tenant watch, per node; further ones are refused and counted.
+    /// Absent: 100,000.
+    #[n(3)]
+    pub max_series: Option<u32>,
+    /// Samples a second that a node takes in for this tenant; who sends more is told to wait.
+    /// Absent: 200,000.
+    #[n(4)]
+    pub max_samples_per_second: Option<u32>,
 }
 
 impl TenantSpec {
@@ -105,7 +234,13 @@ impl TenantSpec {
 
 impl Default for TenantSpec {
     fn default() -> Self {
-        Self { max_open_incidents: 500, max_manifests: 5_000, agents: None }
+        Self {
+            max_open_incidents: 500,
+            max_manifests: 5_000,
+            agents: None,
+            max_series: None,
+            max_samples_per_second: None,
+        }
     }
 }
 

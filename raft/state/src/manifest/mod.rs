@@ -18,7 +18,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use access::{
-    ChannelSpec, RoleBindingSpec, RoleSpec, SourceKind, SourceSpec, Subject, TenantSpec,
+    ChannelSpec, DiscoverySpec, DnsSpec, NamedQuery, QuerySpec, RoleBindingSpec, RoleSpec,
+    SourceKind, SourceSpec, Subject, TenantSpec,
 };
 pub use playbook::{
     ApprovalSpec, Escalation, MaxUnavailable, Mode, NoData, OnTimeout, PlaybookScope, PlaybookSpec,

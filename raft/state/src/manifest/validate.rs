@@ -4,6 +4,8 @@
 //! Deliberately absent: whether CEL conditions parse (judgement's language, checked by the door),
 //! and whether names refer to something that is declared: that may come later or go again.
 
+mod source;
+
 use std::{collections::BTreeSet, fmt};
 
 use super::{
@@ -67,10 +69,7 @@ pub fn validate(manifest: &Manifest) -> Vec<Problem> {
         Spec::Service(service) => check_service(&mut found, &metadata.name, service),
         Spec::Playbook(playbook) => check_playbook(&mut found, playbook),
         Spec::Policy(policy) => check_policy(&mut found, policy),
-        Spec::Source(source) => {
-            found.not_empty("spec.serviceLabel", &source.service_label);
-            found.not_empty("spec.instanceLabel", &source.instance_label);
-        }
+        Spec::Source(source) => source::check(&mut found, source),
         Spec::Silence(silence) => {
             found.matchers("spec.match", &silence.matchers);
             if silence.ends_at <= silence.starts_at {

@@ -1,0 +1,144 @@
+//! Tests of the doors for telemetry.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Mutex;
+
+use axum::{
+    extract::Request,
+    response::IntoResponse as _,
+};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::http::{AlertRefusal, AlertSink, IncomingAlert, Readiness, router};
+
+#[derive(Default)]
+struct Sink(Mutex<Vec<Push>>);
+
+#[async_trait]
+impl PushSink for Sink {
+    async fn push(&self, push: Push) -> Result<PushTaken, PushRefusal> {
+        let answer = match push.tenant.as_str() {
+            "wrong" => Err(PushRefusal::Wrong("no message".to_owned())),
+            "large" => Err(PushRefusal::TooLarge("a bomb".to_owned())),
+            "denied" => Err(PushRefusal::Denied("a token is needed".to_owned())),
+            "fast" => Err(PushRefusal::Slow("too fast".to_owned(), 7)),
+            "later" => Err(PushRefusal::Later("no owner".to_owned())),
+            "full" => Ok(PushTaken { samples: 3, refused: Some("no more series".to_owned()) }),
+            _ => Ok(PushTaken { samples: 3, refused: None }),
+        };
+        self.0.lock().unwrap().push(push);
+        answer
+    }
+}
+
+struct NoAlerts;
+
+#[async_trait]
+impl AlertSink for NoAlerts {
+    async fn take(&self, _: &str, _: Vec<IncomingAlert>) -> Result<Vec<String>, AlertRefusal> {
+        Ok(Vec::new())
+    }
+}
+
+fn door(sink: &Arc<Sink>, token: Option<&str>) -> HttpDoor {
+    HttpDoor {
+        metrics: Arc::new(String::new),
+        ready: Arc::new(Readiness::default),
+        alerts: Arc::new(NoAlerts),
+        pushes: sink.clone(),
+        turns: Turns::default(),
+        token: token.map(str::to_owned),
+        clock: Arc::new(medic_raft::env::SystemClock),
+    }
+}
+
+fn request(path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Request {
+    let mut request = Request::post(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Body::from(body)).unwrap()
+}
+
+async fn send(door: HttpDoor, request: Request) -> (u16, HeaderMap, String) {
+    let response = router(door).oneshot(request).await.unwrap().into_response();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (status, headers, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn the_form_is_told_by_the_headers() {
+    let v2 = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+    let json = "application/json; charset=utf-8";
+    let proto = "application/x-protobuf";
+    let cases = [
+        ("/api/v1/write", proto, "snappy", Some(PushForm::RemoteWriteV1), 204),
+        ("/api/v1/write", v2, "snappy", Some(PushForm::RemoteWriteV2), 204),
+        ("/api/v1/write", proto, "gzip", None, 415),
+        ("/api/v1/write", "text/plain", "snappy", None, 415),
+        ("/v1/metrics", proto, "gzip", Some(PushForm::OtlpMetrics), 200),
+        ("/v1/metrics", json, "identity", Some(PushForm::OtlpMetricsJson), 200),
+        ("/v1/metrics", "text/plain", "identity", None, 415),
+        ("/v1/logs", proto, "identity", Some(PushForm::OtlpLogs), 200),
+        ("/v1/logs", json, "gzip", Some(PushForm::OtlpLogsJson), 200),
+    ];
+    for (path, kind, encoding, form, expected) in cases {
+        let sink = Arc::new(Sink::default());
+        let headers = [("content-type", kind), ("content-encoding", encoding)];
+        let (status, _, body) = send(door(&sink, None), request(path, &headers, vec![1])).await;
+        let seen = sink.0.lock().unwrap().first().map(|push| (push.form, push.gzip));
+        assert_eq!((status, seen.map(|s| s.0)), (expected, form), "{path} {kind}: {body}");
+        assert_eq!(seen.is_some_and(|s| s.1), form.is_some() && encoding == "gzip");
+    }
+}
+
+#[tokio::test]
+async fn every_refusal_has_its_status_and_its_reason() {
+    for (tenant, expected, reason) in [
+        ("fine", 204, ""),
+        ("wrong", 400, "no message"),
+        ("full", 400, "no more series"),
+        ("denied", 401, "a token is needed"),
+        ("large", 413, "a bomb"),
+        ("fast", 429, "too fast"),
+        ("later", 503, "no owner"),
+    ] {
+        let sink = Arc::new(Sink::default());
+        let headers = [("x-scope-orgid", tenant)];
+        let answer = send(door(&sink, None), request("/api/v1/write", &headers, vec![])).await;
+        let (status, headers, body) = answer;
+        assert_eq!((status, body.contains(reason)), (expected, true), "{tenant}: {body}");
+        assert_eq!(headers.get("retry-after").is_some_and(|v| v == "7"), status == 429);
+        let written = headers.get("x-prometheus-remote-write-samples-written");
+        assert_eq!(written.is_some_and(|v| v == "3"), ["fine", "full"].contains(&tenant));
+    }
+}
+
+#[tokio::test]
+async fn tenants_and_tokens_reach_the_sink() {
+    let sink = Arc::new(Sink::default());
+    let own = Digest::of(&[b"s3cret"]).to_string();
+    for (bearer, vouched) in [("Bearer s3cret", true), ("Bearer other", false), ("", false)] {
+        let headers = [("authorization", bearer)];
+        let path = "/api/v1/write?tenant=blue";
+        assert_eq!(send(door(&sink, Some("s3cret")), request(path, &headers, vec![])).await.0, 204);
+        let push = sink.0.lock().unwrap().pop().unwrap();
+        assert_eq!((push.tenant.as_str(), push.vouched), ("blue", vouched));
+        assert_eq!(push.token == Some(own.clone()), vouched);
+    }
+}
+
+#[tokio::test]
+async fn large_bodies_and_crowds_are_turned_away() {
+    let sink = Arc::new(Sink::default());
+    let large = vec![0; PUSH_BYTES_MAX + 1];
+    assert_eq!(send(door(&sink, None), request("/api/v1/write", &[], large)).await.0, 413);
+    let door = door(&sink, None);
+    let _all = door.turns.0.clone().acquire_many_owned(16).await.unwrap();
+    tokio::time::pause();
+    let (status, headers, _) = send(door.clone(), request("/api/v1/write", &[], vec![])).await;
+    assert_eq!((status, headers["retry-after"].to_str().unwrap()), (429, "1"));
+    assert!(sink.0.lock().unwrap().is_empty());
+}

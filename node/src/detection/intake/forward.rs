@@ -1,0 +1,87 @@
+//! Telemetry between nodes, on the peer port: both ends.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use medic_proto::peer::v1::{
+    self as pb,
+    telemetry_client::TelemetryClient,
+    telemetry_server::{Telemetry, TelemetryServer},
+};
+use medic_raft::{ClusterAdmin, Consensus};
+use medic_state::NodeId;
+use tonic::{Request, Response, Status};
+
+use super::{
+    counts::Counts,
+    hub::{Forward, Hub},
+    write::MESSAGE_BYTES_MAX,
+};
+
+/// A message as large as the doors take, and what it is wrapped in.
+const WRAPPED_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 4_096;
+
+/// Reaches owners over their peer ports.
+#[derive(Debug)]
+pub struct PeerForward(pub Arc<Consensus>);
+
+#[async_trait]
+impl Forward for PeerForward {
+    async fn forward(&self, to: NodeId, tenant: &str, message: Vec<u8>) -> Result<Counts, String> {
+        let channel = self.0.peer_channel(to).await.map_err(|error| error.to_string())?;
+        let request = pb::HandRequest { tenant: tenant.to_owned(), message: message.into() };
+        let mut client = TelemetryClient::new(channel)
+            .max_encoding_message_size(WRAPPED_BYTES_MAX)
+            .max_decoding_message_size(64 << 10);
+        let answer = client.hand(request).await.map_err(|status| status.message().to_owned())?;
+        let pb::HandResponse { counts, example } = answer.into_inner();
+        Ok(Counts::read(&counts, example))
+    }
+}
+
+/// What the peer port serves.
+pub struct TelemetryService {
+    hub: Arc<Hub>,
+    members: Arc<dyn ClusterAdmin>,
+}
+
+impl std::fmt::Debug for TelemetryService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TelemetryService").finish_non_exhaustive()
+    }
+}
+
+impl TelemetryService {
+    /// The service, to be served on the peer port beside consensus.
+    #[must_use]
+    pub fn server(hub: Arc<Hub>, members: Arc<dyn ClusterAdmin>) -> TelemetryServer<Self> {
+        TelemetryServer::new(Self { hub, members })
+            .max_decoding_message_size(WRAPPED_BYTES_MAX)
+            .max_encoding_message_size(64 << 10)
+    }
+
+    /// The certificate of a node that was removed is still good; its telemetry is not.
+    fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let Some(node) = medic_api::door::node_identity(request.extensions())? else {
+            return Err(Status::unauthenticated("this is for nodes of the cluster"));
+        };
+        if self.members.status().members.iter().any(|member| member.node == node) {
+            return Ok(());
+        }
+        Err(Status::permission_denied(format!("{node} is not a member of this cluster")))
+    }
+}
+
+#[tonic::async_trait]
+impl Telemetry for TelemetryService {
+    async fn hand(
+        &self,
+        request: Request<pb::HandRequest>,
+    ) -> Result<Response<pb::HandResponse>, Status> {
+        self.admit(&request)?;
+        let pb::HandRequest { tenant, message } = request.into_inner();
+        let taken = self.hub.take_forwarded(&tenant, message.into()).await;
+        let (counts, example) = taken.map_err(Status::invalid_argument)?.written();
+        Ok(Response::new(pb::HandResponse { counts, example }))
+    }
+}

@@ -1,0 +1,416 @@
+//! Takes pushes in on any node: opens them, finds whose they are, keeps those of own shards and hands
+//! the others to their owners.
+//!
+//! A push is answered once all of it is where it belongs, so that a sender repeats what is lost on
+//! the way; a repeated sample is known by its time. Reading and mapping costs CPU alone and is done on
+//! threads for blocking work, few at a time: control goes first.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use medic_api::http::push::{Push, PushForm, PushRefusal, PushSink, PushTaken};
+use medic_raft::{Ledger, LedgerExt as _};
+use medic_state::{
+    NodeId, ShardId,
+    manifest::{SourceKind, TenantSpec},
+    symptom::Target,
+};
+use tokio::{sync::Semaphore, time::Instant};
+
+use super::{
+    counts::{Counts, Result as Became},
+    mapper::{Allowed, Mapper},
+    quota::{self, Bucket},
+    sample::SeriesView,
+    table::Table,
+    tally::Moment,
+    write::{self, BadWrite, Survey, Version},
+};
+use crate::detection::{indicator::Values, runtime::lock};
+
+/// Messages being walked at once: one of two cores is left to control.
+const WALKS_MAX: usize = 2;
+/// Time an owner is given to take what is its own.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(4);
+/// Tenants with pushed series; each is declared, so this bounds mistakes alone.
+const TENANTS_MAX: usize = 1_000;
+
+/// Hands telemetry to the owner of its shard.
+#[async_trait]
+pub trait Forward: Send + Sync + 'static {
+    /// Hands over a version 1 message; gives what became of it.
+    ///
+    /// # Errors
+    /// When the owner could not be reached, or did not answer.
+    async fn forward(&self, to: NodeId, tenant: &str, message: Vec<u8>) -> Result<Counts, String>;
+}
+
+struct Tenant {
+    table: Table,
+    bucket: Bucket,
+    quotas: TenantSpec,
+}
+
+impl Tenant {
+    fn series_max(&self) -> usize {
+        self.quotas.max_series.unwrap_or(quota::SERIES_MAX) as usize
+    }
+
+    fn per_second(&self) -> u32 {
+        self.quotas.max_samples_per_second.unwrap_or(quota::SAMPLES_PER_SECOND_MAX)
+    }
+}
+
+type Shared = Arc<Mutex<Tenant>>;
+
+/// The intake of one node.
+pub struct Hub {
+    ledger: Arc<dyn Ledger>,
+    tenants: Mutex<BTreeMap<String, Shared>>,
+    walks: Arc<Semaphore>,
+    forward: OnceLock<Arc<dyn Forward>>,
+    begun: Instant,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").finish_non_exhaustive()
+    }
+}
+
+/// What a walk left over: messages for other owners.
+#[derive(Debug, Default)]
+struct Walked {
+    counts: Counts,
+    away: BTreeMap<NodeId, Vec<u8>>,
+}
+
+/// How a message comes in.
+struct Walk {
+    owners: Vec<Option<NodeId>>,
+    me: NodeId,
+    allowed: Allowed,
+    now: Moment,
+    /// It was forwarded: never further.
+    last: bool,
+}
+
+impl Hub {
+    /// Over a ledger.
+    #[must_use]
+    pub fn new(ledger: Arc<dyn Ledger>) -> Arc<Self> {
+        Arc::new(Self {
+            ledger,
+            tenants: Mutex::default(),
+            walks: Arc::new(Semaphore::new(WALKS_MAX)),
+            forward: OnceLock::new(),
+            begun: Instant::now(),
+        })
+    }
+
+    /// Says how owners are reached; without it, what belongs to others waits with its sender.
+    pub fn reach(&self, forward: Arc<dyn Forward>) {
+        if self.forward.set(forward).is_err() {
+            tracing::warn!("the way to other owners was set already");
+        }
+    }
+
+    /// The indicators of an instance, when there is news of them. Pure memory.
+    #[must_use]
+    pub fn values(&self, target: &Target) -> Option<Values> {
+        let tenant = lock(&self.tenants).get(&target.tenant).cloned()?;
+        let now_ms = self.moment().mono_ms;
+        lock(&tenant).table.values(&target.service, &target.instance, now_ms)
+    }
+
+    /// Series held, of all tenants.
+    #[must_use]
+    pub fn series(&self) -> usize {
+        let tenants: Vec<Shared> = lock(&self.tenants).values().cloned().collect();
+        tenants.iter().map(|tenant| lock(tenant).table.len()).sum()
+    }
+
+    fn moment(&self) -> Moment {
+        let wall = self.ledger.env().clock.now().0;
+        Moment {
+            mono_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            wall_ms: i64::try_from(wall).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// The tenant's table, going by the manifests in force.
+    fn tenant(&self, name: &str) -> Option<Shared> {
+        let shared = {
+            let mut tenants = lock(&self.tenants);
+            match tenants.get(name) {
+                Some(shared) => shared.clone(),
+                None if tenants.len() >= TENANTS_MAX => return None,
+                None => {
+                    let (mapper, quotas) = self.ledger.read(|s| (Mapper::of(s, name), s.quotas(name)));
+                    let mut tenant = Tenant {
+                        table: Table::new(Arc::new(mapper)),
+                        bucket: Bucket::full(0, 0),
+                        quotas,
+                    };
+                    tenant.bucket = Bucket::full(tenant.per_second(), self.moment().mono_ms);
+                    let shared = Arc::new(Mutex::new(tenant));
+                    tenants.insert(name.to_owned(), shared.clone());
+                    shared
+                }
+            }
+        };
+        let mut tenant = lock(&shared);
+        let newer = self.ledger.read(|state| {
+            tenant.quotas = state.quotas(name);
+            let current = tenant.table.mapper().current(state, name);
+            (!current).then(|| Mapper::of(state, name))
+        });
+        if let Some(mapper) = newer {
+            tenant.table.remap(Arc::new(mapper));
+        }
+        drop(tenant);
+        Some(shared)
+    }
+
+    fn walk_of(&self, allowed: Allowed, last: bool) -> Walk {
+        let owners = self.ledger.read(|state| {
+            let owner = |shard| state.shards.get(&ShardId(shard)).and_then(|shard| shard.owner);
+            (0..medic_state::state::SHARDS).map(owner).collect()
+        });
+        Walk { owners, me: self.ledger.node(), allowed, now: self.moment(), last }
+    }
+
+    /// Takes a message that was mapped by another node, which is not this shard's owner.
+    ///
+    /// # Errors
+    /// When it is no message, or too much at once.
+    pub async fn take_forwarded(&self, tenant: &str, message: Vec<u8>) -> Result<Counts, String> {
+        let shared = self.tenant(tenant).ok_or("too many tenants")?;
+        // The door has seen to it that the sender may speak for its source.
+        let walk = self.walk_of(Allowed(u64::MAX), true);
+        let walked = self.walk(shared, Version::V1, message, walk).await;
+        let counts = walked.map_err(|error| error.to_string())?.counts;
+        counts.record("peer");
+        Ok(counts)
+    }
+
+    /// Takes samples that this node has fetched for a source of a tenant.
+    ///
+    /// # Errors
+    /// When they could not be brought to their owners.
+    pub async fn take_own(
+        &self,
+        tenant: &str,
+        source: &str,
+        message: Vec<u8>,
+    ) -> Result<Counts, PushRefusal> {
+        let shared = self.tenant(tenant).ok_or_else(too_many_tenants)?;
+        let allowed = lock(&shared).table.mapper().only(source);
+        let walk = self.walk_of(allowed, false);
+        let walked = self.walk(shared, Version::V1, message, walk).await.map_err(refusal)?;
+        let counts = self.bring(tenant, walked).await?;
+        counts.record("source");
+        Ok(counts)
+    }
+
+    async fn walk(
+        &self,
+        shared: Shared,
+        version: Version,
+        message: Vec<u8>,
+        walk: Walk,
+    ) -> Result<Walked, BadWrite> {
+        let permit = self.walks.clone().acquire_owned().await;
+        let walked = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            walk_through(&shared, version, &message, &walk)
+        });
+        match walked.await {
+            Ok(walked) => walked,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// Brings what belongs to others to them.
+    async fn bring(&self, tenant: &str, walked: Walked) -> Result<Counts, PushRefusal> {
+        let Walked { mut counts, away } = walked;
+        if !away.is_empty() {
+            let Some(forward) = self.forward.get() else {
+                return Err(PushRefusal::Later("other owners cannot be reached yet".to_owned()));
+            };
+            let sent = away.into_iter().map(|(node, message)| async move {
+                let sending = forward.forward(node, tenant, message);
+                let sent = tokio::time::timeout(FORWARD_TIMEOUT, sending).await;
+                sent.unwrap_or_else(|_| Err(format!("no answer in {FORWARD_TIMEOUT:?}")))
+                    .map_err(|why| PushRefusal::Later(format!("{node}, which watches it: {why}")))
+            });
+            for sent in join_all(sent).await {
+                counts.merge(sent?);
+            }
+        }
+        if counts.of(Became::NoOwner) > 0 {
+            let text = format!("{} samples have no owner just now", counts.of(Became::NoOwner));
+            return Err(PushRefusal::Later(text));
+        }
+        Ok(counts)
+    }
+
+    async fn write(&self, push: Push, version: Version) -> Result<PushTaken, PushRefusal> {
+        const KIND: (SourceKind, &str) = (SourceKind::RemoteWrite, "remote-write");
+        let shared = self.admit(&push, KIND)?;
+        let message = write::open(&push.body).map_err(refusal)?;
+        let survey = write::read(version, &message, |_, _| {}).map_err(refusal)?;
+        self.take(&push, shared, version, message, survey, "remote_write").await
+    }
+
+    /// The tenant's table, and the sources that the push may speak for.
+    fn admit(
+        &self,
+        push: &Push,
+        kind: (SourceKind, &'static str),
+    ) -> Result<(Shared, Allowed), PushRefusal> {
+        let tenant = &push.tenant;
+        // A tenant without such a source costs no table.
+        let mapper = match lock(&self.tenants).get(tenant).cloned() {
+            Some(_) => None,
+            None => Some(self.ledger.read(|state| Mapper::of(state, tenant))),
+        };
+        let allowed = |mapper: &Mapper| {
+            mapper.allowed(tenant, kind, push.token.as_deref(), push.vouched).map_err(|error| {
+                match error {
+                    super::mapper::NoSource::None(..) => PushRefusal::Wrong(error.to_string()),
+                    super::mapper::NoSource::Token(_) => PushRefusal::Denied(error.to_string()),
+                }
+            })
+        };
+        if let Some(mapper) = mapper {
+            allowed(&mapper)?;
+        }
+        let shared = self.tenant(tenant).ok_or_else(too_many_tenants)?;
+        let allowed = allowed(lock(&shared).table.mapper())?;
+        Ok((shared, allowed))
+    }
+
+    pub(super) async fn take(
+        &self,
+        push: &Push,
+        (shared, allowed): (Shared, Allowed),
+        version: Version,
+        message: Vec<u8>,
+        survey: Survey,
+        door: &'static str,
+    ) -> Result<PushTaken, PushRefusal> {
+        let series_max = {
+            let mut tenant = lock(&shared);
+            let rate = tenant.per_second();
+            tenant.bucket.take(survey.samples, rate, self.moment().mono_ms).map_err(|seconds| {
+                let text = format!("tenant `{}` sends more than {rate} samples a second", push.tenant);
+                PushRefusal::Slow(text, seconds)
+            })?;
+            tenant.series_max()
+        };
+        let walk = self.walk_of(allowed, false);
+        let walked = self.walk(shared, version, message, walk).await.map_err(refusal)?;
+        let counts = self.bring(&push.tenant, walked).await?;
+        counts.record(door);
+        let refused = counts.complaint(&push.tenant, series_max);
+        if let Some(why) = &refused {
+            tracing::debug!(tenant = push.tenant, why, "a push was taken in part");
+        }
+        Ok(PushTaken { samples: counts.known(), refused })
+    }
+}
+
+fn too_many_tenants() -> PushRefusal {
+    PushRefusal::Later(format!("more than {TENANTS_MAX} tenants push to this node"))
+}
+
+fn refusal(error: BadWrite) -> PushRefusal {
+    match error {
+        BadWrite::TooLarge(_) => PushRefusal::TooLarge(error.to_string()),
+        BadWrite::Snappy(_)
+        | BadWrite::Wire(_)
+        | BadWrite::TooMany
+        | BadWrite::Symbol
+        | BadWrite::TooManySymbols => PushRefusal::Wrong(error.to_string()),
+    }
+}
+
+/// The walk itself: everything of one message.
+fn walk_through(
+    shared: &Mutex<Tenant>,
+    version: Version,
+    message: &[u8],
+    walk: &Walk,
+) -> Result<Walked, BadWrite> {
+    let mut walked = Walked::default();
+    write::read(version, message, |view, bytes| {
+        let raw = matches!(version, Version::V1).then_some(bytes);
+        take_series(shared, view, raw, walk, &mut walked);
+    })?;
+    Ok(walked)
+}
+
+fn take_series(
+    shared: &Mutex<Tenant>,
+    view: &mut SeriesView<'_>,
+    raw: Option<&[u8]>,
+    walk: &Walk,
+    walked: &mut Walked,
+) {
+    let Walked { counts, away } = walked;
+    if let Err(bad) = view.check() {
+        return counts.add_bad(bad, view.samples.len());
+    }
+    counts.add(Became::Histogram, view.histograms);
+    if view.samples.is_empty() {
+        return;
+    }
+    // Locked for one series at a time: whoever watches need not wait for the whole message.
+    let mut tenant = lock(shared);
+    let series_max = tenant.series_max();
+    let spot = match tenant.table.find(walk.allowed, view, series_max, walk.now) {
+        Ok(spot) => spot,
+        Err(why) => return counts.add_refused(why.into(), view.samples.len(), view.name()),
+    };
+    match walk.owners.get(spot.shard.0 as usize).copied().flatten() {
+        Some(owner) if owner == walk.me => {
+            let changed = tenant
+                .table
+                .offer(spot, view, walk.now, |offered| counts.add(offered.into(), 1));
+            counts.type_changes += u64::from(changed);
+        }
+        Some(owner) if !walk.last => {
+            let message = away.entry(owner).or_default();
+            match raw {
+                Some(raw) => super::wire::put_bytes(message, 1, raw),
+                None => write::put_series(message, view.labels.iter().copied(), &view.samples),
+            }
+        }
+        Some(_) | None => counts.add(Became::NoOwner, view.samples.len()),
+    }
+}
+
+#[async_trait]
+impl PushSink for Hub {
+    async fn push(&self, push: Push) -> Result<PushTaken, PushRefusal> {
+        match push.form {
+            PushForm::RemoteWriteV1 => self.write(push, Version::V1).await,
+            PushForm::RemoteWriteV2 => self.write(push, Version::V2).await,
+            PushForm::OtlpMetrics
+            | PushForm::OtlpMetricsJson
+            | PushForm::OtlpLogs
+            | PushForm::OtlpLogsJson => {
+                Err(PushRefusal::Wrong("OTLP is not taken in yet".to_owned()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

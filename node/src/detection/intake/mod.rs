@@ -1,0 +1,29 @@
+//! Intake: telemetry that others send, up to the detectors of the shard's owner.
+//!
+//! ```text
+//!  HTTP door ─► Hub ─► open, walk (write, otlp) ─► Table: whose is it? (mapper) ─┬─► Tally of the instance
+//!   any node            bounded   in place                                       │   ▲     │ indicators
+//!                                                                     another    ▼   │     ▼
+//!                                                             owner ─► Forward ─► peer     watch ─► Entity
+//! ```
+//!
+//! [`wire`], [`write`], [`sample`], [`mapper`], [`tally`], [`table`], [`counts`] and [`quota`] are pure: bytes, state
+//! and time are arguments. [`hub`] and [`forward`] are hands.
+//!
+//! Invariants: whatever is sent, memory is bounded, nothing panics, and every sample that is not taken is
+//! counted under its reason; a message that is no message leaves nothing behind. Deliberately absent: storage. Only the newest value of a series is kept; who wants
+//! history asks the Prometheus that sent it.
+
+pub mod counts;
+pub mod forward;
+pub mod hub;
+pub mod mapper;
+pub mod quota;
+pub mod sample;
+pub mod table;
+pub mod tally;
+pub mod wire;
+pub mod write;
+
+pub use forward::{PeerForward, TelemetryService};
+pub use hub::Hub;

@@ -1,0 +1,314 @@
+//! The pushed series of one instance: the newest value of each, and the indicators they add up to.
+//!
+//! Values are taken as they come and added up once the instance has been quiet for a moment, because
+//! the series of one scrape arrive in several messages. Rates go by the senders' clock.
+//!
+//! Invariants: every value kept is finite; time never goes back within a series; a counter's increase
+//! is never negative. Deliberately absent: limits on how many series there are (the table's).
+
+use std::sync::Arc;
+
+use super::{
+    mapper::Part,
+    sample::{Kind, Sample},
+};
+use crate::detection::indicator::{Indicators, Source, Values, histogram_quantile};
+
+/// Samples older than this are history, not news.
+pub const BEHIND_MAX_MS: i64 = 3_600_000;
+/// Samples this far in the future come from a clock that is wrong.
+pub const AHEAD_MAX_MS: i64 = 600_000;
+/// So many samples in a row that are older than what is held, each newer than the one before: the
+/// sender's clock was put back, and what is held is from before that.
+const PUT_BACK_AFTER: u8 = 5;
+/// A series not heard of for this long has ended, as for Prometheus.
+pub const IDLE_MS: u64 = 300_000;
+/// Values are added up when nothing came in for this long,
+const QUIET_MS: u64 = 500;
+/// or when they have waited for this long.
+const WAIT_MAX_MS: u64 = 5_000;
+/// A counter that appears after its instance has been heard of for this long counts from zero; before
+/// it, it may simply not have come in yet.
+const KNOWN_MS: u64 = 120_000;
+
+/// What became of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// Taken.
+    Taken,
+    /// Taken: the series has ended.
+    Ended,
+    /// The same again.
+    Duplicate,
+    /// Older than what is held, or another value for the same time.
+    OutOfOrder,
+    /// Older than [`BEHIND_MAX_MS`].
+    TooOld,
+    /// Later than [`AHEAD_MAX_MS`].
+    TooNew,
+    /// Infinite or no number.
+    NotFinite,
+    /// A counter below zero.
+    Negative,
+}
+
+/// When something comes in, by the node's two clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// Monotonic.
+    pub mono_ms: u64,
+    /// The wall's, since 1970.
+    pub wall_ms: i64,
+}
+
+/// One series.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) key: Box<[u8]>,
+    pub(super) source: u8,
+    kind: Kind,
+    parts: Box<[(u16, Part)]>,
+    at_ms: Option<i64>,
+    value: f64,
+    /// Value when the indicators were last added up; `None`: not counted yet.
+    base: Option<f64>,
+    ended: bool,
+    pub(super) heard_ms: u64,
+    behind: u8,
+    behind_ms: i64,
+}
+
+/// All series of one instance.
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub(super) service: String,
+    pub(super) instance: String,
+    indicators: Arc<Indicators>,
+    pub(super) series: Vec<Option<Held>>,
+    /// Places that series have left.
+    pub(super) free: Vec<u32>,
+    newest_ms: i64,
+    counted_ms: Option<i64>,
+    first_ms: u64,
+    arrived_ms: u64,
+    waiting_since_ms: Option<u64>,
+}
+
+impl Held {
+    pub(super) fn new(key: &[u8], source: usize, parts: Box<[(u16, Part)]>, now: Moment) -> Self {
+        Self {
+            key: key.into(),
+            source: u8::try_from(source).unwrap_or(u8::MAX),
+            kind: Kind::Unknown,
+            parts,
+            at_ms: None,
+            value: 0.0,
+            base: None,
+            ended: false,
+            heard_ms: now.mono_ms,
+            behind: 0,
+            behind_ms: i64::MIN,
+        }
+    }
+
+    fn counts(&self) -> bool {
+        self.parts.iter().any(|(_, part)| !matches!(part, Part::Gauge))
+    }
+
+    /// A metric whose type changes starts anew: across the change there is no increase.
+    /// Gives whether it did.
+    pub(super) fn told_kind(&mut self, kind: Kind) -> bool {
+        let changed = kind != Kind::Unknown && self.kind != Kind::Unknown && kind != self.kind;
+        if kind != Kind::Unknown {
+            self.kind = kind;
+        }
+        if changed {
+            (self.base, self.at_ms) = (None, None);
+        }
+        changed
+    }
+
+    fn offer(&mut self, sample: Sample, now: Moment) -> Offered {
+        if sample.at_ms > now.wall_ms.saturating_add(AHEAD_MAX_MS) {
+            return Offered::TooNew;
+        }
+        if sample.at_ms < now.wall_ms.saturating_sub(BEHIND_MAX_MS) {
+            return Offered::TooOld;
+        }
+        if let Some(held) = self.at_ms
+            && sample.at_ms <= held
+        {
+            if sample.at_ms == held {
+                let same = sample.value.to_bits() == self.value.to_bits() || sample.stale();
+                return if same { Offered::Duplicate } else { Offered::OutOfOrder };
+            }
+            self.behind = if sample.at_ms > self.behind_ms { self.behind + 1 } else { 1 };
+            self.behind_ms = sample.at_ms;
+            if self.behind < PUT_BACK_AFTER {
+                return Offered::OutOfOrder;
+            }
+            self.base = None;
+        }
+        if sample.stale() {
+            (self.ended, self.at_ms, self.behind) = (true, Some(sample.at_ms), 0);
+            return Offered::Ended;
+        }
+        if !sample.value.is_finite() {
+            return Offered::NotFinite;
+        }
+        if sample.value < 0.0 && self.counts() {
+            return Offered::Negative;
+        }
+        (self.at_ms, self.value, self.ended) = (Some(sample.at_ms), sample.value, false);
+        (self.behind, self.behind_ms, self.heard_ms) = (0, i64::MIN, now.mono_ms);
+        Offered::Taken
+    }
+
+    /// Increase since it was last counted, which is now.
+    fn increase(&self, known: bool) -> f64 {
+        match self.base {
+            // Reset: its process restarted, and what it shows is its increase.
+            Some(base) if self.value < base => self.value,
+            Some(base) => self.value - base,
+            None if known => self.value,
+            None => 0.0,
+        }
+    }
+}
+
+/// What one indicator adds up to.
+#[derive(Clone, Debug, Default)]
+struct Sum {
+    of: f64,
+    to: f64,
+    found: bool,
+    buckets: Vec<(f64, f64)>,
+}
+
+impl Tally {
+    pub(super) fn new(service: &str, instance: &str, indicators: Arc<Indicators>, now: Moment) -> Self {
+        Self {
+            service: service.to_owned(),
+            instance: instance.to_owned(),
+            indicators,
+            series: Vec::new(),
+            free: Vec::new(),
+            newest_ms: i64::MIN,
+            counted_ms: None,
+            first_ms: now.mono_ms,
+            arrived_ms: now.mono_ms,
+            waiting_since_ms: None,
+        }
+    }
+
+    /// Takes in a series; gives its place.
+    pub(super) fn put(&mut self, held: Held) -> u32 {
+        let at = self.free.pop().unwrap_or(self.series.len() as u32);
+        match self.series.get_mut(at as usize) {
+            Some(slot) => *slot = Some(held),
+            None => self.series.push(Some(held)),
+        }
+        at
+    }
+
+    /// Offers a sample to a series.
+    pub(super) fn offer(&mut self, at: usize, sample: Sample, now: Moment) -> Offered {
+        let Some(Some(held)) = self.series.get_mut(at) else { return Offered::OutOfOrder };
+        let put_back = held.at_ms.is_some_and(|held| sample.at_ms < held);
+        let offered = held.offer(sample, now);
+        if matches!(offered, Offered::Taken | Offered::Ended) {
+            if put_back && self.newest_ms > sample.at_ms {
+                // The clock was put back: times from before say nothing about rates.
+                (self.newest_ms, self.counted_ms) = (sample.at_ms, None);
+            }
+            self.newest_ms = self.newest_ms.max(sample.at_ms);
+            self.arrived_ms = now.mono_ms;
+            self.waiting_since_ms.get_or_insert(now.mono_ms);
+        }
+        offered
+    }
+
+    /// The indicators, when there is news and it is complete.
+    pub(super) fn values(&mut self, now_ms: u64) -> Option<Values> {
+        let waiting = now_ms.saturating_sub(self.waiting_since_ms?);
+        let quiet = now_ms.saturating_sub(self.arrived_ms);
+        (quiet >= QUIET_MS || waiting >= WAIT_MAX_MS).then(|| self.add_up(now_ms))
+    }
+
+    fn add_up(&mut self, now_ms: u64) -> Values {
+        self.waiting_since_ms = None;
+        let known = self.counted_ms.is_some() && now_ms.saturating_sub(self.first_ms) >= KNOWN_MS;
+        let mut sums = vec![Sum::default(); self.indicators.list.len()];
+        for held in self.series.iter_mut().flatten() {
+            let silent = now_ms.saturating_sub(held.heard_ms) >= IDLE_MS;
+            if held.ended || silent || held.at_ms.is_none() {
+                continue;
+            }
+            let increase = held.increase(known);
+            for (at, part) in &held.parts {
+                let Some(sum) = sums.get_mut(usize::from(*at)) else { continue };
+                match *part {
+                    Part::Gauge => {
+                        sum.of += held.value;
+                        sum.found = true;
+                    }
+                    Part::Of => sum.of += increase,
+                    Part::To => sum.to += increase,
+                    Part::Bucket(bound) => add_bucket(&mut sum.buckets, bound, increase),
+                }
+                sum.found |= matches!(part, Part::Of | Part::To);
+            }
+            held.base = Some(held.value);
+        }
+        let before = self.counted_ms.replace(self.newest_ms);
+        let seconds = before.map(|before| self.newest_ms.saturating_sub(before) as f64 / 1e3);
+        let mut values = Values { missing: self.indicators.errors.clone(), ..Values::default() };
+        for (indicator, sum) in self.indicators.list.iter().zip(&mut sums) {
+            match value(&indicator.source, sum, seconds) {
+                Ok(value) if value.is_finite() => {
+                    values.values.insert(indicator.name.clone(), value);
+                }
+                Ok(_) => {
+                    values.missing.insert(indicator.name.clone(), "not a finite number".to_owned());
+                }
+                Err(why) => {
+                    values.missing.insert(indicator.name.clone(), why.to_owned());
+                }
+            }
+        }
+        values
+    }
+}
+
+fn add_bucket(buckets: &mut Vec<(f64, f64)>, bound: f64, increase: f64) {
+    match buckets.iter_mut().find(|(known, _)| *known == bound) {
+        Some((_, sum)) => *sum += increase,
+        None => buckets.push((bound, increase)),
+    }
+}
+
+fn value(source: &Source, sum: &mut Sum, seconds: Option<f64>) -> Result<f64, &'static str> {
+    const FIRST: &str = "needs a second sample";
+    const NONE: &str = "no pushed series matches";
+    match source {
+        Source::Gauge(_) if sum.found => Ok(sum.of),
+        Source::Gauge(_) => Err(NONE),
+        Source::Rate(_) | Source::Ratio { .. } if !sum.found => Err(NONE),
+        Source::Rate(_) => match seconds.ok_or(FIRST)? {
+            seconds if seconds > 0.0 => Ok(sum.of / seconds),
+            _ => Err("no time has passed since the last sample"),
+        },
+        Source::Ratio { .. } => {
+            seconds.ok_or(FIRST)?;
+            if sum.to > 0.0 { Ok(sum.of / sum.to) } else { Err("nothing was counted since") }
+        }
+        Source::Quantile { q, .. } => {
+            seconds.ok_or(FIRST)?;
+            sum.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+            histogram_quantile(*q, &sum.buckets)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

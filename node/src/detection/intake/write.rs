@@ -1,0 +1,262 @@
+//! Prometheus remote write, versions 1.0 and 2.0: the message within the snappy block.
+//!
+//! ```text
+//!   v1  WriteRequest { 1: TimeSeries { 1: Label{1,2}, 2: Sample{1,2}, 3: Exemplar, 4: Histogram } }
+//!   v2  Request { 4: symbols, 5: TimeSeries { 1: refs, 2: Sample, 3: Histogram, 4: Exemplar, 5: Metadata{1} } }
+//! ```
+//!
+//! A message is walked twice: once to see that it is one and how much is in it, and again to take it.
+//! So a malformed one leaves nothing behind, and a sender that is too fast is told before anything is
+//! taken. Native histograms and exemplars are counted, not read.
+
+use super::{
+    sample::{Kind, LABELS_MAX, Sample, SeriesView},
+    wire::{self, BadWire, Reader, Value},
+};
+
+/// Bytes of a message once its block is opened. Prometheus sends some 300 KiB at its defaults.
+pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Series of one message; Prometheus sends at most 2,000 samples at its defaults.
+pub const SERIES_MAX: usize = 100_000;
+/// Samples of one message.
+pub const SAMPLES_MAX: usize = 200_000;
+/// Symbols of one message.
+pub const SYMBOLS_MAX: usize = 200_000;
+
+/// Which form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// `prometheus.WriteRequest`.
+    V1,
+    /// `io.prometheus.write.v2.Request`.
+    V2,
+}
+
+/// How much is in a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Series.
+    pub series: usize,
+    /// Samples.
+    pub samples: usize,
+    /// Native histograms, which are not read.
+    pub histograms: usize,
+    /// Exemplars, which are not read.
+    pub exemplars: usize,
+}
+
+/// A message that cannot be taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadWrite {
+    /// The block is no snappy.
+    #[error("the body is no snappy block: {0}")]
+    Snappy(String),
+    /// It would be too large when opened.
+    #[error("the body would be {0} bytes when opened; at most {MESSAGE_BYTES_MAX} are taken: send fewer samples at a time")]
+    TooLarge(usize),
+    /// Not protobuf.
+    #[error("the body is no remote-write message: {0}")]
+    Wire(#[from] BadWire),
+    /// Too many series or samples.
+    #[error("more than {SERIES_MAX} series or {SAMPLES_MAX} samples in one message: send fewer at a time")]
+    TooMany,
+    /// A reference to a symbol that is not there, or an odd number of references.
+    #[error("a label refers to a symbol that is not there")]
+    Symbol,
+    /// Too many symbols.
+    #[error("more than {SYMBOLS_MAX} symbols in one message")]
+    TooManySymbols,
+}
+
+/// Opens the snappy block, if what is in it is of a bearable size.
+///
+/// # Errors
+/// When it is no block, or too large.
+pub fn open(body: &[u8]) -> Result<Vec<u8>, BadWrite> {
+    let length = snap::raw::decompress_len(body).map_err(|e| BadWrite::Snappy(e.to_string()))?;
+    if length > MESSAGE_BYTES_MAX {
+        return Err(BadWrite::TooLarge(length));
+    }
+    // A block that lies about its length is refused while it is opened.
+    snap::raw::Decoder::new().decompress_vec(body).map_err(|e| BadWrite::Snappy(e.to_string()))
+}
+
+/// Walks a message; `each` is given every series, unchecked, with its own bytes.
+///
+/// # Errors
+/// When the message cannot be taken; series before the fault have been given by then.
+pub fn read<'b>(
+    version: Version,
+    message: &'b [u8],
+    mut each: impl FnMut(&mut SeriesView<'b>, &'b [u8]),
+) -> Result<Survey, BadWrite> {
+    let mut survey = Survey::default();
+    let symbols = match version {
+        Version::V1 => Vec::new(),
+        Version::V2 => symbols(message)?,
+    };
+    let mut view = SeriesView::default();
+    let mut reader = Reader::new(message);
+    while let Some((number, value)) = reader.field()? {
+        let bytes = match (version, number) {
+            (Version::V1, 1) | (Version::V2, 5) => value.bytes(number)?,
+            _ => continue,
+        };
+        view.clear();
+        match version {
+            Version::V1 => series_v1(bytes, &mut view)?,
+            Version::V2 => series_v2(bytes, &symbols, &mut view)?,
+        }
+        survey.series += 1;
+        survey.samples += view.samples.len();
+        survey.histograms += view.histograms;
+        survey.exemplars += view.exemplars;
+        if survey.series > SERIES_MAX || survey.samples > SAMPLES_MAX {
+            return Err(BadWrite::TooMany);
+        }
+        each(&mut view, bytes);
+    }
+    Ok(survey)
+}
+
+fn series_v1<'b>(bytes: &'b [u8], view: &mut SeriesView<'b>) -> Result<(), BadWrite> {
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        match number {
+            1 => {
+                let (mut name, mut text) = ("", "");
+                let mut label = Reader::new(value.bytes(number)?);
+                while let Some((number, value)) = label.field()? {
+                    match number {
+                        1 => name = value.text(number)?,
+                        2 => text = value.text(number)?,
+                        _ => {}
+                    }
+                }
+                push_label(view, name, text);
+            }
+            2 => view.samples.push(sample(value.bytes(number)?)?),
+            3 => view.exemplars += 1,
+            4 => view.histograms += 1,
+            _ => {}
+        }
+        if view.samples.len() > SAMPLES_MAX {
+            return Err(BadWrite::TooMany);
+        }
+    }
+    Ok(())
+}
+
+fn series_v2<'b>(
+    bytes: &'b [u8],
+    symbols: &[&'b str],
+    view: &mut SeriesView<'b>,
+) -> Result<(), BadWrite> {
+    let mut name = None;
+    let mut refer = |number: u64, view: &mut SeriesView<'b>| {
+        let symbol = usize::try_from(number).ok().and_then(|at| symbols.get(at)).copied();
+        let symbol = symbol.ok_or(BadWrite::Symbol)?;
+        match name.take() {
+            None => name = Some(symbol),
+            Some(name) => push_label(view, name, symbol),
+        }
+        Ok::<(), BadWrite>(())
+    };
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        match (number, value) {
+            // Packed, as the specification has it; or one by one, as any protobuf reader must take it.
+            (1, Value::Bytes(packed)) => {
+                let mut packed = Reader::new(packed);
+                while let Some(number) = packed.packed()? {
+                    refer(number, view)?;
+                }
+            }
+            (1, _) => refer(value.varint(number)?, view)?,
+            (2, _) => view.samples.push(sample(value.bytes(number)?)?),
+            (3, _) => view.histograms += 1,
+            (4, _) => view.exemplars += 1,
+            (5, _) => view.kind = kind(value.bytes(number)?)?,
+            _ => {}
+        }
+        if view.samples.len() > SAMPLES_MAX {
+            return Err(BadWrite::TooMany);
+        }
+    }
+    if name.is_some() { Err(BadWrite::Symbol) } else { Ok(()) }
+}
+
+/// One more than the bound is kept, so that the check sees that there were too many.
+fn push_label<'b>(view: &mut SeriesView<'b>, name: &'b str, value: &'b str) {
+    if view.labels.len() <= LABELS_MAX {
+        view.labels.push((name, value));
+    }
+}
+
+fn sample(bytes: &[u8]) -> Result<Sample, BadWrite> {
+    let mut sample = Sample { at_ms: 0, value: 0.0 };
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        match number {
+            1 => sample.value = f64::from_bits(value.fixed64(number)?),
+            2 => sample.at_ms = value.varint(number)?.cast_signed(),
+            _ => {}
+        }
+    }
+    Ok(sample)
+}
+
+fn kind(bytes: &[u8]) -> Result<Kind, BadWrite> {
+    let mut kind = Kind::Unknown;
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        if number == 1 {
+            kind = match value.varint(number)? {
+                1 => Kind::Counter,
+                2 => Kind::Gauge,
+                3..=5 => Kind::Histogram,
+                _ => Kind::Unknown,
+            };
+        }
+    }
+    Ok(kind)
+}
+
+fn symbols(message: &[u8]) -> Result<Vec<&str>, BadWrite> {
+    let mut symbols = Vec::new();
+    let mut reader = Reader::new(message);
+    while let Some((number, value)) = reader.field()? {
+        if number == 4 {
+            if symbols.len() == SYMBOLS_MAX {
+                return Err(BadWrite::TooManySymbols);
+            }
+            symbols.push(value.text(number)?);
+        }
+    }
+    Ok(symbols)
+}
+
+/// Appends a series to a version 1 message.
+pub fn put_series<'l>(
+    out: &mut Vec<u8>,
+    labels: impl Iterator<Item = (&'l str, &'l str)>,
+    samples: &[Sample],
+) {
+    let (mut series, mut part) = (Vec::new(), Vec::new());
+    for (name, value) in labels {
+        part.clear();
+        wire::put_bytes(&mut part, 1, name.as_bytes());
+        wire::put_bytes(&mut part, 2, value.as_bytes());
+        wire::put_bytes(&mut series, 1, &part);
+    }
+    for sample in samples {
+        part.clear();
+        wire::put_double(&mut part, 1, sample.value);
+        wire::put_number(&mut part, 2, sample.at_ms.cast_unsigned());
+        wire::put_bytes(&mut series, 2, &part);
+    }
+    wire::put_bytes(out, 1, &series);
+}
+
+#[cfg(test)]
+mod tests;
