@@ -148,7 +148,10 @@ async fn remote_write(
     let mut response = push(&door, form, query, &headers, body, StatusCode::NO_CONTENT).await;
     if form == PushForm::RemoteWriteV2 {
         // Version 2 has a receiver say what it does not take.
-        for name in ["x-prometheus-remote-write-histograms-written", "x-prometheus-remote-write-exemplars-written"] {
+        for name in [
+            "x-prometheus-remote-write-histograms-written",
+            "x-prometheus-remote-write-exemplars-written",
+        ] {
             response.headers_mut().insert(name, HeaderValue::from_static("0"));
         }
     }
@@ -167,7 +170,9 @@ fn write_form(headers: &HeaderMap) -> Result<PushForm, String> {
         "application/x-protobuf" | "application/x-protobuf;proto=prometheus.WriteRequest" => {
             Ok(PushForm::RemoteWriteV1)
         }
-        "application/x-protobuf;proto=io.prometheus.write.v2.Request" => Ok(PushForm::RemoteWriteV2),
+        "application/x-protobuf;proto=io.prometheus.write.v2.Request" => {
+            Ok(PushForm::RemoteWriteV2)
+        }
         other => Err(format!("content-type is `{other}`: remote write is application/x-protobuf")),
     }
 }
@@ -211,7 +216,8 @@ async fn otlp(
     let mut response = push(door, form, query, headers, body, StatusCode::OK).await;
     if response.status() == StatusCode::OK {
         // An empty answer in the form that was sent: everything was taken.
-        let (kind, body) = if form == json { ("application/json", "{}") } else { ("application/x-protobuf", "") };
+        let (kind, body) =
+            if form == json { ("application/json", "{}") } else { ("application/x-protobuf", "") };
         *response.body_mut() = Body::from(body);
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     }

@@ -118,11 +118,7 @@ where
     Ok(())
 }
 
-fn http_door(
-    metrics: PrometheusHandle,
-    sources: telemetry::Sources,
-    intake: Arc<Hub>,
-) -> HttpDoor {
+fn http_door(metrics: PrometheusHandle, sources: telemetry::Sources, intake: Arc<Hub>) -> HttpDoor {
     let (ledger, admin) = (sources.ledger.clone(), sources.admin.clone());
     HttpDoor {
         metrics: Arc::new(move || {

@@ -3,10 +3,7 @@
 
 use std::sync::Mutex;
 
-use axum::{
-    extract::Request,
-    response::IntoResponse as _,
-};
+use axum::{extract::Request, response::IntoResponse as _};
 use tower::ServiceExt as _;
 
 use super::*;

@@ -193,7 +193,8 @@ impl Counts {
     /// What the sender should know of, if anything.
     #[must_use]
     pub fn complaint(&self, tenant: &str, series_max: usize) -> Option<String> {
-        let example = self.example.as_deref().map(|e| format!(" (`{e}` among them)")).unwrap_or_default();
+        let example =
+            self.example.as_deref().map(|e| format!(" (`{e}` among them)")).unwrap_or_default();
         let mut text = String::new();
         let mut say = |part: std::fmt::Arguments<'_>| {
             // Writing into a String cannot fail.
@@ -201,7 +202,10 @@ impl Counts {
             text.push_str("; ");
         };
         if let Some(bad) = self.bad {
-            say(format_args!("{} samples are of no proper series: {bad}", self.of(Result::BadSeries)));
+            say(format_args!(
+                "{} samples are of no proper series: {bad}",
+                self.of(Result::BadSeries)
+            ));
         }
         if self.of(Result::Limit) > 0 {
             say(format_args!(
@@ -275,7 +279,12 @@ mod tests {
         counts.add_refused(Result::Limit, 2, "http_requests_total");
         counts.add_bad(BadSeries::TooMany, 1);
         let said = counts.complaint("blue", 10).unwrap();
-        for part in ["`http_requests_total`", "the 10 that tenant `blue`", "64 labels", "6 samples were taken"] {
+        for part in [
+            "`http_requests_total`",
+            "the 10 that tenant `blue`",
+            "64 labels",
+            "6 samples were taken",
+        ] {
             assert!(said.contains(part), "{said}");
         }
     }

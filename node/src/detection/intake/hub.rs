@@ -151,7 +151,8 @@ impl Hub {
                 Some(shared) => shared.clone(),
                 None if tenants.len() >= TENANTS_MAX => return None,
                 None => {
-                    let (mapper, quotas) = self.ledger.read(|s| (Mapper::of(s, name), s.quotas(name)));
+                    let (mapper, quotas) =
+                        self.ledger.read(|s| (Mapper::of(s, name), s.quotas(name)));
                     let mut tenant = Tenant {
                         table: Table::new(Arc::new(mapper)),
                         bucket: Bucket::full(0, 0),
@@ -309,7 +310,8 @@ impl Hub {
             let mut tenant = lock(&shared);
             let rate = tenant.per_second();
             tenant.bucket.take(survey.samples, rate, self.moment().mono_ms).map_err(|seconds| {
-                let text = format!("tenant `{}` sends more than {rate} samples a second", push.tenant);
+                let text =
+                    format!("tenant `{}` sends more than {rate} samples a second", push.tenant);
                 PushRefusal::Slow(text, seconds)
             })?;
             tenant.series_max()
@@ -380,9 +382,8 @@ fn take_series(
     };
     match walk.owners.get(spot.shard.0 as usize).copied().flatten() {
         Some(owner) if owner == walk.me => {
-            let changed = tenant
-                .table
-                .offer(spot, view, walk.now, |offered| counts.add(offered.into(), 1));
+            let changed =
+                tenant.table.offer(spot, view, walk.now, |offered| counts.add(offered.into(), 1));
             counts.type_changes += u64::from(changed);
         }
         Some(owner) if !walk.last => {

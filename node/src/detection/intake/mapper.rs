@@ -228,11 +228,8 @@ impl ServiceRule {
             [one] => Some(one.name.clone()),
             _ => None,
         };
-        let whole = Target {
-            tenant: tenant.to_owned(),
-            service: name.to_owned(),
-            instance: String::new(),
-        };
+        let whole =
+            Target { tenant: tenant.to_owned(), service: name.to_owned(), instance: String::new() };
         let indicators = Arc::new(Indicators::of(spec));
         Self { shard: State::shard_of(&whole), indicators, instances, only }
     }

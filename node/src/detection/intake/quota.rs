@@ -61,7 +61,8 @@ mod tests {
     #[test]
     fn over_a_minute_no_more_than_the_rate_passes() {
         let mut bucket = Bucket::full(100, 0);
-        let taken = (0..60_000).step_by(10).filter(|now| bucket.take(10, 100, *now).is_ok()).count();
+        let taken =
+            (0..60_000).step_by(10).filter(|now| bucket.take(10, 100, *now).is_ok()).count();
         let samples = taken * 10;
         assert!((6_000..=6_600).contains(&samples), "{samples}");
     }

@@ -137,7 +137,8 @@ impl<'b> SeriesView<'b> {
                 return Err(BadSeries::TooLong);
             }
             if name == NAME {
-                named = value.len() <= NAME_BYTES_MAX && !value.bytes().any(|b| b.is_ascii_control());
+                named =
+                    value.len() <= NAME_BYTES_MAX && !value.bytes().any(|b| b.is_ascii_control());
             }
             last = name;
         }
@@ -208,7 +209,10 @@ mod tests {
         one.key(&mut a);
         other.key(&mut b);
         assert_eq!(a, b);
-        assert_eq!((one.name(), one.label("job"), one.owned_labels().len()), ("up", Some("web"), 2));
+        assert_eq!(
+            (one.name(), one.label("job"), one.owned_labels().len()),
+            ("up", Some("web"), 2)
+        );
     }
 
     #[test]
@@ -223,7 +227,11 @@ mod tests {
             (vec![(NAME, "up"), ("a", "1"), ("a", "2")], BadSeries::Twice),
             (vec![(NAME, "up"), ("a", &long)], BadSeries::TooLong),
             (
-                ["a", "b", "c", "d", "e"].iter().map(|n| (*n, half.as_str())).chain([(NAME, "up")]).collect(),
+                ["a", "b", "c", "d", "e"]
+                    .iter()
+                    .map(|n| (*n, half.as_str()))
+                    .chain([(NAME, "up")])
+                    .collect(),
                 BadSeries::TooLong,
             ),
             (many.iter().map(|name| (name.as_str(), "v")).collect(), BadSeries::TooMany),

@@ -213,8 +213,11 @@ impl Table {
     ) -> bool {
         let Some((_, tally)) = self.tallies.get_mut(spot.tally as usize) else { return false };
         let at = spot.series as usize;
-        let changed =
-            tally.series.get_mut(at).and_then(Option::as_mut).is_some_and(|h| h.told_kind(view.kind));
+        let changed = tally
+            .series
+            .get_mut(at)
+            .and_then(Option::as_mut)
+            .is_some_and(|h| h.told_kind(view.kind));
         for sample in &view.samples {
             told(tally.offer(at, *sample, now));
         }

@@ -186,7 +186,12 @@ struct Sum {
 }
 
 impl Tally {
-    pub(super) fn new(service: &str, instance: &str, indicators: Arc<Indicators>, now: Moment) -> Self {
+    pub(super) fn new(
+        service: &str,
+        instance: &str,
+        indicators: Arc<Indicators>,
+        now: Moment,
+    ) -> Self {
         Self {
             service: service.to_owned(),
             instance: instance.to_owned(),

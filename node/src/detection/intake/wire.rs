@@ -206,7 +206,10 @@ mod tests {
     fn odd_bytes_are_named() {
         let first = |bytes: &[u8]| Reader::new(bytes).field().unwrap_err();
         assert_eq!(first(&[0x0a, 5, 1]), BadWire::CutOff);
-        assert_eq!(first(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]), BadWire::CutOff);
+        assert_eq!(
+            first(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
+            BadWire::CutOff
+        );
         assert_eq!(first(&[0x08, 0x80]), BadWire::CutOff);
         assert_eq!(first(&[0xff; 11]), BadWire::Overlong);
         assert_eq!(first(&[0x0b]), BadWire::Form);

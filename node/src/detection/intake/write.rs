@@ -52,13 +52,17 @@ pub enum BadWrite {
     #[error("the body is no snappy block: {0}")]
     Snappy(String),
     /// It would be too large when opened.
-    #[error("the body would be {0} bytes when opened; at most {MESSAGE_BYTES_MAX} are taken: send fewer samples at a time")]
+    #[error(
+        "the body would be {0} bytes when opened; at most {MESSAGE_BYTES_MAX} are taken: send fewer samples at a time"
+    )]
     TooLarge(usize),
     /// Not protobuf.
     #[error("the body is no remote-write message: {0}")]
     Wire(#[from] BadWire),
     /// Too many series or samples.
-    #[error("more than {SERIES_MAX} series or {SAMPLES_MAX} samples in one message: send fewer at a time")]
+    #[error(
+        "more than {SERIES_MAX} series or {SAMPLES_MAX} samples in one message: send fewer at a time"
+    )]
     TooMany,
     /// A reference to a symbol that is not there, or an odd number of references.
     #[error("a label refers to a symbol that is not there")]

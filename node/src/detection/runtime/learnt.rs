@@ -143,6 +143,8 @@ fn pieces(all: impl IntoIterator<Item = EntityCheckpoint>, bytes_max: usize) -> 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
 
     fn checkpoint(number: usize) -> EntityCheckpoint {

@@ -214,7 +214,8 @@ mod tests {
     fn quotas_and_unsound_manifests_are_refused() {
         let mut lab = Lab::new();
         let held = u32::try_from(lab.state.stored_of(Kind::Service, TENANT).count()).unwrap() + 1;
-        let quota = TenantSpec { max_open_incidents: 9, max_manifests: held + 1, ..TenantSpec::default() };
+        let quota =
+            TenantSpec { max_open_incidents: 9, max_manifests: held + 1, ..TenantSpec::default() };
         lab.apply(TENANT, Spec::Tenant(quota));
         let one = manifest("one", TENANT, Spec::Service(service(&["i"], &[])));
         assert!(matches!(lab.root(lab_apply(one)), Err(Refusal::Limit(_))));

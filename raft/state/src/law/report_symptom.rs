@@ -299,7 +299,8 @@ mod tests {
     #[test]
     fn a_tenant_has_a_quota() {
         let mut lab = Lab::new();
-        let quota = TenantSpec { max_open_incidents: 1, max_manifests: 100, ..TenantSpec::default() };
+        let quota =
+            TenantSpec { max_open_incidents: 1, max_manifests: 100, ..TenantSpec::default() };
         lab.apply(TENANT, Spec::Tenant(quota));
         lab.report("api", "a", "down");
         let answer = lab.report_symptom(symptom("db", "d", "down"));

@@ -41,11 +41,15 @@ fn hub(node: u64, tenant: TenantSpec) -> Arc<Hub> {
     let law = LocalLedger::new(NodeId(node), BootId(1), Env::system());
     let mut state = state();
     for (service, owner) in [("solo", 1), ("web", 2)] {
-        let owned = ShardState { owner: Some(NodeId(owner)), epoch: Epoch(1), ..ShardState::default() };
+        let owned =
+            ShardState { owner: Some(NodeId(owner)), epoch: Epoch(1), ..ShardState::default() };
         state.shards.insert(shard_of(service), owned);
     }
-    let metadata =
-        Metadata { name: "default".to_owned(), tenant: "default".to_owned(), labels: BTreeMap::new() };
+    let metadata = Metadata {
+        name: "default".to_owned(),
+        tenant: "default".to_owned(),
+        labels: BTreeMap::new(),
+    };
     let manifest = medic_state::manifest::Manifest { metadata, spec: Spec::Tenant(tenant) };
     let stored = Stored {
         digest: manifest.digest(),
@@ -140,7 +144,9 @@ async fn what_cannot_be_taken_is_told_why() {
     let team = Push { vouched: false, token: Some(token), ..good.clone() };
     let taken = one.push(team).await.unwrap();
     assert_eq!(taken.samples, 0);
-    assert!(taken.refused.unwrap().contains("match no Source that this sender may speak for (`load`"));
+    assert!(
+        taken.refused.unwrap().contains("match no Source that this sender may speak for (`load`")
+    );
     assert_eq!(one.push(good).await.unwrap().samples, 1);
 }
 
@@ -176,7 +182,10 @@ async fn quotas_of_a_tenant_hold() {
     let taken = one.push(push(&message(&one, &many))).await.unwrap();
     assert_eq!(taken.samples, 2);
     let why = taken.refused.unwrap();
-    assert!(why.contains("3 samples are of new series beyond the 2 that tenant `default`"), "{why}");
+    assert!(
+        why.contains("3 samples are of new series beyond the 2 that tenant `default`"),
+        "{why}"
+    );
     // Five samples were five seconds' worth.
     let again = one.push(push(&message(&one, &many[..1]))).await;
     assert!(matches!(again, Err(PushRefusal::Slow(_, 1))), "{again:?}");

@@ -85,10 +85,15 @@ fn instances_are_found_by_name_by_address_or_alone() {
     assert_eq!(place(&[(NAME, "load"), ("job", "solo")]).unwrap().0, "solo-1");
     assert_eq!(place(&[(NAME, "load"), ("job", "moon")]), Err(NotWatched::Unmapped));
     assert_eq!(place(&[(NAME, "other"), ("job", "solo")]), Err(NotWatched::Unwanted));
-    let of = |labels: &[(&str, &str)]| place(&[labels, &[("job", "web"), ("instance", "web-1")]].concat());
+    let of = |labels: &[(&str, &str)]| {
+        place(&[labels, &[("job", "web"), ("instance", "web-1")]].concat())
+    };
     assert_eq!(of(&[(NAME, "reqs"), ("code", "500")]).unwrap().1, [(1, Part::Of), (1, Part::To)]);
     assert_eq!(of(&[(NAME, "reqs"), ("code", "200")]).unwrap().1, [(1, Part::To)]);
-    assert_eq!(of(&[(NAME, "lat_bucket"), ("le", "+Inf")]).unwrap().1, [(2, Part::Bucket(f64::INFINITY))]);
+    assert_eq!(
+        of(&[(NAME, "lat_bucket"), ("le", "+Inf")]).unwrap().1,
+        [(2, Part::Bucket(f64::INFINITY))]
+    );
     assert_eq!(of(&[(NAME, "lat_bucket"), ("le", "soon")]), Err(NotWatched::Unwanted));
 }
 

@@ -102,7 +102,8 @@ fn what_comes_twice_late_or_mad_is_told_apart() {
 fn counters_that_reset_appear_or_change_type_have_no_false_increase() {
     let mut all = tally();
     let one = series(&mut all, "reqs1", &[(1, Part::Of)]);
-    let rate = |all: &mut Tally, second: u64| all.values(second * 1_000 + 500).unwrap().values["traffic"];
+    let rate =
+        |all: &mut Tally, second: u64| all.values(second * 1_000 + 500).unwrap().values["traffic"];
     all.offer(one, sample(0, 1_000.0), at(0));
     all.values(500).unwrap();
     all.offer(one, sample(10, 50.0), at(10));
@@ -140,8 +141,10 @@ fn a_clock_put_back_is_followed_after_a_few_samples() {
 #[test]
 fn silent_series_are_not_counted() {
     let mut all = tally();
-    let (one, two) =
-        (series(&mut all, "mem", &[(0, Part::Gauge)]), series(&mut all, "mem2", &[(0, Part::Gauge)]));
+    let (one, two) = (
+        series(&mut all, "mem", &[(0, Part::Gauge)]),
+        series(&mut all, "mem2", &[(0, Part::Gauge)]),
+    );
     all.offer(one, sample(0, 1.0), at(0));
     all.offer(two, sample(0, 2.0), at(0));
     assert_eq!(all.values(500).unwrap().values["memory"], 3.0);

@@ -66,10 +66,16 @@ fn bad_messages_are_named() {
     let mut cut = v1(&[(&[(NAME, "up")], &[AT])]);
     cut.truncate(cut.len() - 1);
     assert_eq!(refused(Version::V1, &cut), BadWrite::Wire(BadWire::CutOff));
-    assert_eq!(refused(Version::V1, b"\x08\x01\x0a\x04\x0a\x02\x08\x01"), BadWrite::Wire(BadWire::WrongForm(1)));
+    assert_eq!(
+        refused(Version::V1, b"\x08\x01\x0a\x04\x0a\x02\x08\x01"),
+        BadWrite::Wire(BadWire::WrongForm(1))
+    );
     let empty = [0x0a, 0x00].repeat(SERIES_MAX + 1);
     assert_eq!(refused(Version::V1, &empty), BadWrite::TooMany);
-    assert_eq!(refused(Version::V2, &[0x22, 0x00].repeat(SYMBOLS_MAX + 1)), BadWrite::TooManySymbols);
+    assert_eq!(
+        refused(Version::V2, &[0x22, 0x00].repeat(SYMBOLS_MAX + 1)),
+        BadWrite::TooManySymbols
+    );
     // A series of endless samples is given up, not gathered.
     let mut samples = Vec::new();
     wire::put_bytes(&mut samples, 1, &[0x12, 0x00].repeat(SAMPLES_MAX + 1));
