@@ -7,7 +7,7 @@
 //!   POST /api/v1/alertmanager/{tenant}       Alertmanager's webhook (version 4)
 //!   POST /api/v2/alerts?tenant={tenant}      Alertmanager's own API, for those who post to it
 //!   POST /t/{tenant}/api/v2/alerts           the same, for senders that know path prefixes only
-//!   POST /api/v1/write, /v1/metrics, /v1/logs   telemetry, see `push`
+//!   POST /api/v1/write, /v1/metrics          telemetry, see `push`
 //! ```
 //!
 //! Bodies, connections and times are bounded; what is wrong with a request is said in the answer.

@@ -13,6 +13,7 @@ mod deposed;
 mod experiment;
 mod full_disk;
 mod healing;
+mod interop;
 mod moved;
 mod nginx;
 mod opaque;

@@ -2,8 +2,7 @@
 //!
 //! ```text
 //!   POST /api/v1/write      Prometheus remote write 1.0 and 2.0, snappy
-//!   POST /v1/metrics        OTLP metrics, protobuf or JSON, gzip or plain
-//!   POST /v1/logs           OTLP logs, likewise
+//!   POST /v1/metrics        OTLP metrics, protobuf, gzip or plain
 //! ```
 //!
 //! The tenant is named by `X-Scope-OrgID` or `?tenant=`. What may be pushed, and by whom, the sink
@@ -43,12 +42,6 @@ pub enum PushForm {
     RemoteWriteV2,
     /// OTLP `ExportMetricsServiceRequest`, protobuf.
     OtlpMetrics,
-    /// The same as JSON.
-    OtlpMetricsJson,
-    /// OTLP `ExportLogsServiceRequest`, protobuf.
-    OtlpLogs,
-    /// The same as JSON.
-    OtlpLogsJson,
 }
 
 /// One push.
@@ -127,7 +120,6 @@ pub(super) fn routes() -> Router<HttpDoor> {
     Router::new()
         .route("/api/v1/write", post(remote_write))
         .route("/v1/metrics", post(otlp_metrics))
-        .route("/v1/logs", post(otlp_logs))
 }
 
 #[derive(Deserialize)]
@@ -183,43 +175,23 @@ async fn otlp_metrics(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let forms = (PushForm::OtlpMetrics, PushForm::OtlpMetricsJson);
-    otlp(&door, forms, query, &headers, body).await
-}
-
-async fn otlp_logs(
-    State(door): State<HttpDoor>,
-    Query(query): Query<TenantQuery>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let forms = (PushForm::OtlpLogs, PushForm::OtlpLogsJson);
-    otlp(&door, forms, query, &headers, body).await
-}
-
-async fn otlp(
-    door: &HttpDoor,
-    (protobuf, json): (PushForm, PushForm),
-    query: TenantQuery,
-    headers: &HeaderMap,
-    body: Body,
-) -> Response {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let form = match kind.map(|kind| kind.split(';').next().unwrap_or_default().trim()) {
-        Some("application/x-protobuf") => protobuf,
-        Some("application/json") => json,
-        _ => {
-            let text = "OTLP is application/x-protobuf or application/json";
-            return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
-        }
-    };
-    let mut response = push(door, form, query, headers, body, StatusCode::OK).await;
+    let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
+    if kind != "application/x-protobuf" {
+        let text = "OTLP is taken as application/x-protobuf: `encoding: proto` of the exporter";
+        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+    }
+    if !matches!(encoding, None | Some(b"gzip" | b"identity")) {
+        let text = "content-encoding is neither gzip nor absent";
+        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+    }
+    let mut response =
+        push(&door, PushForm::OtlpMetrics, query, &headers, body, StatusCode::OK).await;
     if response.status() == StatusCode::OK {
-        // An empty answer in the form that was sent: everything was taken.
-        let (kind, body) =
-            if form == json { ("application/json", "{}") } else { ("application/x-protobuf", "") };
-        *response.body_mut() = Body::from(body);
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        // An empty message: everything was taken.
+        let kind = HeaderValue::from_static("application/x-protobuf");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
     }
     response
 }

@@ -12,6 +12,7 @@ mod commit;
 mod etcd;
 mod failover;
 mod idle;
+mod intake;
 mod machine;
 mod report;
 mod stats;
@@ -47,6 +48,8 @@ pub enum Part {
     Commit,
     /// CPU and memory of nodes that have nothing to do.
     Idle,
+    /// Pushed samples: from the snappy block to the detector.
+    Intake,
 }
 
 /// Options of the measurement.
@@ -130,6 +133,12 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<bool> {
 }
 
 async fn measure(args: &BenchArgs, dir: &Path, out: &Out) -> anyhow::Result<Report> {
+    if args.only == [Part::Intake] {
+        let mut report = Report::new(Machine::look(dir), [0; 3]);
+        report.intake = Some(intake::measure().await?);
+        report.machine.look_again();
+        return Ok(report);
+    }
     let product = RaftTimings::default();
     let timings_ms = args.timings.unwrap_or([
         product.heartbeat.0,
@@ -163,6 +172,10 @@ async fn measure(args: &BenchArgs, dir: &Path, out: &Out) -> anyhow::Result<Repo
         report.failover = Some(failover::measure(args.runs, &mut cluster, out).await?);
     }
     cluster.stop().await?;
+    if args.wants(Part::Intake) {
+        out.note("intake: pushed samples through one thread");
+        report.intake = Some(intake::measure().await?);
+    }
     report.machine.look_again();
     Ok(report)
 }

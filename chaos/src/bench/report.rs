@@ -1,6 +1,7 @@
 //! The report, for programs and for people.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
+use medic_node::detection::intake::measure::Cost;
 use serde::Serialize;
 
 use super::{
@@ -20,11 +21,12 @@ pub(super) struct Report {
     pub(super) idle: Option<Vec<IdleNode>>,
     pub(super) commit: Option<Commit>,
     pub(super) failover: Option<Failover>,
+    pub(super) intake: Option<Cost>,
 }
 
 impl Report {
     pub(super) const fn new(machine: Machine, timings_ms: [u64; 3]) -> Self {
-        Self { machine, timings_ms, idle: None, commit: None, failover: None }
+        Self { machine, timings_ms, idle: None, commit: None, failover: None, intake: None }
     }
 
     /// For people.
@@ -42,6 +44,7 @@ impl Report {
             self.idle.as_ref().map(|nodes| idle(nodes)),
             self.commit.as_ref().map(commit),
             self.failover.as_ref().map(failover),
+            self.intake.as_ref().map(intake),
         ];
         for part in parts.into_iter().flatten() {
             text.push('\n');
@@ -122,6 +125,23 @@ fn ratio(ours: &Load, theirs: &Load) -> String {
         ours.writes_per_second / theirs.writes_per_second,
         median(ours) / median(theirs)
     )
+}
+
+fn intake(cost: &Cost) -> String {
+    let mut table = table(&["pushed samples, one thread", "figure"]);
+    let rows = [
+        ("series, all watched", cost.series.to_string()),
+        ("samples", cost.samples.to_string()),
+        ("of them judged by a detector", cost.detected.to_string()),
+        ("bytes each, in a snappy block", format!("{:.0}", cost.bytes_per_sample)),
+        ("open, walk, find, take", format!("{:.0} ns", cost.take_ns)),
+        ("add up and detect", format!("{:.0} ns", cost.detect_ns)),
+        ("per second", format!("{:.0}", cost.per_second)),
+    ];
+    for (name, figure) in rows {
+        table.add_row(row(name, [figure]));
+    }
+    table.to_string()
 }
 
 fn failover(failover: &Failover) -> String {

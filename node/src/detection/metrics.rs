@@ -31,6 +31,8 @@ pub enum Metric {
     IntakeTypeChanges,
     /// Gauge: pushed series held by this node.
     IntakeSeries,
+    /// Counter of rounds of sources that are asked, by `result` (good, failed).
+    SourceRounds,
     /// Counter of alerts received, by `result` (reported, cleared, unmapped, refused, failed).
     Alerts,
     /// Counter of pieces of detector state, by `result` (sent, failed, taken, unreadable).
@@ -58,6 +60,7 @@ impl Metric {
             Self::IntakeSamples => "medic_intake_samples_total",
             Self::IntakeTypeChanges => "medic_intake_type_changes_total",
             Self::IntakeSeries => "medic_intake_series",
+            Self::SourceRounds => "medic_source_rounds_total",
             Self::Alerts => "medic_alerts_received_total",
             Self::Checkpoints => "medic_detector_checkpoints_total",
             Self::WarmStarts => "medic_warm_starts_total",

@@ -78,8 +78,22 @@ async fn fetch_unbounded_in_time(
     client: &reqwest::Client,
     url: &str,
 ) -> Result<String, ScrapeError> {
-    let failed = |error: reqwest::Error| ScrapeError::from(super::probe::judge_http(&error));
     let request = client.get(url).header("accept", "text/plain;version=0.0.4");
+    let body = read_body(request).await?;
+    String::from_utf8(body).map_err(|_| ScrapeError::NotText)
+}
+
+/// Sends a request and gives the body of its answer, within `timeout` and [`BODY_BYTES_MAX`].
+pub(super) async fn body_of(
+    request: reqwest::RequestBuilder,
+    timeout: Duration,
+) -> Result<Vec<u8>, ScrapeError> {
+    let timed = tokio::time::timeout(timeout, read_body(request)).await;
+    timed.unwrap_or(Err(ScrapeError::Timeout(timeout)))
+}
+
+async fn read_body(request: reqwest::RequestBuilder) -> Result<Vec<u8>, ScrapeError> {
+    let failed = |error: reqwest::Error| ScrapeError::from(super::probe::judge_http(&error));
     let mut response = request.send().await.map_err(failed)?;
     if !response.status().is_success() {
         return Err(ScrapeError::Status(response.status().as_u16()));
@@ -101,5 +115,5 @@ async fn fetch_unbounded_in_time(
         }
         body.extend_from_slice(&chunk);
     }
-    String::from_utf8(body).map_err(|_| ScrapeError::NotText)
+    Ok(body)
 }

@@ -18,7 +18,7 @@ mod doors;
 mod register;
 mod telemetry;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use futures::FutureExt as _;
@@ -43,7 +43,7 @@ use crate::{
     config::NodeConfig,
     detection::{
         Handover, Runtime,
-        intake::{Hub, PeerForward},
+        intake::{Fetcher, Hub, PeerForward},
     },
     security::{ReloadableTls, Unit},
 };
@@ -57,6 +57,10 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Time the next leader is given to take over; what stops us gives us some ten seconds in all.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Where `file_sd` files of Sources lie, and the variable that says so.
+const DISCOVERY_FOLDER: &str = "/etc/medic/discovery";
+const DISCOVERY_VARIABLE: &str = "MEDIC_DISCOVERY_DIR";
 
 /// The tasks of a node; one that fails or panics ends it.
 type Parts = JoinSet<anyhow::Result<()>>;
@@ -116,6 +120,11 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
     );
     let intake = Hub::new(ledger.clone());
     intake.reach(Arc::new(PeerForward(consensus.clone())));
+    let folder =
+        std::env::var_os(DISCOVERY_VARIABLE).map_or(DISCOVERY_FOLDER.into(), PathBuf::from);
+    let fetcher =
+        Fetcher::new(ledger.clone(), intake.clone(), folder).map_err(anyhow::Error::msg)?;
+    parts.spawn(fetcher.run(stop.clone()).map(Ok));
     let open = doors::Open {
         config: &config,
         tls: &tls,

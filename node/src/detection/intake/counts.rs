@@ -36,7 +36,7 @@ pub enum Result {
     Limit,
     /// Its shard moves: nobody owns it just now, or not who was asked.
     NoOwner,
-    /// A native histogram.
+    /// A native histogram, a delta, an OTLP summary: of a form that is not read.
     Histogram,
     /// Of a series that is none.
     BadSeries,
@@ -79,7 +79,7 @@ impl Result {
             Self::Foreign => "foreign",
             Self::Limit => "series_limit",
             Self::NoOwner => "no_owner",
-            Self::Histogram => "native_histogram",
+            Self::Histogram => "unread_form",
             Self::BadSeries => "bad_series",
         }
     }
@@ -227,7 +227,7 @@ impl Counts {
         }
         if self.of(Result::Histogram) > 0 && self.known() == 0 {
             say(format_args!(
-                "{} native histograms: only classic ones are read (`send_native_histograms: false`)",
+                "{} native histograms, deltas or summaries: only classic histograms and cumulative sums are read",
                 self.of(Result::Histogram)
             ));
         }

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     counts::Counts,
-    hub::{Forward, Hub},
+    hub::{Forward, Handed, Hub},
     write::MESSAGE_BYTES_MAX,
 };
 
@@ -27,9 +27,10 @@ pub struct PeerForward(pub Arc<Consensus>);
 
 #[async_trait]
 impl Forward for PeerForward {
-    async fn forward(&self, to: NodeId, tenant: &str, message: Vec<u8>) -> Result<Counts, String> {
+    async fn forward(&self, to: NodeId, handed: Handed) -> Result<Counts, String> {
         let channel = self.0.peer_channel(to).await.map_err(|error| error.to_string())?;
-        let request = pb::HandRequest { tenant: tenant.to_owned(), message: message.into() };
+        let Handed { tenant, sources, message } = handed;
+        let request = pb::HandRequest { tenant, message: message.into(), sources };
         let mut client = TelemetryClient::new(channel)
             .max_encoding_message_size(WRAPPED_BYTES_MAX)
             .max_decoding_message_size(64 << 10);
@@ -79,8 +80,9 @@ impl Telemetry for TelemetryService {
         request: Request<pb::HandRequest>,
     ) -> Result<Response<pb::HandResponse>, Status> {
         self.admit(&request)?;
-        let pb::HandRequest { tenant, message } = request.into_inner();
-        let taken = self.hub.take_forwarded(&tenant, message.into()).await;
+        let pb::HandRequest { tenant, message, sources } = request.into_inner();
+        let handed = Handed { tenant, sources, message: message.into() };
+        let taken = self.hub.take_forwarded(handed).await;
         let (counts, example) = taken.map_err(Status::invalid_argument)?.written();
         Ok(Response::new(pb::HandResponse { counts, example }))
     }

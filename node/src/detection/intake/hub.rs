@@ -25,11 +25,12 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::{
     counts::{Counts, Result as Became},
     mapper::{Allowed, Mapper},
+    otlp::{self, BadOtlp},
     quota::{self, Bucket},
     sample::SeriesView,
     table::Table,
     tally::Moment,
-    write::{self, BadWrite, Survey, Version},
+    write::{self, BadWrite, Version},
 };
 use crate::detection::{indicator::Values, runtime::lock};
 
@@ -40,6 +41,17 @@ const FORWARD_TIMEOUT: Duration = Duration::from_secs(4);
 /// Tenants with pushed series; each is declared, so this bounds mistakes alone.
 const TENANTS_MAX: usize = 1_000;
 
+/// Telemetry on its way to its owner.
+#[derive(Clone, Debug)]
+pub struct Handed {
+    /// Whose.
+    pub tenant: String,
+    /// Names of the sources that it may come from.
+    pub sources: Vec<String>,
+    /// A version 1 message.
+    pub message: Vec<u8>,
+}
+
 /// Hands telemetry to the owner of its shard.
 #[async_trait]
 pub trait Forward: Send + Sync + 'static {
@@ -47,16 +59,27 @@ pub trait Forward: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the owner could not be reached, or did not answer.
-    async fn forward(&self, to: NodeId, tenant: &str, message: Vec<u8>) -> Result<Counts, String>;
+    async fn forward(&self, to: NodeId, telemetry: Handed) -> Result<Counts, String>;
 }
 
-struct Tenant {
+pub(super) struct Tenant {
     table: Table,
     bucket: Bucket,
     quotas: TenantSpec,
 }
 
 impl Tenant {
+    pub(super) fn of(mapper: Mapper, quotas: TenantSpec, now_ms: u64) -> Self {
+        let mut tenant =
+            Self { table: Table::new(Arc::new(mapper)), bucket: Bucket::full(0, 0), quotas };
+        tenant.bucket = Bucket::full(tenant.per_second(), now_ms);
+        tenant
+    }
+
+    pub(super) fn values(&mut self, service: &str, instance: &str, now_ms: u64) -> Option<Values> {
+        self.table.values(service, instance, now_ms)
+    }
+
     fn series_max(&self) -> usize {
         self.quotas.max_series.unwrap_or(quota::SERIES_MAX) as usize
     }
@@ -83,21 +106,31 @@ impl std::fmt::Debug for Hub {
     }
 }
 
+/// A push, opened and surveyed.
+struct Message {
+    door: &'static str,
+    version: Version,
+    message: Vec<u8>,
+    samples: usize,
+    /// Points that the translation to this form has left out.
+    unread: usize,
+}
+
 /// What a walk left over: messages for other owners.
 #[derive(Debug, Default)]
-struct Walked {
-    counts: Counts,
+pub(super) struct Walked {
+    pub(super) counts: Counts,
     away: BTreeMap<NodeId, Vec<u8>>,
 }
 
 /// How a message comes in.
-struct Walk {
-    owners: Vec<Option<NodeId>>,
-    me: NodeId,
-    allowed: Allowed,
-    now: Moment,
+pub(super) struct Walk {
+    pub(super) owners: Vec<Option<NodeId>>,
+    pub(super) me: NodeId,
+    pub(super) allowed: Allowed,
+    pub(super) now: Moment,
     /// It was forwarded: never further.
-    last: bool,
+    pub(super) last: bool,
 }
 
 impl Hub {
@@ -128,6 +161,14 @@ impl Hub {
         lock(&tenant).table.values(&target.service, &target.instance, now_ms)
     }
 
+    /// How a tenant's series are mapped now; `None`: there are too many tenants.
+    #[must_use]
+    pub fn mapper(&self, tenant: &str) -> Option<Arc<Mapper>> {
+        let shared = self.tenant(tenant)?;
+        let mapper = lock(&shared).table.mapper().clone();
+        Some(mapper)
+    }
+
     /// Series held, of all tenants.
     #[must_use]
     pub fn series(&self) -> usize {
@@ -153,12 +194,7 @@ impl Hub {
                 None => {
                     let (mapper, quotas) =
                         self.ledger.read(|s| (Mapper::of(s, name), s.quotas(name)));
-                    let mut tenant = Tenant {
-                        table: Table::new(Arc::new(mapper)),
-                        bucket: Bucket::full(0, 0),
-                        quotas,
-                    };
-                    tenant.bucket = Bucket::full(tenant.per_second(), self.moment().mono_ms);
+                    let tenant = Tenant::of(mapper, quotas, self.moment().mono_ms);
                     let shared = Arc::new(Mutex::new(tenant));
                     tenants.insert(name.to_owned(), shared.clone());
                     shared
@@ -190,11 +226,11 @@ impl Hub {
     ///
     /// # Errors
     /// When it is no message, or too much at once.
-    pub async fn take_forwarded(&self, tenant: &str, message: Vec<u8>) -> Result<Counts, String> {
-        let shared = self.tenant(tenant).ok_or("too many tenants")?;
-        // The door has seen to it that the sender may speak for its source.
-        let walk = self.walk_of(Allowed(u64::MAX), true);
-        let walked = self.walk(shared, Version::V1, message, walk).await;
+    pub async fn take_forwarded(&self, handed: Handed) -> Result<Counts, String> {
+        let shared = self.tenant(&handed.tenant).ok_or("too many tenants")?;
+        let allowed = lock(&shared).table.mapper().named(&handed.sources);
+        let walk = self.walk_of(allowed, true);
+        let walked = self.walk(shared, Version::V1, handed.message, walk).await;
         let counts = walked.map_err(|error| error.to_string())?.counts;
         counts.record("peer");
         Ok(counts)
@@ -211,10 +247,11 @@ impl Hub {
         message: Vec<u8>,
     ) -> Result<Counts, PushRefusal> {
         let shared = self.tenant(tenant).ok_or_else(too_many_tenants)?;
-        let allowed = lock(&shared).table.mapper().only(source);
+        let sources = vec![source.to_owned()];
+        let allowed = lock(&shared).table.mapper().named(&sources);
         let walk = self.walk_of(allowed, false);
         let walked = self.walk(shared, Version::V1, message, walk).await.map_err(refusal)?;
-        let counts = self.bring(tenant, walked).await?;
+        let counts = self.bring(tenant, sources, walked).await?;
         counts.record("source");
         Ok(counts)
     }
@@ -238,14 +275,23 @@ impl Hub {
     }
 
     /// Brings what belongs to others to them.
-    async fn bring(&self, tenant: &str, walked: Walked) -> Result<Counts, PushRefusal> {
+    async fn bring(
+        &self,
+        tenant: &str,
+        sources: Vec<String>,
+        walked: Walked,
+    ) -> Result<Counts, PushRefusal> {
         let Walked { mut counts, away } = walked;
         if !away.is_empty() {
             let Some(forward) = self.forward.get() else {
                 return Err(PushRefusal::Later("other owners cannot be reached yet".to_owned()));
             };
-            let sent = away.into_iter().map(|(node, message)| async move {
-                let sending = forward.forward(node, tenant, message);
+            let sent = away.into_iter().map(|(node, message)| {
+                let (tenant, sources) = (tenant.to_owned(), sources.clone());
+                (node, Handed { tenant, sources, message })
+            });
+            let sent = sent.map(|(node, handed)| async move {
+                let sending = forward.forward(node, handed);
                 let sent = tokio::time::timeout(FORWARD_TIMEOUT, sending).await;
                 sent.unwrap_or_else(|_| Err(format!("no answer in {FORWARD_TIMEOUT:?}")))
                     .map_err(|why| PushRefusal::Later(format!("{node}, which watches it: {why}")))
@@ -265,8 +311,25 @@ impl Hub {
         const KIND: (SourceKind, &str) = (SourceKind::RemoteWrite, "remote-write");
         let shared = self.admit(&push, KIND)?;
         let message = write::open(&push.body).map_err(refusal)?;
-        let survey = write::read(version, &message, |_, _| {}).map_err(refusal)?;
-        self.take(&push, shared, version, message, survey, "remote_write").await
+        let samples = write::read(version, &message, |_, _| {}).map_err(refusal)?.samples;
+        let message = Message { door: "remote_write", version, message, samples, unread: 0 };
+        self.take(&push, shared, message).await
+    }
+
+    async fn otlp(&self, push: Push) -> Result<PushTaken, PushRefusal> {
+        let shared = self.admit(&push, (SourceKind::Otlp, "otlp"))?;
+        let wrong = |error: BadOtlp| match error {
+            BadOtlp::TooLarge => PushRefusal::TooLarge(error.to_string()),
+            BadOtlp::Gzip(_) | BadOtlp::Wire(_) | BadOtlp::TooMany => {
+                PushRefusal::Wrong(error.to_string())
+            }
+        };
+        let opened = if push.gzip { Some(otlp::open(&push.body).map_err(wrong)?) } else { None };
+        let body = opened.as_deref().unwrap_or(&push.body);
+        let otlp::Translated { message, unread, .. } = otlp::translate(body).map_err(wrong)?;
+        let samples = write::read(Version::V1, &message, |_, _| {}).map_err(refusal)?.samples;
+        let message = Message { door: "otlp", version: Version::V1, message, samples, unread };
+        self.take(&push, shared, message).await
     }
 
     /// The tenant's table, and the sources that the push may speak for.
@@ -297,28 +360,28 @@ impl Hub {
         Ok((shared, allowed))
     }
 
-    pub(super) async fn take(
+    async fn take(
         &self,
         push: &Push,
         (shared, allowed): (Shared, Allowed),
-        version: Version,
-        message: Vec<u8>,
-        survey: Survey,
-        door: &'static str,
+        message: Message,
     ) -> Result<PushTaken, PushRefusal> {
+        let Message { door, version, message, samples, unread } = message;
         let series_max = {
             let mut tenant = lock(&shared);
             let rate = tenant.per_second();
-            tenant.bucket.take(survey.samples, rate, self.moment().mono_ms).map_err(|seconds| {
+            tenant.bucket.take(samples, rate, self.moment().mono_ms).map_err(|seconds| {
                 let text =
                     format!("tenant `{}` sends more than {rate} samples a second", push.tenant);
                 PushRefusal::Slow(text, seconds)
             })?;
             tenant.series_max()
         };
+        let sources = lock(&shared).table.mapper().names(allowed);
         let walk = self.walk_of(allowed, false);
         let walked = self.walk(shared, version, message, walk).await.map_err(refusal)?;
-        let counts = self.bring(&push.tenant, walked).await?;
+        let mut counts = self.bring(&push.tenant, sources, walked).await?;
+        counts.add(Became::Histogram, unread);
         counts.record(door);
         let refused = counts.complaint(&push.tenant, series_max);
         if let Some(why) = &refused {
@@ -344,7 +407,7 @@ fn refusal(error: BadWrite) -> PushRefusal {
 }
 
 /// The walk itself: everything of one message.
-fn walk_through(
+pub(super) fn walk_through(
     shared: &Mutex<Tenant>,
     version: Version,
     message: &[u8],
@@ -403,12 +466,7 @@ impl PushSink for Hub {
         match push.form {
             PushForm::RemoteWriteV1 => self.write(push, Version::V1).await,
             PushForm::RemoteWriteV2 => self.write(push, Version::V2).await,
-            PushForm::OtlpMetrics
-            | PushForm::OtlpMetricsJson
-            | PushForm::OtlpLogs
-            | PushForm::OtlpLogsJson => {
-                Err(PushRefusal::Wrong("OTLP is not taken in yet".to_owned()))
-            }
+            PushForm::OtlpMetrics => self.otlp(push).await,
         }
     }
 }

@@ -177,11 +177,25 @@ impl Mapper {
         }
     }
 
-    /// The one source of this name, for what this node fetches by itself.
+    /// The sources of these names.
     #[must_use]
-    pub fn only(&self, name: &str) -> Allowed {
-        let at = self.sources.iter().position(|source| source.name == name);
-        Allowed(at.map_or(0, |at| 1 << at))
+    pub fn named(&self, names: &[String]) -> Allowed {
+        let bits = self.sources.iter().enumerate();
+        let named = bits.filter(|(_, source)| names.contains(&source.name));
+        Allowed(named.fold(0, |allowed, (at, _)| allowed | 1 << at))
+    }
+
+    /// The names of these sources.
+    #[must_use]
+    pub fn names(&self, allowed: Allowed) -> Vec<String> {
+        let bits = self.sources.iter().enumerate();
+        bits.filter(|(at, _)| allowed.0 >> at & 1 == 1).map(|(_, s)| s.name.clone()).collect()
+    }
+
+    /// Whether an indicator of any service may want series of this name.
+    #[must_use]
+    pub fn wants(&self, metric: &str) -> bool {
+        self.services.values().any(|service| service.indicators.wants(metric))
     }
 
     /// Where a series belongs.

@@ -15,9 +15,14 @@
 //! history asks the Prometheus that sent it.
 
 pub mod counts;
+pub mod discovery;
+pub mod fetch;
 pub mod forward;
 pub mod hub;
 pub mod mapper;
+pub mod measure;
+pub mod otlp;
+pub mod promql;
 pub mod quota;
 pub mod sample;
 pub mod table;
@@ -25,5 +30,6 @@ pub mod tally;
 pub mod wire;
 pub mod write;
 
+pub use fetch::Fetcher;
 pub use forward::{PeerForward, TelemetryService};
 pub use hub::Hub;

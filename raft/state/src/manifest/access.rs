@@ -119,10 +119,9 @@ pub struct DnsSpec {
     /// The name.
     #[n(0)]
     pub name: String,
-    /// The port, when its addresses are asked for. Absent: its SRV records are, which say the port.
+    /// The port on each of its addresses.
     #[n(1)]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
+    pub port: u16,
 }
 
 const fn source_interval() -> Millis {

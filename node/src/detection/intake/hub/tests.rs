@@ -19,9 +19,9 @@ struct Direct(Option<Arc<Hub>>);
 
 #[async_trait]
 impl Forward for Direct {
-    async fn forward(&self, _: NodeId, tenant: &str, message: Vec<u8>) -> Result<Counts, String> {
+    async fn forward(&self, _: NodeId, handed: Handed) -> Result<Counts, String> {
         match &self.0 {
-            Some(hub) => hub.take_forwarded(tenant, message).await,
+            Some(hub) => hub.take_forwarded(handed).await,
             None => Err("connection refused".to_owned()),
         }
     }
@@ -113,7 +113,12 @@ async fn samples_reach_the_node_that_watches_their_instance() {
     assert_eq!(one.push(push(&body)).await.unwrap().samples, 2);
     assert_eq!(other.values(&target("web", "web-2")), None);
     // It is never passed on twice: node 2 does not watch `solo`.
-    let counts = other.take_forwarded("default", message(&one, &[(SOLO, 1.0)])).await.unwrap();
+    let handed = Handed {
+        tenant: "default".to_owned(),
+        sources: vec!["prom".to_owned()],
+        message: message(&one, &[(SOLO, 1.0)]),
+    };
+    let counts = other.take_forwarded(handed).await.unwrap();
     assert_eq!(counts.of(Became::NoOwner), 1);
 }
 

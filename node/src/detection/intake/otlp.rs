@@ -1,0 +1,337 @@
+//! OTLP metrics (`ExportMetricsServiceRequest`, protobuf) as a remote-write message. Pure.
+//!
+//! ```text
+//!   1 ResourceMetrics { 1 Resource{1 attributes}, 2 ScopeMetrics { 2 Metric {
+//!       1 name, 5 Gauge{1 points}, 7 Sum{1 points, 2 temporality, 3 monotonic}, 9 Histogram{1, 2} } } }
+//! ```
+//!
+//! Names as OpenTelemetry's own translation to Prometheus has them, without its suffixes for units: `.` and all
+//! other odd characters become `_`. Of a resource `service.name` gives `service` and `job`, and
+//! `service.instance.id` gives `instance`. Cumulative sums and histograms are counters; deltas and
+//! exponential histograms are counted as not read: sums of deltas need a memory of every one of them.
+
+use std::{borrow::Cow, io::Read as _};
+
+use super::{
+    sample::{LABELS_MAX, NAME, Sample},
+    wire::{BadWire, Reader, Value},
+    write::{MESSAGE_BYTES_MAX, SAMPLES_MAX, put_series},
+};
+
+/// `AGGREGATION_TEMPORALITY_CUMULATIVE`.
+const CUMULATIVE: u64 = 2;
+/// A point of which its sender says that there is no value.
+const NO_VALUE_FLAG: u64 = 1;
+
+/// A body that cannot be taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadOtlp {
+    /// Not gzip.
+    #[error("the body is no gzip: {0}")]
+    Gzip(String),
+    /// Too large when opened.
+    #[error(
+        "the body is more than {MESSAGE_BYTES_MAX} bytes when opened: send fewer points at a time"
+    )]
+    TooLarge,
+    /// Not the message.
+    #[error("the body is no OTLP metrics message: {0}")]
+    Wire(#[from] BadWire),
+    /// Too many points.
+    #[error("more than {SAMPLES_MAX} points in one message: send fewer at a time")]
+    TooMany,
+}
+
+/// A body, translated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Translated {
+    /// A version 1 message.
+    pub message: Vec<u8>,
+    /// Points that are not read: deltas, exponential histograms, summaries.
+    pub unread: usize,
+    samples: usize,
+}
+
+type Labels<'b> = Vec<(Cow<'b, str>, Cow<'b, str>)>;
+
+/// Opens a gzip body within bounds.
+///
+/// # Errors
+/// When it is none, or too large.
+pub fn open(body: &[u8]) -> Result<Vec<u8>, BadOtlp> {
+    let mut opened = Vec::new();
+    let bounded = flate2::read::GzDecoder::new(body).take(MESSAGE_BYTES_MAX as u64 + 1);
+    let read = { bounded }.read_to_end(&mut opened);
+    read.map_err(|error| BadOtlp::Gzip(error.to_string()))?;
+    if opened.len() > MESSAGE_BYTES_MAX { Err(BadOtlp::TooLarge) } else { Ok(opened) }
+}
+
+/// Translates a message.
+///
+/// # Errors
+/// When it cannot be taken.
+pub fn translate(body: &[u8]) -> Result<Translated, BadOtlp> {
+    let mut out = Translated::default();
+    let mut reader = Reader::new(body);
+    while let Some((number, value)) = reader.field()? {
+        if number == 1 {
+            resource_metrics(value.bytes(number)?, &mut out)?;
+        }
+    }
+    Ok(out)
+}
+
+fn resource_metrics(bytes: &[u8], out: &mut Translated) -> Result<(), BadOtlp> {
+    // The resource may stand behind its metrics: protobuf has no order.
+    let mut resource = Labels::new();
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        if number == 1 {
+            attributes(value.bytes(number)?, 1, &mut resource)?;
+        }
+    }
+    named_by_resource(&mut resource);
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        if number != 2 {
+            continue;
+        }
+        let mut scope = Reader::new(value.bytes(number)?);
+        while let Some((number, value)) = scope.field()? {
+            if number == 2 {
+                metric(value.bytes(number)?, &resource, out)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `service`, `job` and `instance`, by which sources find instances.
+fn named_by_resource(resource: &mut Labels<'_>) {
+    for (from, to) in
+        [("service_name", "service"), ("service_name", "job"), ("service_instance_id", "instance")]
+    {
+        let found = resource.iter().find(|(name, _)| name == from).map(|(_, value)| value.clone());
+        if let Some(value) = found
+            && !resource.iter().any(|(name, _)| name == to)
+        {
+            resource.push((to.into(), value));
+        }
+    }
+}
+
+fn metric(bytes: &[u8], resource: &Labels<'_>, out: &mut Translated) -> Result<(), BadOtlp> {
+    let mut name = Cow::Borrowed("");
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        if number == 1 {
+            name = legal(value.text(number)?);
+        }
+    }
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        match number {
+            5 | 7 => points(value.bytes(number)?, number == 7, &name, resource, out)?,
+            9 => histogram(value.bytes(number)?, &name, resource, out)?,
+            10 | 11 => out.unread += 1,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a sum or histogram is cumulative.
+fn cumulative(bytes: &[u8]) -> Result<bool, BadOtlp> {
+    let mut temporality = 0;
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        if number == 2 {
+            temporality = value.varint(number)?;
+        }
+    }
+    Ok(temporality == CUMULATIVE)
+}
+
+fn points(
+    bytes: &[u8],
+    sum: bool,
+    name: &str,
+    resource: &Labels<'_>,
+    out: &mut Translated,
+) -> Result<(), BadOtlp> {
+    let readable = !sum || cumulative(bytes)?;
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        if number != 1 {
+            continue;
+        }
+        if !readable {
+            out.unread += 1;
+            continue;
+        }
+        let (mut sample, mut flags) = (Sample { at_ms: 0, value: f64::NAN }, 0);
+        let mut labels = Labels::new();
+        let point = value.bytes(number)?;
+        let mut fields = Reader::new(point);
+        while let Some((number, value)) = fields.field()? {
+            match number {
+                3 => sample.at_ms = millis(value.fixed64(number)?),
+                4 => sample.value = f64::from_bits(value.fixed64(number)?),
+                // Counts beyond 2^53 lose their last digits, as in Prometheus.
+                6 => sample.value = value.fixed64(number)?.cast_signed() as f64,
+                8 => flags = value.varint(number)?,
+                _ => {}
+            }
+        }
+        attributes(point, 7, &mut labels)?;
+        if flags & NO_VALUE_FLAG == 0 {
+            put(out, name, &labels, resource, None, sample)?;
+        }
+    }
+    Ok(())
+}
+
+fn histogram(
+    bytes: &[u8],
+    name: &str,
+    resource: &Labels<'_>,
+    out: &mut Translated,
+) -> Result<(), BadOtlp> {
+    let readable = cumulative(bytes)?;
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        if number != 1 {
+            continue;
+        }
+        if readable {
+            histogram_point(value.bytes(number)?, name, resource, out)?;
+        } else {
+            out.unread += 1;
+        }
+    }
+    Ok(())
+}
+
+fn histogram_point(
+    point: &[u8],
+    name: &str,
+    resource: &Labels<'_>,
+    out: &mut Translated,
+) -> Result<(), BadOtlp> {
+    let (mut at_ms, mut count, mut sum) = (0, 0, None);
+    let (mut counts, mut bounds) = (Vec::new(), Vec::new());
+    let mut fields = Reader::new(point);
+    while let Some((number, value)) = fields.field()? {
+        match (number, value) {
+            (3, _) => at_ms = millis(value.fixed64(number)?),
+            (4, _) => count = value.fixed64(number)?,
+            (5, _) => sum = Some(f64::from_bits(value.fixed64(number)?)),
+            (6, Value::Bytes(packed)) => counts.extend(fixed(packed)),
+            (6, _) => counts.push(value.fixed64(number)?),
+            (7, Value::Bytes(packed)) => bounds.extend(fixed(packed).map(f64::from_bits)),
+            (7, _) => bounds.push(f64::from_bits(value.fixed64(number)?)),
+            _ => {}
+        }
+    }
+    let mut labels = Labels::new();
+    attributes(point, 9, &mut labels)?;
+    let total = Sample { at_ms, value: count as f64 };
+    put(out, &format!("{name}_count"), &labels, resource, None, total)?;
+    if let Some(value) = sum {
+        put(out, &format!("{name}_sum"), &labels, resource, None, Sample { at_ms, value })?;
+    }
+    let bucket = format!("{name}_bucket");
+    let mut below = 0_u64;
+    for (bound, count) in bounds.iter().zip(&counts) {
+        below = below.saturating_add(*count);
+        let sample = Sample { at_ms, value: below as f64 };
+        put(out, &bucket, &labels, resource, Some(&bound.to_string()), sample)?;
+    }
+    put(out, &bucket, &labels, resource, Some("+Inf"), total)
+}
+
+fn put(
+    out: &mut Translated,
+    name: &str,
+    own: &Labels<'_>,
+    resource: &Labels<'_>,
+    le: Option<&str>,
+    sample: Sample,
+) -> Result<(), BadOtlp> {
+    out.samples += 1;
+    // Every point carries its resource's labels: what comes out may be larger than what came in.
+    if out.samples > SAMPLES_MAX || out.message.len() > MESSAGE_BYTES_MAX {
+        return Err(BadOtlp::TooMany);
+    }
+    let given = [(NAME, name)].into_iter().chain(le.map(|le| ("le", le)));
+    let others = resource.iter().filter(|(name, _)| !own.iter().any(|(known, _)| known == name));
+    let others = own.iter().chain(others).map(|(name, value)| (name.as_ref(), value.as_ref()));
+    put_series(&mut out.message, given.chain(others), &[sample]);
+    Ok(())
+}
+
+/// The attributes in these fields of a message; later ones of a name that is there already are left
+/// out, and so is what is no plain value.
+fn attributes<'b>(bytes: &'b [u8], field: u32, into: &mut Labels<'b>) -> Result<(), BadOtlp> {
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        if number != field {
+            continue;
+        }
+        let (mut name, mut text) = (Cow::Borrowed(""), None);
+        let mut pair = Reader::new(value.bytes(number)?);
+        while let Some((number, value)) = pair.field()? {
+            match number {
+                1 => name = legal(value.text(number)?),
+                2 => text = plain(value.bytes(number)?)?,
+                _ => {}
+            }
+        }
+        let known = into.iter().any(|(known, _)| *known == name);
+        if let Some(text) = text
+            && !known
+            && into.len() < LABELS_MAX
+        {
+            into.push((name, text));
+        }
+    }
+    Ok(())
+}
+
+fn plain(bytes: &[u8]) -> Result<Option<Cow<'_, str>>, BadOtlp> {
+    let mut text = None;
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        text = match number {
+            1 => Some(Cow::Borrowed(value.text(number)?)),
+            2 => Some((value.varint(number)? != 0).to_string().into()),
+            3 => Some(value.varint(number)?.cast_signed().to_string().into()),
+            4 => Some(f64::from_bits(value.fixed64(number)?).to_string().into()),
+            _ => None,
+        };
+    }
+    Ok(text)
+}
+
+/// A name as Prometheus writes it.
+fn legal(name: &str) -> Cow<'_, str> {
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let digit = name.starts_with(|c: char| c.is_ascii_digit());
+    if name.chars().all(good) && !digit {
+        return Cow::Borrowed(name);
+    }
+    let start = if digit { "_" } else { "" };
+    let rest = name.chars().map(|c| if good(c) { c } else { '_' });
+    Cow::Owned(start.chars().chain(rest).collect())
+}
+
+fn millis(nanos: u64) -> i64 {
+    i64::try_from(nanos / 1_000_000).unwrap_or(i64::MAX)
+}
+
+fn fixed(packed: &[u8]) -> impl Iterator<Item = u64> {
+    packed.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests;

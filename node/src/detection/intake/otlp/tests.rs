@@ -1,0 +1,137 @@
+//! Tests of the translation of OTLP metrics.
+#![allow(clippy::unwrap_used)]
+
+use std::io::Write as _;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::detection::intake::{
+    wire::{put_bytes, put_double, put_number, put_varint},
+    write::{Version, read},
+};
+
+const AT_NS: u64 = 1_700_000_000_123_000_000;
+
+fn message(parts: &[(u32, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    parts.iter().for_each(|(field, bytes)| put_bytes(&mut out, *field, bytes));
+    out
+}
+
+fn attribute(name: &str, value: &str) -> Vec<u8> {
+    message(&[(1, name.as_bytes()), (2, &message(&[(1, value.as_bytes())]))])
+}
+
+fn put_fixed(out: &mut Vec<u8>, field: u32, bits: u64) {
+    put_varint(out, u64::from(field) << 3 | 1);
+    out.extend_from_slice(&bits.to_le_bytes());
+}
+
+fn point(value: f64) -> Vec<u8> {
+    let mut out = message(&[(7, &attribute("http.route", "/a"))]);
+    put_fixed(&mut out, 3, AT_NS);
+    put_double(&mut out, 4, value);
+    out
+}
+
+fn request(metrics: &[Vec<u8>]) -> Vec<u8> {
+    let resource = message(&[
+        (1, &attribute("service.name", "web")),
+        (1, &attribute("service.instance.id", "web-1")),
+    ]);
+    let metrics: Vec<(u32, &[u8])> = metrics.iter().map(|metric| (2, metric.as_slice())).collect();
+    message(&[(1, &message(&[(2, &message(&metrics)), (1, &resource)]))])
+}
+
+fn series(translated: &Translated) -> Vec<(String, f64)> {
+    let mut all = Vec::new();
+    read(Version::V1, &translated.message, |view, _| {
+        view.check().unwrap();
+        assert_eq!(view.label("service"), Some("web"));
+        assert_eq!(view.label("instance"), Some("web-1"));
+        assert_eq!(view.samples[0].at_ms, 1_700_000_000_123);
+        let le = view.label("le").map(|le| format!(" {le}")).unwrap_or_default();
+        all.push((format!("{}{le}", view.name()), view.samples[0].value));
+    })
+    .unwrap();
+    all
+}
+
+fn sum(temporality: u64) -> Vec<u8> {
+    let mut sum = message(&[(1, &point(7.0))]);
+    put_number(&mut sum, 2, temporality);
+    put_number(&mut sum, 3, 1);
+    message(&[(1, b"http.requests"), (7, &sum)])
+}
+
+#[test]
+fn gauges_sums_and_histograms_become_series() {
+    let gauge = message(&[(1, b"process.memory"), (5, &message(&[(1, &point(64.5))]))]);
+    let mut bars = point(0.0)[..0].to_vec();
+    put_fixed(&mut bars, 3, AT_NS);
+    put_fixed(&mut bars, 4, 10);
+    put_double(&mut bars, 5, 2.5);
+    let packed =
+        |numbers: &[u64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+    put_bytes(&mut bars, 6, &packed(&[4, 5, 1]));
+    put_bytes(&mut bars, 7, &packed(&[0.1_f64.to_bits(), 0.5_f64.to_bits()]));
+    let mut histogram = message(&[(1, &bars)]);
+    put_number(&mut histogram, 2, 2);
+    let histogram = message(&[(1, b"latency"), (9, &histogram)]);
+    let translated = translate(&request(&[gauge, sum(2), histogram])).unwrap();
+    let expected = [
+        ("process_memory", 64.5),
+        ("http_requests", 7.0),
+        ("latency_count", 10.0),
+        ("latency_sum", 2.5),
+        ("latency_bucket 0.1", 4.0),
+        ("latency_bucket 0.5", 9.0),
+        ("latency_bucket +Inf", 10.0),
+    ];
+    let expected: Vec<(String, f64)> = expected.map(|(n, v)| (n.to_owned(), v)).to_vec();
+    assert_eq!((series(&translated), translated.unread), (expected, 0));
+}
+
+#[test]
+fn deltas_are_counted_and_not_read() {
+    let translated = translate(&request(&[sum(1)])).unwrap();
+    assert_eq!((translated.unread, translated.message.len()), (1, 0));
+}
+
+#[test]
+fn gzip_is_opened_within_bounds() {
+    let pack = |bytes: &[u8]| {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(bytes).unwrap();
+        packed.finish().unwrap()
+    };
+    assert_eq!(open(&pack(b"abc")).unwrap(), b"abc");
+    assert!(matches!(open(b"abc"), Err(BadOtlp::Gzip(_))));
+    assert_eq!(open(&pack(&vec![0; MESSAGE_BYTES_MAX + 1])), Err(BadOtlp::TooLarge));
+}
+
+#[test]
+fn a_small_message_does_not_become_a_large_one() {
+    let resource = attribute("long", &"x".repeat(2_000));
+    let points: Vec<u8> = (0..20_000).flat_map(|_| message(&[(1, &[])])).collect();
+    let metric = message(&[(1, b"m"), (5, &points)]);
+    let body = message(&[(
+        1,
+        &message(&[(1, &message(&[(1, &resource)])), (2, &message(&[(2, &metric)]))]),
+    )]);
+    assert!(body.len() < 100_000);
+    assert_eq!(translate(&body), Err(BadOtlp::TooMany));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0_usize..200, to: u8) {
+        prop_assert!(translate(&bytes).map_or(0, |t| t.samples) <= bytes.len());
+        let mut damaged = request(&[sum(2), sum(1)]);
+        let at = at % damaged.len();
+        damaged[at] = to;
+        prop_assert!(translate(&damaged).map_or(0, |t| t.samples) <= damaged.len());
+        prop_assert!(open(&bytes).map_or(0, |opened| opened.len()) <= MESSAGE_BYTES_MAX);
+    }
+}
