@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks for what a build of Medic needs: Rust, a C and C++ compiler, libclang (RocksDB's bindings are
 # generated at build time). With --tests also: nginx, which the tests heal for real, nftables, which
-# experiments cut networks with, and libfaketime, with which campaigns set clocks wrong.
+# experiments cut networks with, libfaketime, with which campaigns set clocks wrong, and Prometheus, its
+# node exporter and Alertmanager, which tests talk to.
 # Installs what is missing with the system's package manager when it may; else says what to install.
 set -euo pipefail
 
@@ -24,6 +25,9 @@ if $want_tests; then
   PATH="$PATH:/usr/sbin:/sbin" command -v nginx >/dev/null || missing+=(nginx)
   PATH="$PATH:/usr/sbin:/sbin" command -v nft >/dev/null || [ "$(uname)" != Linux ] || missing+=(nftables)
   command -v faketime >/dev/null || [ "$(uname)" != Linux ] || missing+=(faketime)
+  for program in prometheus prometheus-node-exporter prometheus-alertmanager; do
+    command -v "$program" >/dev/null || missing+=("$program")
+  done
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
@@ -42,6 +46,7 @@ packages() { # package names by package manager
       brew:libclang) echo llvm ;;
       *:nginx) echo nginx ;;
       *:nftables) echo nftables ;;
+      apt:prometheus*) echo "$item" ;;
       apt:faketime) echo faketime ;;
       *:faketime) echo libfaketime ;;
     esac
@@ -59,7 +64,13 @@ if command -v apt-get >/dev/null; then
   if may_install; then
     echo "installing: $list"
     "${as_root[@]}" apt-get update -qq
-    # A freshly installed nginx would start itself on port 80: keep the package's service down.
+    # A freshly installed nginx would start itself on port 80, a Prometheus on 9090: keep services down.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+      printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+      "${as_root[@]}" chmod 0755 "$policy"
+      trap '"${as_root[@]}" rm -f "$policy"' EXIT
+    fi
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 "${as_root[@]}" apt-get install -y -qq --no-install-recommends $list >/dev/null
     exit 0
   fi
