@@ -263,13 +263,18 @@ impl Hub {
         message: Vec<u8>,
         walk: Walk,
     ) -> Result<Walked, BadWrite> {
+        self.apart(move || walk_through(&shared, version, &message, &walk)).await
+    }
+
+    /// Does what costs CPU on a thread for blocking work, a few at a time.
+    async fn apart<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let permit = self.walks.clone().acquire_owned().await;
-        let walked = tokio::task::spawn_blocking(move || {
+        let worked = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            walk_through(&shared, version, &message, &walk)
+            work()
         });
-        match walked.await {
-            Ok(walked) => walked,
+        match worked.await {
+            Ok(done) => done,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
@@ -310,10 +315,14 @@ impl Hub {
     async fn write(&self, push: Push, version: Version) -> Result<PushTaken, PushRefusal> {
         const KIND: (SourceKind, &str) = (SourceKind::RemoteWrite, "remote-write");
         let shared = self.admit(&push, KIND)?;
-        let message = write::open(&push.body).map_err(refusal)?;
-        let samples = write::read(version, &message, |_, _| {}).map_err(refusal)?.samples;
-        let message = Message { door: "remote_write", version, message, samples, unread: 0 };
-        self.take(&push, shared, message).await
+        let Push { tenant, body, .. } = push;
+        let opened = self.apart(move || {
+            let message = write::open(&body)?;
+            let samples = write::read(version, &message, |_, _| {})?.samples;
+            Ok(Message { door: "remote_write", version, message, samples, unread: 0 })
+        });
+        let message = opened.await.map_err(refusal)?;
+        self.take(&tenant, shared, message).await
     }
 
     async fn otlp(&self, push: Push) -> Result<PushTaken, PushRefusal> {
@@ -324,12 +333,14 @@ impl Hub {
                 PushRefusal::Wrong(error.to_string())
             }
         };
-        let opened = if push.gzip { Some(otlp::open(&push.body).map_err(wrong)?) } else { None };
-        let body = opened.as_deref().unwrap_or(&push.body);
-        let otlp::Translated { message, unread, .. } = otlp::translate(body).map_err(wrong)?;
-        let samples = write::read(Version::V1, &message, |_, _| {}).map_err(refusal)?.samples;
+        let Push { tenant, body, gzip, .. } = push;
+        let translated = self.apart(move || {
+            let body = if gzip { otlp::open(&body)? } else { body };
+            otlp::translate(&body)
+        });
+        let otlp::Translated { message, unread, samples } = translated.await.map_err(wrong)?;
         let message = Message { door: "otlp", version: Version::V1, message, samples, unread };
-        self.take(&push, shared, message).await
+        self.take(&tenant, shared, message).await
     }
 
     /// The tenant's table, and the sources that the push may speak for.
@@ -342,7 +353,7 @@ impl Hub {
         // A tenant without such a source costs no table.
         let mapper = match lock(&self.tenants).get(tenant).cloned() {
             Some(_) => None,
-            None => Some(self.ledger.read(|state| Mapper::of(state, tenant))),
+            None => Some(self.ledger.read(|state| Mapper::of_sources(state, tenant))),
         };
         let allowed = |mapper: &Mapper| {
             mapper.allowed(tenant, kind, push.token.as_deref(), push.vouched).map_err(|error| {
@@ -362,7 +373,7 @@ impl Hub {
 
     async fn take(
         &self,
-        push: &Push,
+        name: &str,
         (shared, allowed): (Shared, Allowed),
         message: Message,
     ) -> Result<PushTaken, PushRefusal> {
@@ -371,8 +382,7 @@ impl Hub {
             let mut tenant = lock(&shared);
             let rate = tenant.per_second();
             tenant.bucket.take(samples, rate, self.moment().mono_ms).map_err(|seconds| {
-                let text =
-                    format!("tenant `{}` sends more than {rate} samples a second", push.tenant);
+                let text = format!("tenant `{name}` sends more than {rate} samples a second");
                 PushRefusal::Slow(text, seconds)
             })?;
             tenant.series_max()
@@ -380,12 +390,12 @@ impl Hub {
         let sources = lock(&shared).table.mapper().names(allowed);
         let walk = self.walk_of(allowed, false);
         let walked = self.walk(shared, version, message, walk).await.map_err(refusal)?;
-        let mut counts = self.bring(&push.tenant, sources, walked).await?;
+        let mut counts = self.bring(name, sources, walked).await?;
         counts.add(Became::Histogram, unread);
         counts.record(door);
-        let refused = counts.complaint(&push.tenant, series_max);
+        let refused = counts.complaint(name, series_max);
         if let Some(why) = &refused {
-            tracing::debug!(tenant = push.tenant, why, "a push was taken in part");
+            tracing::debug!(tenant = name, why, "a push was taken in part");
         }
         Ok(PushTaken { samples: counts.known(), refused })
     }

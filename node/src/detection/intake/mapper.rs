@@ -106,7 +106,19 @@ impl Mapper {
     /// Compiles a tenant's manifests.
     #[must_use]
     pub fn of(state: &State, tenant: &str) -> Self {
-        let mut mapper = Self { stamp: stamp(state, tenant), ..Self::default() };
+        let mut mapper = Self::of_sources(state, tenant);
+        mapper.stamp = stamp(state, tenant);
+        for (key, stored) in of_kind(state, ManifestKind::Service, tenant) {
+            let Spec::Service(spec) = &stored.manifest.spec else { continue };
+            mapper.services.insert(key.name.clone(), ServiceRule::of(tenant, &key.name, spec));
+        }
+        mapper
+    }
+
+    /// Compiles a tenant's sources alone: enough to tell who may push.
+    #[must_use]
+    pub fn of_sources(state: &State, tenant: &str) -> Self {
+        let mut mapper = Self::default();
         for (key, stored) in of_kind(state, ManifestKind::Source, tenant).take(SOURCES_MAX) {
             let Spec::Source(spec) = &stored.manifest.spec else { continue };
             // The law has proven that they parse.
@@ -121,10 +133,6 @@ impl Mapper {
                 matchers,
                 token: spec.token_sha256.clone(),
             });
-        }
-        for (key, stored) in of_kind(state, ManifestKind::Service, tenant) {
-            let Spec::Service(spec) = &stored.manifest.spec else { continue };
-            mapper.services.insert(key.name.clone(), ServiceRule::of(tenant, &key.name, spec));
         }
         mapper
     }

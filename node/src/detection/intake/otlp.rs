@@ -49,7 +49,8 @@ pub struct Translated {
     pub message: Vec<u8>,
     /// Points that are not read: deltas, exponential histograms, summaries.
     pub unread: usize,
-    samples: usize,
+    /// Samples in the message.
+    pub samples: usize,
 }
 
 type Labels<'b> = Vec<(Cow<'b, str>, Cow<'b, str>)>;
@@ -60,8 +61,8 @@ type Labels<'b> = Vec<(Cow<'b, str>, Cow<'b, str>)>;
 /// When it is none, or too large.
 pub fn open(body: &[u8]) -> Result<Vec<u8>, BadOtlp> {
     let mut opened = Vec::new();
-    let bounded = flate2::read::GzDecoder::new(body).take(MESSAGE_BYTES_MAX as u64 + 1);
-    let read = { bounded }.read_to_end(&mut opened);
+    let mut bounded = flate2::read::GzDecoder::new(body).take(MESSAGE_BYTES_MAX as u64 + 1);
+    let read = bounded.read_to_end(&mut opened);
     read.map_err(|error| BadOtlp::Gzip(error.to_string()))?;
     if opened.len() > MESSAGE_BYTES_MAX { Err(BadOtlp::TooLarge) } else { Ok(opened) }
 }
