@@ -15,7 +15,9 @@ use futures::{StreamExt as _, stream};
 use medic_raft::{Ledger, LedgerExt as _};
 use medic_state::{
     State,
-    manifest::{DiscoverySpec, Kind as ManifestKind, ManifestKey, QuerySpec, SourceSpec, Spec},
+    manifest::{
+        DiscoverySpec, Kind as ManifestKind, ManifestKey, NamedQuery, QuerySpec, SourceSpec, Spec,
+    },
     symptom::Target,
 };
 use metrics::{counter, gauge};
@@ -25,11 +27,16 @@ use tokio_util::sync::CancellationToken;
 use super::{
     discovery::{self, Endpoint, FILE_BYTES_MAX, TARGETS_MAX},
     hub::Hub,
-    promql,
+    mapper::Mapper,
+    promql::{self, Told},
     sample::{NAME, Sample},
-    write,
+    write::{self, MESSAGE_BYTES_MAX},
 };
-use crate::detection::{exposition, metrics::Metric, probe, scrape};
+use crate::detection::{
+    exposition::{self, Exposition},
+    metrics::Metric,
+    probe, scrape,
+};
 
 /// Between two looks at what is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -123,23 +130,12 @@ impl Fetcher {
     /// All queries of a round; what they say, and the first failure.
     async fn ask(&self, spec: &QuerySpec) -> (Vec<u8>, Option<String>) {
         let url = format!("{}/api/v1/query", spec.url.trim_end_matches('/'));
-        let asked = stream::iter(&spec.queries).map(|one| {
-            let url = &url;
-            async move {
-                let request = (self.client.post(url))
-                    .header("content-type", "application/x-www-form-urlencoded")
-                    .body(format!("query={}", encoded(&one.query)));
-                let body = scrape::body_of(request, FETCH_TIMEOUT).await;
-                let told = body.map_err(|error| error.to_string()).and_then(|body| {
-                    promql::read(&body, &one.name).map_err(|error| error.to_string())
-                });
-                told.map_err(|error| format!("query `{}`: {error}", one.name))
-            }
-        });
+        let asked: Vec<_> = spec.queries.iter().map(|one| self.ask_one(&url, one)).collect();
         let (mut message, mut failed) = (Vec::new(), None);
-        let mut asked = asked.buffer_unordered(AT_ONCE);
+        let mut asked = stream::iter(asked).buffer_unordered(AT_ONCE);
         while let Some(told) = asked.next().await {
             match told {
+                Ok(_) if message.len() >= MESSAGE_BYTES_MAX => failed = failed.or_else(too_much),
                 Ok(told) => {
                     for (labels, sample) in told {
                         let labels = labels.iter().map(|(n, v)| (n.as_str(), v.as_str()));
@@ -152,6 +148,27 @@ impl Fetcher {
         (message, failed)
     }
 
+    async fn ask_one(&self, url: &str, one: &NamedQuery) -> Result<Vec<Told>, String> {
+        let about = |error: &dyn std::fmt::Display| format!("query `{}`: {error}", one.name);
+        let request = (self.client.post(url))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(format!("query={}", encoded(&one.query)));
+        let body = scrape::body_of(request, FETCH_TIMEOUT).await.map_err(|error| about(&error))?;
+        promql::read(&body, &one.name).map_err(|error| about(&error))
+    }
+
+    async fn scrape_one<'e>(
+        &self,
+        endpoint: &'e Endpoint,
+        path: &str,
+        mapper: &Mapper,
+    ) -> (&'e Endpoint, Result<Exposition, String>) {
+        let url = format!("http://{}{path}", endpoint.address);
+        let body = scrape::fetch(&self.client, &url, FETCH_TIMEOUT).await;
+        let read = body.and_then(|body| Ok(exposition::parse(&body, |name| mapper.wants(name))?));
+        (endpoint, read.map_err(|error| format!("{}: {error}", endpoint.address)))
+    }
+
     /// All endpoints of a round; what they say, and the first failure.
     async fn scrape(&self, tenant: &str, spec: &DiscoverySpec) -> (Vec<u8>, Option<String>) {
         let (endpoints, mut failed) = self.endpoints(spec).await;
@@ -159,18 +176,13 @@ impl Fetcher {
         let Some(mapper) = self.hub.mapper(tenant) else {
             return (Vec::new(), Some("too many tenants".to_owned()));
         };
-        let mapper = &mapper;
-        let scraped = stream::iter(&endpoints).map(|endpoint| async move {
-            let url = format!("http://{}{}", endpoint.address, spec.path);
-            let body = scrape::fetch(&self.client, &url, FETCH_TIMEOUT).await;
-            let read =
-                body.and_then(|body| Ok(exposition::parse(&body, |name| mapper.wants(name))?));
-            (endpoint, read.map_err(|error| format!("{}: {error}", endpoint.address)))
-        });
+        let scraped: Vec<_> =
+            endpoints.iter().map(|one| self.scrape_one(one, &spec.path, &mapper)).collect();
         let mut message = Vec::new();
-        let mut scraped = scraped.buffer_unordered(AT_ONCE);
+        let mut scraped = stream::iter(scraped).buffer_unordered(AT_ONCE);
         while let Some((endpoint, read)) = scraped.next().await {
             match read {
+                Ok(_) if message.len() >= MESSAGE_BYTES_MAX => failed = failed.or_else(too_much),
                 Ok(read) => self.put(&mut message, spec, endpoint, &read),
                 Err(error) => failed = failed.or(Some(error)),
             }
@@ -183,7 +195,7 @@ impl Fetcher {
         message: &mut Vec<u8>,
         spec: &DiscoverySpec,
         endpoint: &Endpoint,
-        read: &exposition::Exposition,
+        read: &Exposition,
     ) {
         let at_ms = i64::try_from(self.ledger.env().clock.now().0).unwrap_or(i64::MAX);
         for sample in &read.samples {
@@ -235,6 +247,10 @@ impl Fetcher {
         let text = tokio::fs::read_to_string(&path).await.map_err(|error| error.to_string())?;
         discovery::read(&text).map_err(|error| error.to_string())
     }
+}
+
+fn too_much() -> Option<String> {
+    Some(format!("more than {MESSAGE_BYTES_MAX} bytes of series in one round: ask for less"))
 }
 
 /// A text as a form's value.
