@@ -78,6 +78,11 @@ spec: {{type: scrape, scrape: {{targets: ["127.0.0.1:{exporter}"], interval: 1s,
 ---
 apiVersion: medic/v1
 kind: Source
+metadata: {{name: alertmanager}}
+spec: {{type: alertmanager}}
+---
+apiVersion: medic/v1
+kind: Source
 metadata: {{name: prometheus, tenant: blue}}
 spec: {{type: alertmanager, serviceLabel: team}}
 "#
@@ -162,36 +167,35 @@ fn start_all(folder: &Path, ports: &Ports) -> Vec<Child> {
         std::fs::write(folder.join(name), text).unwrap();
     }
     let shown = folder.display();
-    let args = |list: &[String]| list.to_vec();
     vec![
         start(
             "prometheus-node-exporter",
             folder,
-            &args(&[
+            &[
                 format!("--web.listen-address=127.0.0.1:{}", ports.exporter),
                 format!("--collector.textfile.directory={shown}/textfiles"),
                 "--collector.disable-defaults".to_owned(),
                 "--collector.textfile".to_owned(),
-            ]),
+            ],
         ),
         start(
             "prometheus-alertmanager",
             folder,
-            &args(&[
+            &[
                 format!("--config.file={shown}/alertmanager.yml"),
                 format!("--web.listen-address=127.0.0.1:{}", ports.alertmanager),
                 format!("--storage.path={shown}/alertmanager"),
                 "--cluster.listen-address=".to_owned(),
-            ]),
+            ],
         ),
         start(
             "prometheus",
             folder,
-            &args(&[
+            &[
                 format!("--config.file={shown}/prometheus.yml"),
                 format!("--web.listen-address=127.0.0.1:{}", ports.prometheus),
                 format!("--storage.tsdb.path={shown}/tsdb"),
-            ]),
+            ],
         ),
     ]
 }
