@@ -1,4 +1,5 @@
-//! Prometheus text exposition (format 0.0.4), read strictly and within bounds.
+//! Prometheus text exposition (format 0.0.4), read strictly and within bounds. OpenMetrics 1.0 text is
+//! read as well: what it adds stands in comments, behind `#`, or in times, which are not used.
 //!
 //! Our own, because the parser we tried (prometheus-parse 0.2) splits labels at every `,` and `=`,
 //! so that `{path="/a,b"}` silently loses its label, ends them at the first `}` even inside quotes,
@@ -219,6 +220,18 @@ job:latency:p99{le="0.05",} NaN
         assert_eq!(read.samples[2].labels["error"], "Cannot find file:\n\"FILE.TXT\"");
         assert!(read.samples[4].value.is_infinite() && read.samples[5].value.is_nan());
         assert_eq!(read.samples[5].name, "job:latency:p99");
+    }
+
+    #[test]
+    fn openmetrics_is_read_as_well() {
+        let read = all("# TYPE reqs counter\n# UNIT reqs seconds\n\
+             reqs_total{code=\"200\"} 5 1395066363.5 # {trace_id=\"x\"} 1.0 1395066363.4\n\
+             reqs_created{code=\"200\"} 1.395066363e+09\n\
+             lat_bucket{le=\"+Inf\"} 7 # {} 0.5\n# EOF\n");
+        let values: Vec<(&str, f64)> =
+            read.samples.iter().map(|sample| (sample.name.as_str(), sample.value)).collect();
+        let expected = [("reqs_total", 5.0), ("reqs_created", 1.395066363e9), ("lat_bucket", 7.0)];
+        assert_eq!((values.as_slice(), read.malformed), (expected.as_slice(), 0));
     }
 
     #[test]

@@ -7,6 +7,9 @@ use super::{
     probe::{Failure, Outcome},
 };
 
+/// Plain text where there is a choice; OpenMetrics' from those who have nothing else.
+const ACCEPT: &str = "text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.5";
+
 /// Why a scrape gave nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScrapeError {
@@ -78,7 +81,7 @@ async fn fetch_unbounded_in_time(
     client: &reqwest::Client,
     url: &str,
 ) -> Result<String, ScrapeError> {
-    let request = client.get(url).header("accept", "text/plain;version=0.0.4");
+    let request = client.get(url).header("accept", ACCEPT);
     let body = read_body(request).await?;
     String::from_utf8(body).map_err(|_| ScrapeError::NotText)
 }
