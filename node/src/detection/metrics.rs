@@ -27,6 +27,12 @@ pub enum Metric {
     TaskPanics,
     /// Counter of alerts received, by `result` (reported, cleared, unmapped, refused, failed).
     Alerts,
+    /// Counter of predictions with an outcome, by `kind` and `outcome` (came_true, did_not, inconclusive).
+    Predictions,
+    /// Gauge by `kind`: mean square of what this node's predictions were off by.
+    PredictionBrier,
+    /// Gauge by `kind`: expected calibration error of this node's predictions.
+    PredictionError,
 }
 
 impl Metric {
@@ -46,6 +52,9 @@ impl Metric {
             Self::Clears => "medic_symptom_clears_total",
             Self::TaskPanics => "medic_detection_task_panics_total",
             Self::Alerts => "medic_alerts_received_total",
+            Self::Predictions => "medic_predictions_total",
+            Self::PredictionBrier => "medic_prediction_brier",
+            Self::PredictionError => "medic_prediction_calibration_error",
         }
     }
 }

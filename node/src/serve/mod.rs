@@ -111,21 +111,27 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
     parts.spawn(
         FleetHub::watch_over(hub.clone()).map(|ended| ended.context("a task of the fleet hub")),
     );
-    let open = doors::Open {
-        config: &config,
-        tls: &tls,
-        consensus: &consensus,
-        hub: &hub,
-        metrics,
-        stop: &stop,
-    };
-    doors::open(open, sockets, &mut parts).await?;
     let detection = Runtime::spawn(
         ledger.clone(),
         Arc::new(HubView(hub.clone())),
         &config.detection,
         stop.clone(),
     );
+    let foreseen = detection.predictions(env.clock.clone());
+    let predictions = Arc::new(move || {
+        let text = serde_json::to_string(&foreseen());
+        text.unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }).to_string())
+    });
+    let open = doors::Open {
+        config: &config,
+        tls: &tls,
+        consensus: &consensus,
+        hub: &hub,
+        metrics,
+        predictions,
+        stop: &stop,
+    };
+    doors::open(open, sockets, &mut parts).await?;
     let detection = detection.ended().boxed().shared();
     let world = FleetWorld::new(hub, ledger.clone());
     let leader = Leader::new(ledger.clone(), world, leader_config(&config));

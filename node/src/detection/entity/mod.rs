@@ -16,11 +16,14 @@
 //! Invariant: a finding is repeated only while somebody votes for it, and cleared only by good data
 //! from those who voted, never by silence.
 
+mod prognosis;
 mod telling;
 mod text;
 mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use prognosis::Prognosis;
 
 use medic_state::{
     Millis, Timestamp,
@@ -33,6 +36,7 @@ use super::{
     detector::{SETTLE_MS, Series, SeriesState},
     ensemble::{self, Kind, Voter},
     indicator::Values,
+    predict::{forecast::Forecast, record::Scored},
     probe::{Liveness, Outcome, liveness},
 };
 use crate::world::Seen;
@@ -134,6 +138,7 @@ pub struct Entity {
     active: BTreeMap<Kind, Active>,
     lead_s: f64,
     begun_ms: u64,
+    prognosis: Prognosis,
 }
 
 /// Detector state of one instance, as it travels.
@@ -176,6 +181,7 @@ impl Entity {
             active: BTreeMap::new(),
             lead_s: lead.as_duration().as_secs_f64(),
             begun_ms: now.mono_ms,
+            prognosis: Prognosis::new(service, now),
         }
     }
 
@@ -201,7 +207,11 @@ impl Entity {
     /// The agent's last word (or none).
     pub fn on_process(&mut self, seen: Option<&Seen>, now: Now) {
         let process = &mut self.process;
+        let was = process.liveness;
         process.liveness = liveness(seen);
+        if process.liveness == Liveness::Dead && was == Liveness::Running {
+            self.prognosis.failed(now);
+        }
         if let Some(seen) = seen {
             let status = &seen.status;
             process.last_exit.clone_from(&status.last_exit);
@@ -212,6 +222,7 @@ impl Entity {
                 process.incarnation = incarnation;
                 process.since_ms = now.mono_ms;
                 self.series.values_mut().for_each(Series::process_changed);
+                self.prognosis.replaced();
             }
         }
         let outcome = super::probe::check_process(seen);
@@ -243,6 +254,18 @@ impl Entity {
                 None => series.no_value(),
             }
         }
+        self.prognosis.scraped(&self.series, now);
+    }
+
+    /// What is foreseen of it within the horizon.
+    #[must_use]
+    pub fn forecasts(&self, now: Now) -> Vec<Forecast> {
+        self.prognosis.forecasts(&self.series, now)
+    }
+
+    /// What became of earlier forecasts since the last time it was asked.
+    pub fn take_scored(&mut self, circumstances: &Circumstances, now: Now) -> Vec<Scored> {
+        self.prognosis.take_scored(circumstances.treated, now)
     }
 
     /// What the law should be told next, if anything; one thing at a time, the weightiest first.

@@ -18,6 +18,7 @@
 //! liveness and the law's open findings need no warm-up.
 
 mod plan;
+mod predictions;
 mod watch;
 
 use std::{
@@ -38,10 +39,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::predictions::{Foreseen, Predictions};
 use self::{plan::Wanted, watch::Watcher};
 use super::{
     entity::{Entity, EntityCheckpoint, Now},
     metrics::Metric,
+    predict::record::Record,
     senses::{NetSenses, Senses},
 };
 use crate::{config::DetectionConfig, world::FleetView};
@@ -93,6 +96,7 @@ pub(super) struct Shared {
     begun: Instant,
     entities: Mutex<BTreeMap<Target, Watched>>,
     restored: Mutex<BTreeMap<Target, EntityCheckpoint>>,
+    record: Mutex<Record>,
 }
 
 impl Shared {
@@ -125,6 +129,7 @@ impl Runtime {
             begun: Instant::now(),
             entities: Mutex::default(),
             restored: Mutex::default(),
+            record: Mutex::default(),
         });
         let (stale_out, stale_in) = mpsc::unbounded_channel();
         let supervisor = Supervisor {

@@ -254,7 +254,11 @@ impl Watcher {
                 .collect(),
         });
         circumstances.agent_away &= agent.is_some_and(|name| !self.senses.connected(name));
-        let change = lock(&self.entity).evaluate(&circumstances, now);
+        let (change, scored) = {
+            let mut entity = lock(&self.entity);
+            (entity.evaluate(&circumstances, now), entity.take_scored(&circumstances, now))
+        };
+        self.shared.note_scored(scored);
         if let Some(change) = change {
             desk.proposing = true;
             desk.flight.push(self.propose(change));
