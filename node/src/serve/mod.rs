@@ -125,16 +125,6 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
     let fetcher =
         Fetcher::new(ledger.clone(), intake.clone(), folder).map_err(anyhow::Error::msg)?;
     parts.spawn(fetcher.run(stop.clone()).map(Ok));
-    let open = doors::Open {
-        config: &config,
-        tls: &tls,
-        consensus: &consensus,
-        hub: &hub,
-        intake: &intake,
-        metrics,
-        stop: &stop,
-    };
-    doors::open(open, sockets, &mut parts).await?;
     let detection = Runtime::spawn(
         ledger.clone(),
         Arc::new(HubView(hub.clone())),
@@ -150,6 +140,22 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
         heirs: shards::heirs,
     };
     parts.spawn(handover.run(stop.clone()).map(Ok));
+    let foreseen = detection.predictions(env.clock.clone());
+    let predictions = Arc::new(move || {
+        let text = serde_json::to_string(&foreseen());
+        text.unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }).to_string())
+    });
+    let open = doors::Open {
+        config: &config,
+        tls: &tls,
+        consensus: &consensus,
+        hub: &hub,
+        intake: &intake,
+        metrics,
+        predictions,
+        stop: &stop,
+    };
+    doors::open(open, sockets, &mut parts).await?;
     let detection = detection.ended().boxed().shared();
     let world = FleetWorld::new(hub, ledger.clone());
     let leader = Leader::new(ledger.clone(), world, leader_config(&config));
