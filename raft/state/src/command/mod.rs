@@ -15,6 +15,7 @@ use crate::{
         Timestamp, TraceId,
     },
     manifest::{Manifest, ManifestKey, Spec},
+    notice::{Delivery, NoticeKind},
     plan::Direction,
     rbac::Principal,
     saga::{Outcome, Verdict},
@@ -127,7 +128,7 @@ pub enum Command {
     #[n(41)]
     NoteClusterChange(#[n(0)] String),
     // ---- since version 2 ----
-    /// People have been told what `Effect::Notify` says: the next leader need not tell them again.
+    /// How telling people what `Effect::Notify` says went: the next leader need not tell them again.
     #[n(17)]
     NoteTold(#[n(0)] NoteTold),
 }
@@ -138,8 +139,11 @@ pub(crate) const AGENTS_OF_TENANTS_SINCE: u32 = 3;
 /// The cluster version from which sources push, are asked and are scraped, within quotas of tenants.
 pub(crate) const INTAKE_SINCE: u32 = 4;
 
+/// The cluster version from which on each channel is told by itself, and may be more than a webhook.
+pub const CHANNELS_SINCE: u32 = 5;
+
 /// The newest command set this build understands; see [`Command::since`].
-pub const CLUSTER_VERSION: u32 = 4;
+pub const CLUSTER_VERSION: u32 = 5;
 
 /// See [`Command::Fence`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -377,9 +381,29 @@ pub struct NoteTold {
     /// The incident.
     #[n(0)]
     pub incident: IncidentId,
-    /// Digest of the text that was delivered.
+    /// Digest of the text.
     #[n(1)]
     pub text: Digest,
+    /// On which channel, and how that went. Absent: every channel has it, as said before version 4.
+    #[n(2)]
+    pub on: Option<ToldOn>,
+}
+
+/// How telling one channel went, or that it begins.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ToldOn {
+    /// The channel, of the incident's tenant.
+    #[n(0)]
+    pub channel: String,
+    /// What the notice says.
+    #[n(1)]
+    pub kind: NoticeKind,
+    /// How it went.
+    #[n(2)]
+    pub delivery: Delivery,
+    /// Notices about other incidents in the same message.
+    #[n(3)]
+    pub also: Vec<(IncidentId, Digest, NoticeKind)>,
 }
 
 /// See [`Command::ApplyManifest`].
@@ -393,36 +417,39 @@ pub struct ApplyManifest {
     pub expected: Option<Digest>,
 }
 
+/// See [`Command::since`].
+fn since_of_manifest(spec: &Spec) -> u32 {
+    match spec {
+        Spec::Source(source) if source.beyond_alerts() => INTAKE_SINCE,
+        Spec::Tenant(tenant)
+            if tenant.max_series.is_some() || tenant.max_samples_per_second.is_some() =>
+        {
+            INTAKE_SINCE
+        }
+        Spec::Tenant(tenant) if tenant.agents.is_some() => AGENTS_OF_TENANTS_SINCE,
+        Spec::Channel(channel) if channel.is_new() => CHANNELS_SINCE,
+        Spec::Tenant(_)
+        | Spec::Channel(_)
+        | Spec::Service(_)
+        | Spec::Playbook(_)
+        | Spec::Policy(_)
+        | Spec::Source(_)
+        | Spec::Silence(_)
+        | Spec::MaintenanceWindow(_)
+        | Spec::Role(_)
+        | Spec::RoleBinding(_) => 1,
+    }
+}
+
 impl Command {
     /// The cluster version from which on it may be proposed: below it a member may run a build that
     /// does not know it, and would halt.
     #[must_use]
     pub fn since(&self) -> u32 {
         match self {
+            Self::NoteTold(told) if told.on.is_some() => CHANNELS_SINCE,
             Self::NoteTold(_) => 2,
-            Self::ApplyManifest(apply) => {
-                let spec = &apply.manifest.spec;
-                let takes_in = match spec {
-                    Spec::Source(source) => source.beyond_alerts(),
-                    Spec::Tenant(tenant) => {
-                        tenant.max_series.is_some() || tenant.max_samples_per_second.is_some()
-                    }
-                    Spec::Service(_)
-                    | Spec::Playbook(_)
-                    | Spec::Policy(_)
-                    | Spec::Silence(_)
-                    | Spec::MaintenanceWindow(_)
-                    | Spec::Role(_)
-                    | Spec::RoleBinding(_)
-                    | Spec::Channel(_) => false,
-                };
-                let gives = matches!(spec, Spec::Tenant(tenant) if tenant.agents.is_some());
-                match (takes_in, gives) {
-                    (true, _) => INTAKE_SINCE,
-                    (false, true) => AGENTS_OF_TENANTS_SINCE,
-                    (false, false) => 1,
-                }
-            }
+            Self::ApplyManifest(apply) => since_of_manifest(&apply.manifest.spec),
             Self::Fence(_)
             | Self::Tick
             | Self::RegisterNode(_)

@@ -194,6 +194,7 @@ fn open(
         plan: None,
         attempts: Vec::new(),
         acknowledged_by: None,
+        notices: BTreeMap::new(),
         escalation: None,
         manual: false,
         opened_at: context.now,

@@ -4,6 +4,7 @@
 //! Deliberately absent: whether CEL conditions parse (judgement's language, checked by the door),
 //! and whether names refer to something that is declared: that may come later or go again.
 
+mod channel;
 mod source;
 
 use std::{collections::BTreeSet, fmt};
@@ -98,11 +99,7 @@ pub fn validate(manifest: &Manifest) -> Vec<Problem> {
                 found.add("metadata.tenant", "a Tenant stands in `default`, or in itself");
             }
         }
-        Spec::Channel(super::ChannelSpec::Webhook { url }) => {
-            if !(url.starts_with("http://") || url.starts_with("https://")) {
-                found.add("spec.webhook.url", "it is no http or https URL");
-            }
-        }
+        Spec::Channel(spec) => channel::check(&mut found, &metadata.tenant, spec),
     }
     found.0
 }

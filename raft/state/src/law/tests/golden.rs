@@ -116,7 +116,7 @@ fn samples() -> Vec<Command> {
         })),
         Command::DeleteManifest(key),
         Command::NoteClusterChange("add node-4".into()),
-        Command::NoteTold(NoteTold { incident, text: digest }),
+        Command::NoteTold(NoteTold { incident, text: digest, on: None }),
     ]
 }
 
@@ -235,7 +235,7 @@ fn full_state() -> Lab {
     )
     .unwrap();
     let incident = *lab.state.incidents.keys().next().unwrap();
-    lab.node(1, Command::NoteTold(NoteTold { incident, text: Digest([8; 32]) })).unwrap();
+    lab.node(1, Command::NoteTold(NoteTold { incident, text: Digest([8; 32]), on: None })).unwrap();
     lab
 }
 

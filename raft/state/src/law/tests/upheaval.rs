@@ -50,7 +50,7 @@ pub(super) fn draw(state: &State, now: u64, (a, b, c): (u8, u8, u8)) -> (Princip
         5 => (leader, Command::NoteClusterChange("node-4 is added".into())),
         6 => {
             let incident = state.incidents.keys().next().copied().unwrap_or(IncidentId(9));
-            (leader, Command::NoteTold(NoteTold { incident, text: Digest::default() }))
+            (leader, Command::NoteTold(NoteTold { incident, text: Digest::default(), on: None }))
         }
         7 => {
             let (kind, name) = [
