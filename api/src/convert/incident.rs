@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use medic_proto::v1 as pb;
 use medic_state::{
     incident::{Attempt, Incident, IncidentStatus, Resolution, SymptomState},
+    notice::{Delivery, NoticeState},
     symptom::{Fingerprint, Signal},
 };
 

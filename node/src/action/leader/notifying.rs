@@ -126,3 +126,6 @@ async fn note(context: &Context, trace: TraceId, telling: &Telling, delivery: De
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

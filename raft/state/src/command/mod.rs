@@ -4,10 +4,13 @@
 //! Variant numbers are wire and disk format: they are never reused, and a new one is proposed only
 //! once `State::cluster_version` says that every member knows it.
 
+mod told;
+
 use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 
+pub use self::told::{NoteTold, ToldOn};
 use crate::{
     decision::Proposal,
     ids::{
@@ -15,7 +18,6 @@ use crate::{
         Timestamp, TraceId,
     },
     manifest::{Manifest, ManifestKey, Spec},
-    notice::{Delivery, NoticeKind},
     plan::Direction,
     rbac::Principal,
     saga::{Outcome, Verdict},
@@ -139,7 +141,8 @@ pub(crate) const AGENTS_OF_TENANTS_SINCE: u32 = 3;
 /// The cluster version from which sources push, are asked and are scraped, within quotas of tenants.
 pub(crate) const INTAKE_SINCE: u32 = 4;
 
-/// The cluster version from which on each channel is told by itself, and may be more than a webhook.
+/// The cluster version from which on each channel is told by itself, and may be more than a webhook;
+/// and from which on silences and windows have schedules.
 pub const CHANNELS_SINCE: u32 = 5;
 
 /// The newest command set this build understands; see [`Command::since`].
@@ -375,37 +378,6 @@ pub struct Freeze {
     pub until: Option<Timestamp>,
 }
 
-/// See [`Command::NoteTold`].
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct NoteTold {
-    /// The incident.
-    #[n(0)]
-    pub incident: IncidentId,
-    /// Digest of the text.
-    #[n(1)]
-    pub text: Digest,
-    /// On which channel, and how that went. Absent: every channel has it, as said before version 4.
-    #[n(2)]
-    pub on: Option<ToldOn>,
-}
-
-/// How telling one channel went, or that it begins.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct ToldOn {
-    /// The channel, of the incident's tenant.
-    #[n(0)]
-    pub channel: String,
-    /// What the notice says.
-    #[n(1)]
-    pub kind: NoticeKind,
-    /// How it went.
-    #[n(2)]
-    pub delivery: Delivery,
-    /// Notices about other incidents in the same message.
-    #[n(3)]
-    pub also: Vec<(IncidentId, Digest, NoticeKind)>,
-}
-
 /// See [`Command::ApplyManifest`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ApplyManifest {
@@ -428,6 +400,14 @@ fn since_of_manifest(spec: &Spec) -> u32 {
         }
         Spec::Tenant(tenant) if tenant.agents.is_some() => AGENTS_OF_TENANTS_SINCE,
         Spec::Channel(channel) if channel.is_new() => CHANNELS_SINCE,
+        Spec::Silence(silence) if silence.schedule.is_some() || silence.duration.is_some() => {
+            CHANNELS_SINCE
+        }
+        Spec::MaintenanceWindow(window)
+            if window.schedule.is_some() || window.ends_at.is_some() =>
+        {
+            CHANNELS_SINCE
+        }
         Spec::Tenant(_)
         | Spec::Channel(_)
         | Spec::Service(_)

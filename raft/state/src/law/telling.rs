@@ -76,7 +76,8 @@ impl State {
         let mut owed: BTreeMap<&str, Vec<(u32, Notice)>> = BTreeMap::new();
         for (incident, kind, text) in cases {
             let digest = Digest::of(&[text.as_bytes()]);
-            let before = kind == NoticeKind::NeedsHuman && self.told.get(&incident.id) == Some(&digest);
+            let before =
+                kind == NoticeKind::NeedsHuman && self.told.get(&incident.id) == Some(&digest);
             if before {
                 continue;
             }
@@ -98,12 +99,14 @@ impl State {
                     severity: incident.severity,
                     text: text.clone(),
                     delivered: incident.notices.get(name).map_or(0, |past| past.delivered),
-                    in_doubt: past.is_some_and(|past| matches!(past.delivery, Delivery::Sending(_))),
+                    in_doubt: past
+                        .is_some_and(|past| matches!(past.delivery, Delivery::Sending(_))),
                 };
                 owed.entry(name).or_default().push((past.map_or(0, |past| past.tries), notice));
             }
         }
-        let message = |(name, owed)| self.next_message(tenant, name, channels.get(name)?.spec, owed);
+        let message =
+            |(name, owed)| self.next_message(tenant, name, channels.get(name)?.spec, owed);
         tellings.next.extend(owed.into_iter().filter_map(message));
     }
 
@@ -147,9 +150,8 @@ impl State {
             return (Timestamp::default(), most);
         };
         let from = self.now.max(known.wait_until);
-        let sent = |at: Timestamp| {
-            known.sends.iter().filter(|sent| at.since(**sent) < rate.per).count()
-        };
+        let sent =
+            |at: Timestamp| known.sends.iter().filter(|sent| at.since(**sent) < rate.per).count();
         if sent(from) < most {
             return (known.wait_until, most - sent(from));
         }
@@ -209,7 +211,8 @@ impl State {
         let tried = incident.attempts.iter().map(|attempt| attempt.playbook.as_str());
         let now = incident.plan.and_then(|plan| self.sagas.get(&plan));
         let playbooks = tried.chain(now.map(|saga| saga.plan.playbook.as_str()));
-        let stored = playbooks.filter_map(|name| self.stored(Kind::Playbook, &incident.tenant, name));
+        let stored =
+            playbooks.filter_map(|name| self.stored(Kind::Playbook, &incident.tenant, name));
         stored
             .filter_map(|stored| as_playbook(&stored.manifest.spec))
             .flat_map(|playbook| &playbook.escalate)

@@ -35,7 +35,7 @@ pub use service::{
     ProcessSpec, ScrapeSpec, ServiceSpec, SloSpec, StopSpec,
 };
 pub use validate::{Problem, validate};
-pub use window::{MaintenanceWindowSpec, SilenceSpec};
+pub use window::{MAX_STARTS, MaintenanceWindowSpec, ScheduleSpec, SilenceSpec};
 
 use crate::ids::{Digest, Timestamp};
 

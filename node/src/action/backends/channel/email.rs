@@ -129,7 +129,8 @@ impl Mailer {
     fn tls(&self, host: &str) -> Result<TlsParameters, SmtpError> {
         let builder = TlsParameters::builder(host.to_owned());
         let builder = builder.certificate_store(CertificateStore::None);
-        let with = |builder: lettre::transport::smtp::client::TlsParametersBuilder, root: &Certificate| {
+        let with = |builder: lettre::transport::smtp::client::TlsParametersBuilder,
+                    root: &Certificate| {
             builder.add_root_certificate(root.clone())
         };
         self.roots.iter().fold(builder, with).build_rustls()

@@ -115,14 +115,16 @@ mod tests {
 
     #[test]
     fn answers_mean_what_the_table_says() {
-        let word = |code: u16, recognises| {
-            match judge(StatusCode::from_u16(code).unwrap(), "", recognises) {
-                Delivery::Delivered => "delivered",
-                Delivery::Failed(_) => "failed",
-                Delivery::Refused(_) => "refused",
-                Delivery::Unknown(_) => "unknown",
-                Delivery::Sending(_) => "sending",
-            }
+        let word = |code: u16, recognises| match judge(
+            StatusCode::from_u16(code).unwrap(),
+            "",
+            recognises,
+        ) {
+            Delivery::Delivered => "delivered",
+            Delivery::Failed(_) => "failed",
+            Delivery::Refused(_) => "refused",
+            Delivery::Unknown(_) => "unknown",
+            Delivery::Sending(_) => "sending",
         };
         for (code, recognises, does_not) in [
             (200, "delivered", "delivered"),

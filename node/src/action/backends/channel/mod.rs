@@ -24,8 +24,8 @@ use medic_state::{
     symptom::Target,
 };
 
-use self::{email::Mailer, http::Poster};
 pub use self::secret::Secrets;
+use self::{email::Mailer, http::Poster};
 
 /// What a message says beside its notices: about the incident of the first.
 #[derive(Clone, Debug, Default)]

@@ -138,7 +138,7 @@ pub(super) fn pagerduty(
             "custom_details": {
                 "cluster": cluster,
                 "text": text(telling),
-                "opened": medic_state::time::format_rfc3339(about.opened_at).to_string(),
+                "opened": medic_state::time::format_rfc3339(about.opened_at),
             },
         });
     }

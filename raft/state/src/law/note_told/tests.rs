@@ -66,7 +66,11 @@ fn every_channel_is_told_once_whoever_leads() {
     let chat = next(&mut lab, "chat");
     note(&mut lab, &chat, Delivery::Delivered).unwrap();
     lab.fence(2);
-    assert_eq!(said(&lab), [("hook".to_owned(), NoticeKind::NeedsHuman)], "what was not told is not lost");
+    assert_eq!(
+        said(&lab),
+        [("hook".to_owned(), NoticeKind::NeedsHuman)],
+        "what was not told is not lost"
+    );
     let hook = next(&mut lab, "hook");
     note(&mut lab, &hook, Delivery::Delivered).unwrap();
     lab.fence(1);
@@ -90,7 +94,8 @@ fn a_failure_is_tried_again_after_a_wait_that_grows_and_that_elections_keep() {
         note(&mut lab, &telling, unsent()).unwrap();
     }
     assert_eq!(owed(&lab)[0].not_before.0, lab.now + WAIT_LAST.0, "never given up");
-    let said = lab.incident(id).timeline.iter().filter(|item| item.text.contains("could not be told"));
+    let said =
+        lab.incident(id).timeline.iter().filter(|item| item.text.contains("could not be told"));
     assert_eq!(said.count(), 1, "a failure that stays the same is one line");
     let telling = next(&mut lab, "hook");
     note(&mut lab, &telling, Delivery::Delivered).unwrap();
@@ -216,7 +221,8 @@ fn the_same_words_after_a_new_beginning_are_news_under_another_key() {
 fn a_channel_hears_of_what_its_rules_let_through() {
     let mut lab = Lab::new();
     let least = ChannelRules { min_severity: Some(Severity::Critical), ..ChannelRules::default() };
-    let kinds = ChannelRules { matchers: vec![r#"instance=~"w|x""#.into()], ..ChannelRules::default() };
+    let kinds =
+        ChannelRules { matchers: vec![r#"instance=~"w|x""#.into()], ..ChannelRules::default() };
     lab.apply("bad", hook(Some(least)));
     lab.apply("some", hook(Some(kinds)));
     let channels = |lab: &Lab| owed(lab).into_iter().map(|one| one.channel).collect::<Vec<_>>();
@@ -226,7 +232,8 @@ fn a_channel_hears_of_what_its_rules_let_through() {
     worse.severity = Severity::Critical;
     lab.report_symptom(worse).unwrap();
     assert_eq!(channels(&lab), ["bad"]);
-    lab.root(Command::ReopenIncident(Lab::note(*lab.state.incidents.keys().next().unwrap()))).unwrap();
+    lab.root(Command::ReopenIncident(Lab::note(*lab.state.incidents.keys().next().unwrap())))
+        .unwrap();
     lab.apply("hush", hook(None));
     lab.root(Command::DeleteManifest(crate::manifest::ManifestKey {
         kind: Kind::Channel,
@@ -245,9 +252,16 @@ fn what_is_beyond_the_rate_is_summed_up_in_one_message_and_nothing_is_lost() {
     let mut open: Vec<IncidentId> = Vec::new();
     let mut heard: Vec<IncidentId> = Vec::new();
     let mut sizes = Vec::new();
-    for (service, instance) in
-        [("web", "w"), ("web", "x"), ("web", "y"), ("web", "z"), ("api", "a"), ("api", "b"), ("api", "c"), ("db", "d")]
-    {
+    for (service, instance) in [
+        ("web", "w"),
+        ("web", "x"),
+        ("web", "y"),
+        ("web", "z"),
+        ("api", "a"),
+        ("api", "b"),
+        ("api", "c"),
+        ("db", "d"),
+    ] {
         // Of one service each, or they would be one incident.
         let id = lab.report(service, instance, "down");
         lab.propose(id, lab.proposal(None)).unwrap();
@@ -266,7 +280,11 @@ fn what_is_beyond_the_rate_is_summed_up_in_one_message_and_nothing_is_lost() {
     open.sort();
     assert_eq!(heard, open, "each exactly once");
     assert!(open.len() > 3, "{open:?}");
-    assert_eq!(sizes, [(0, 1), (0, 1), (0, open.len() - 2)], "the last of the rate is for all the rest");
+    assert_eq!(
+        sizes,
+        [(0, 1), (0, 1), (0, open.len() - 2)],
+        "the last of the rate is for all the rest"
+    );
     let more = lab.report("web", "w", "errors");
     lab.propose(more, lab.proposal(None)).ok();
     assert_eq!(lab.state.channels.len(), 1);
@@ -299,7 +317,8 @@ fn what_was_told_before_channels_were_told_apart_is_not_told_again() {
     lab.apply("hook", hook(None));
     let incident = escalated(&mut lab, "w");
     let text = owed(&lab)[0].notices[0].digest();
-    lab.node(1, Command::NoteTold(NoteTold { incident, text: Digest::default(), on: None })).unwrap();
+    lab.node(1, Command::NoteTold(NoteTold { incident, text: Digest::default(), on: None }))
+        .unwrap();
     assert_eq!(owed(&lab).len(), 1);
     lab.node(1, Command::NoteTold(NoteTold { incident, text, on: None })).unwrap();
     assert!(owed(&lab).is_empty());

@@ -60,9 +60,8 @@ fn check_slack(found: &mut Found, tenant: &str, slack: &SlackSpec) {
 fn check_secret(found: &mut Found, path: &str, tenant: &str, secret: &SecretRef) {
     match secret {
         SecretRef::Env(name) => {
-            let legal = |byte: u8| {
-                byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_'
-            };
+            let legal =
+                |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
             let rest = name.strip_prefix(ENV_PREFIX).unwrap_or_default();
             if rest.is_empty() || name.len() > 128 || !rest.bytes().all(legal) {
                 let text = format!("a variable's name is {ENV_PREFIX} and capitals, digits or `_`");
