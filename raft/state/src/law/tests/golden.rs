@@ -13,8 +13,8 @@ use crate::{
     command::*,
     ids::*,
     manifest::{
-        ChannelRules, ChannelSpec, EmailSpec, EmailTls, Kind, ManifestKey, PagerdutySpec, Rate,
-        SecretRef, SlackSpec, Spec,
+        ChannelRules, ChannelSpec, EmailSpec, EmailTls, Kind, MaintenanceWindowSpec, ManifestKey,
+        PagerdutySpec, Rate, ScheduleSpec, SecretRef, SilenceSpec, SlackSpec, Spec,
     },
     notice::{Delivery, NoticeKind},
     plan::Direction,
@@ -289,6 +289,37 @@ fn channels() -> Vec<ChannelSpec> {
             rules: None,
         }),
     ]
+}
+
+#[test]
+fn golden_bytes_of_schedules() {
+    let schedule = || {
+        let (cron, timezone) = ("0 2 * * SUN".to_owned(), "Europe/Berlin".to_owned());
+        Some(ScheduleSpec { cron, timezone, starts: vec![Timestamp(1_000), Timestamp(2_000)] })
+    };
+    let (starts_at, duration) = (Timestamp(1), Millis(60_000));
+    let silence = SilenceSpec {
+        matchers: vec![r#"env="prod""#.into()],
+        starts_at,
+        ends_at: Timestamp(9_000),
+        comment: "known".into(),
+        schedule: schedule(),
+        duration: Some(duration),
+    };
+    let window = MaintenanceWindowSpec {
+        matchers: vec![r#"env="prod""#.into()],
+        starts_at,
+        duration,
+        every: None,
+        comment: "backup".into(),
+        schedule: schedule(),
+        ends_at: Some(Timestamp(9_000)),
+    };
+    let specs = vec![Spec::Silence(silence), Spec::MaintenanceWindow(window)];
+    compare("v3/schedules", &codec::encode(&specs));
+    for spec in specs {
+        assert_eq!(lab::apply(manifest("nightly", TENANT, spec)).since(), 4);
+    }
 }
 
 #[test]
