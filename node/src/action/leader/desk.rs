@@ -164,9 +164,8 @@ impl Desk {
         let not_looked = telling_later.is_some();
         // Thousands of incidents may be open: each thing is found by its hash.
         let wanted: HashSet<&Work> = owed.iter().map(|owed| &owed.work).collect();
-        let is_owed = |work: &Work| {
-            wanted.contains(work) || not_looked && matches!(work, Work::Notify(_))
-        };
+        let is_owed =
+            |work: &Work| wanted.contains(work) || (not_looked && matches!(work, Work::Notify(_)));
         self.parked.retain(|work, _| is_owed(work));
         self.failures.retain(|work, _| is_owed(work));
         drop(wanted);
@@ -434,11 +433,9 @@ enum Busy {
 fn busy(work: &Work) -> Busy {
     match work {
         Work::Notify(telling) => Busy::Telling(telling.tenant.clone(), telling.channel.clone()),
-        Work::Decide(_)
-        | Work::Step(_)
-        | Work::Verify(_)
-        | Work::Escalate(..)
-        | Work::Tick => Busy::With(work.clone()),
+        Work::Decide(_) | Work::Step(_) | Work::Verify(_) | Work::Escalate(..) | Work::Tick => {
+            Busy::With(work.clone())
+        }
     }
 }
 

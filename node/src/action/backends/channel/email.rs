@@ -15,13 +15,13 @@ use lettre::{
     address::{Address, Envelope},
     message::{
         Mailbox,
-        header::{HeaderName, HeaderValue},
+        header::{ContentType, HeaderName, HeaderValue},
     },
     transport::smtp::{
+        Error as SmtpError,
         authentication::{Credentials, Mechanism},
         client::{AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters},
         commands::{Data, Mail, Rcpt},
-        error::Error as SmtpError,
         extension::ClientId,
     },
 };
@@ -185,6 +185,7 @@ fn compose(
     let mut message = Message::builder()
         .from(Mailbox::new(Some(format!("Medic {cluster}")), from.clone()))
         .subject(format!("[{severity}] {heading}"))
+        .header(ContentType::TEXT_PLAIN)
         .message_id(Some(format!("<{id}@{domain}>")))
         .references(format!("<{root}@{domain}>"))
         .in_reply_to(format!("<{root}@{domain}>"));

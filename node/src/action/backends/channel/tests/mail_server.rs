@@ -163,7 +163,12 @@ impl Talk {
 }
 
 async fn say<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufStream<S>, text: &str) {
-    // Who has left does not hear it.
-    let said = stream.write_all(format!("{text}\r\n").as_bytes()).await;
-    if said.is_ok() && stream.flush().await.is_ok() {}
+    let text = format!("{text}\r\n");
+    let said = async {
+        stream.write_all(text.as_bytes()).await?;
+        stream.flush().await
+    };
+    if let Err(error) = said.await {
+        tracing::debug!(%error, "who has left does not hear it");
+    }
 }
