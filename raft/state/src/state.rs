@@ -105,7 +105,7 @@ pub struct State {
     #[n(24)]
     pub reopened: BTreeMap<IncidentId, String>,
     /// Digest of the text that people were told last about an open incident, on every channel: as
-    /// told before version 4, which keeps it for each channel in `Incident::notices`.
+    /// told before version 5, which keeps it for each channel in `Incident::notices`.
     #[cbor(n(25), default)]
     pub told: BTreeMap<IncidentId, Digest>,
     /// Channels that messages were sent to, by tenant and name.

@@ -16,7 +16,7 @@ pub struct NoteTold {
     /// Digest of the text.
     #[n(1)]
     pub text: Digest,
-    /// On which channel, and how that went. Absent: every channel has it, as said before version 4.
+    /// On which channel, and how that went. Absent: every channel has it, as said before version 5.
     #[n(2)]
     pub on: Option<ToldOn>,
 }

@@ -209,7 +209,7 @@ impl ChannelSpec {
         self.rules().and_then(|rules| rules.limit).unwrap_or(DEFAULT_LIMIT)
     }
 
-    /// Whether a build from before version 4 could not read it.
+    /// Whether a build from before version 5 could not read it.
     pub(crate) fn is_new(&self) -> bool {
         !matches!(self, Self::Webhook { rules: None, .. })
     }

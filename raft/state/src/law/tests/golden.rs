@@ -318,7 +318,7 @@ fn golden_bytes_of_schedules() {
     let specs = vec![Spec::Silence(silence), Spec::MaintenanceWindow(window)];
     compare("v3/schedules", &codec::encode(&specs));
     for spec in specs {
-        assert_eq!(lab::apply(manifest("nightly", TENANT, spec)).since(), 4);
+        assert_eq!(lab::apply(manifest("nightly", TENANT, spec)).since(), 5);
     }
 }
 
@@ -331,8 +331,8 @@ fn golden_bytes_of_channels_and_of_what_they_were_told() {
     let apply =
         |channel: ChannelSpec| lab::apply(manifest("pager", TENANT, Spec::Channel(channel)));
     let since: Vec<u32> = channels().into_iter().map(|one| apply(one).since()).collect();
-    assert_eq!(since, [1, 4, 4, 4, 4], "an older build knows the first alone");
-    assert_eq!(Command::NoteTold(told_on(IncidentId(42))).since(), 4);
+    assert_eq!(since, [1, 5, 5, 5, 5], "an older build knows the first alone");
+    assert_eq!(Command::NoteTold(told_on(IncidentId(42))).since(), 5);
 }
 
 /// Nothing is left out of the sample, and what could be confused is told apart.
@@ -375,7 +375,7 @@ fn golden_bytes_of_a_snapshot() {
     assert_eq!(to_hex(&state.to_snapshot()), to_hex(&bytes), "the form of the state has changed");
     check_full(&state);
     assert_eq!(state.told.values().next(), Some(&Digest([8; 32])));
-    assert!(state.nodes.values().all(|node| node.understands == 4));
+    assert!(state.nodes.values().all(|node| node.understands == 5));
     let noted = state.incidents.values().filter_map(|incident| incident.notices.get("pager"));
     assert_eq!(noted.map(|notice| notice.text).collect::<Vec<_>>(), [Digest([9; 32])]);
     let channel = state.channels.values().next().unwrap();
