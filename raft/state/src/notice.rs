@@ -18,6 +18,9 @@ use crate::{
     symptom::Severity,
 };
 
+/// Channels that hear of one incident: more than a tenant has use for.
+pub const MAX_CHANNELS: usize = 64;
+
 /// What a notice says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(index_only)]

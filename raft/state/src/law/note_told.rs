@@ -12,12 +12,10 @@ use crate::{
         topology::as_channel,
     },
     manifest::Kind,
-    notice::{ChannelState, Delivery, NoticeKind, NoticeState},
+    notice::{ChannelState, Delivery, MAX_CHANNELS, NoticeKind, NoticeState},
     state::State,
 };
 
-/// Channels remembered per incident: more than a tenant has use for.
-const MAX_CHANNELS: usize = 64;
 /// Incidents in one message.
 const MAX_ALSO: usize = 256;
 /// Longest reason kept.

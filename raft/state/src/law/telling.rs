@@ -22,7 +22,7 @@ use crate::{
     law::topology::{as_channel, as_playbook},
     manifest::{ChannelSpec, Escalation, Kind, Rate, Stored},
     matcher::{Matcher, parse_all},
-    notice::{Delivery, Notice, NoticeKind, NoticeState, Telling, Tellings},
+    notice::{Delivery, MAX_CHANNELS, Notice, NoticeKind, NoticeState, Telling, Tellings},
     state::State,
 };
 
@@ -199,7 +199,9 @@ impl State {
                 NoticeKind::Acknowledged => heard && channel.spec.sends_acknowledged(),
                 NoticeKind::Resolved => heard && channel.spec.sends_resolved(),
             };
-            if takes {
+            // What could not be noted would be told again and again.
+            let noted = incident.notices.contains_key(*name);
+            if takes && (noted || incident.notices.len() < MAX_CHANNELS) {
                 told.push(*name);
             }
         }
