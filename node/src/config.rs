@@ -78,6 +78,9 @@ pub struct NodeConfig {
     pub region: String,
     /// Where it keeps its log, snapshots and records.
     pub data_dir: PathBuf,
+    /// Where the secrets of channels stand: `<secrets_dir>/<tenant>/<name>`, alike on every node.
+    #[serde(default)]
+    pub secrets_dir: Option<PathBuf>,
     /// Users who become admins of a new cluster. Ignored once any role binding exists.
     #[serde(default)]
     pub admins: Vec<String>,
@@ -246,6 +249,7 @@ impl NodeConfig {
         let mut config: Self = read(path)?;
         let base = path.parent().unwrap_or(Path::new(""));
         config.data_dir = base.join(&config.data_dir);
+        config.secrets_dir = config.secrets_dir.map(|folder| base.join(folder));
         config.tls.rebase(base);
         config.override_from(environment)?;
         config.check().map_err(|(key, problem)| ConfigError::Invalid {

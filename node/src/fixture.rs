@@ -157,6 +157,7 @@ pub(crate) fn open(state: &mut State, id: u64, symptoms: Vec<Symptom>) -> Incide
         plan: None,
         attempts: Vec::new(),
         acknowledged_by: None,
+        notices: BTreeMap::new(),
         escalation: None,
         manual: false,
         opened_at: T0,

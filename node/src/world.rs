@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use medic_state::{
     Fence, Millis, Timestamp, TraceId,
+    notice::{Delivery, Telling},
     plan::{Action, StepKey},
     saga::Outcome,
     symptom::Target,
@@ -85,8 +86,19 @@ pub trait World: Send + Sync + 'static {
     async fn query(&self, order: &Order) -> QueryResult;
     /// Looks at one target: all its probes and indicators, once. Ends within seconds.
     async fn observe(&self, target: &Target) -> Observation;
-    /// Tells a channel. At most once per call.
-    async fn notify(&self, tenant: &str, channel: &str, text: &str) -> Result<(), String>;
+    /// Sends a message to a channel, once, and says what is known of its fate.
+    async fn tell(&self, telling: &Telling) -> Delivery {
+        let text: Vec<&str> = telling.notices.iter().map(|notice| notice.text.as_str()).collect();
+        match self.notify(&telling.tenant, &telling.channel, &text.join("\n")).await {
+            Ok(()) => Delivery::Delivered,
+            Err(error) => Delivery::Failed(error),
+        }
+    }
+    /// Tells a channel something in words: what [`World::tell`] comes down to in a world where a
+    /// message is text and always has an answer.
+    async fn notify(&self, tenant: &str, channel: &str, _text: &str) -> Result<(), String> {
+        Err(format!("there is no channel `{channel}` of tenant `{tenant}` in this world"))
+    }
 }
 
 /// What an agent last said about an instance.

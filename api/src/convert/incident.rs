@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use medic_proto::v1 as pb;
 use medic_state::{
     incident::{Attempt, Incident, IncidentStatus, Resolution, SymptomState},
+    notice::{Delivery, NoticeState},
     symptom::{Fingerprint, Signal},
 };
 
@@ -62,6 +63,26 @@ pub fn incident(incident: &Incident) -> pb::Incident {
         predicted: incident.predicted,
         held_by: incident.held_by.clone().unwrap_or_default(),
         merged_into: text(incident.merged_into.as_ref()),
+        notices: incident.notices.iter().map(|(channel, state)| notice(channel, state)).collect(),
+    }
+}
+
+fn notice(channel: &str, state: &NoticeState) -> pb::Notice {
+    let (outcome, reason) = match &state.delivery {
+        Delivery::Sending(_) => ("sending", ""),
+        Delivery::Delivered => ("delivered", ""),
+        Delivery::Failed(reason) => ("failed", reason.as_str()),
+        Delivery::Refused(reason) => ("refused", reason.as_str()),
+        Delivery::Unknown(reason) => ("unknown", reason.as_str()),
+    };
+    pb::Notice {
+        channel: channel.to_owned(),
+        kind: state.kind.to_string(),
+        outcome: outcome.to_owned(),
+        reason: reason.to_owned(),
+        at: Some(time(state.at)),
+        tries: state.tries,
+        delivered: state.delivered,
     }
 }
 

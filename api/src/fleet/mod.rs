@@ -126,6 +126,12 @@ impl FleetHub {
         })
     }
 
+    /// The cluster it belongs to.
+    #[must_use]
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
     /// A hub with its own way to tell who speaks.
     #[must_use]
     pub fn with_identify(

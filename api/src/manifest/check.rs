@@ -46,11 +46,16 @@ pub fn check(manifest: &Manifest) -> Vec<Finding> {
     match &manifest.spec {
         Spec::Service(service) => check_service(service, &mut found),
         Spec::Playbook(playbook) => check_playbook(playbook, &mut found),
+        Spec::Silence(_) | Spec::MaintenanceWindow(_) => {
+            if let Some(wrong) = super::schedule::check(&manifest.spec) {
+                // That nothing could be worked out is a consequence.
+                found.retain(|finding| finding.path != "spec.schedule");
+                found.push(wrong);
+            }
+        }
         Spec::Channel(_)
         | Spec::Policy(_)
         | Spec::Source(_)
-        | Spec::Silence(_)
-        | Spec::MaintenanceWindow(_)
         | Spec::Role(_)
         | Spec::RoleBinding(_)
         | Spec::Tenant(_) => {}

@@ -12,6 +12,7 @@ mod check;
 mod cost;
 mod de;
 mod quantity;
+mod schedule;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -67,7 +68,8 @@ impl fmt::Display for Problem {
 /// Everything that is wrong, in the order of the text.
 pub fn parse_bundle(text: &str) -> Result<Vec<Manifest>, Vec<Problem>> {
     let read = |root: &Node| {
-        let (metadata, spec) = envelope(root, de::read::<Kind>, read_spec)?;
+        let (metadata, mut spec) = envelope(root, de::read::<Kind>, read_spec)?;
+        schedule::fill(&mut spec);
         Ok(Manifest { metadata, spec })
     };
     bundle(text, read, check, |manifest| manifest.key().to_string())

@@ -157,7 +157,7 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
     };
     doors::open(open, sockets, &mut parts).await?;
     let detection = detection.ended().boxed().shared();
-    let world = FleetWorld::new(hub, ledger.clone());
+    let world = FleetWorld::new(hub, ledger.clone(), config.secrets_dir.clone());
     let leader = Leader::new(ledger.clone(), world, leader_config(&config));
     parts.spawn(leader.run(stop.clone()).map(Ok));
     let election_max = config.raft.election_max.as_duration();

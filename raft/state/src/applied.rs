@@ -5,6 +5,7 @@ use minicbor::{Decode, Encode};
 use crate::{
     command::Command,
     ids::{Digest, Epoch, Fence, IncidentId, PlanId, Timestamp, TraceId},
+    notice::Telling,
     plan::Direction,
     rbac::{Permission, Principal},
 };
@@ -175,12 +176,7 @@ pub enum Effect {
     /// Hold the expectations of this plan against the world.
     Verify(PlanId),
     /// Tell people.
-    Notify {
-        /// About which incident.
-        incident: IncidentId,
-        /// In one line.
-        text: String,
-    },
+    Notify(Telling),
 }
 
 /// What only grows: appended to disk by log index, never held in memory.

@@ -16,6 +16,7 @@ use minicbor::{Decode, Encode};
 use crate::{
     decision::Decision,
     ids::{IncidentId, PlanId, Revision, Timestamp, TraceId},
+    notice::NoticeState,
     symptom::{Fingerprint, Severity, Symptom, Target},
 };
 
@@ -94,6 +95,9 @@ pub struct Incident {
     /// The incident it was merged into, being an effect of it.
     #[n(23)]
     pub merged_into: Option<IncidentId>,
+    /// The last notice about it, by channel.
+    #[cbor(n(24), skip_if = "BTreeMap::is_empty")]
+    pub notices: BTreeMap<String, NoticeState>,
 }
 
 impl Incident {

@@ -23,6 +23,7 @@ pub mod incident;
 mod law;
 pub mod manifest;
 pub mod matcher;
+pub mod notice;
 pub mod plan;
 pub mod planted;
 pub mod rbac;

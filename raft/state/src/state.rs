@@ -11,6 +11,7 @@ use crate::{
     },
     incident::Incident,
     manifest::{ManifestKey, Stored},
+    notice::ChannelState,
     saga::Saga,
     symptom::{Fingerprint, Target},
 };
@@ -22,8 +23,8 @@ pub const MAX_REQUESTS: usize = 8_192;
 /// Closed incidents kept in memory; older ones are in the record store alone.
 pub const MAX_CLOSED: usize = 256;
 /// Version of this state's form; written into snapshots. Form 2 remembers what people were told and
-/// what each node understands.
-pub const STATE_VERSION: u32 = 2;
+/// what each node understands, form 3 how each channel took it.
+pub const STATE_VERSION: u32 = 3;
 
 /// The whole state.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -103,9 +104,13 @@ pub struct State {
     /// Open incidents that a human reopened, and who: the cause of the plan that follows.
     #[n(24)]
     pub reopened: BTreeMap<IncidentId, String>,
-    /// Digest of the text that people were told last about an open incident.
+    /// Digest of the text that people were told last about an open incident, on every channel: as
+    /// told before version 5, which keeps it for each channel in `Incident::notices`.
     #[cbor(n(25), default)]
     pub told: BTreeMap<IncidentId, Digest>,
+    /// Channels that messages were sent to, by tenant and name.
+    #[cbor(n(26), default)]
+    pub channels: BTreeMap<(String, String), ChannelState>,
 }
 
 /// The leader in office.

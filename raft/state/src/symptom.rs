@@ -3,6 +3,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use minicbor::{Decode, Encode};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, Millis, Ppm, Timestamp};
 
@@ -31,8 +33,24 @@ impl fmt::Display for Target {
 }
 
 /// How bad.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Encode,
+    Decode,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 #[cbor(index_only)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth knowing.
     #[n(0)]

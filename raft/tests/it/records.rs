@@ -215,7 +215,7 @@ async fn a_kind_that_is_not_switched_on_does_not_reach_the_log() {
     let disk = Arc::new(MemoryDisk::default());
     let (raft, open, _) = world(&disk).await;
     let before = raft.linearize().await.unwrap();
-    let told = || Command::NoteTold(NoteTold { incident: open, text: Digest::default() });
+    let told = || Command::NoteTold(NoteTold { incident: open, text: Digest::default(), on: None });
     let error = raft.propose(raft.entry(TraceId::default(), told())).await.unwrap_err();
     let refused = matches!(&error, LedgerError::Refused(why) if why.contains("cluster version 2"));
     assert!(refused, "{error}");

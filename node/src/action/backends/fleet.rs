@@ -1,12 +1,14 @@
-//! The production [`World`]: agents over their streams, probes and scrapes by this node, webhooks.
+//! The production [`World`]: agents over their streams, probes and scrapes by this node, webhooks,
+//! channels.
 //!
 //! ```text
 //!            act, query ─► FleetHub ─► agent          (its fence, its journal of keys)
 //!   World ── observe ────► Observer ─► probes, scrape, the agents' reports
-//!            act, notify ► Webhooks ─► HTTP           (nobody's fence)
+//!            act ────────► Webhooks ─► HTTP           (nobody's fence)
+//!            tell ───────► Channels ─► people
 //! ```
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use medic_api::fleet::{FleetError, FleetHub};
@@ -14,12 +16,16 @@ use medic_proto::fleet::v1::{self as wire, query_answer, result};
 use medic_raft::{Ledger, LedgerExt as _};
 use medic_state::{
     Fence,
-    manifest::{ChannelSpec, Kind, Manifest, ManifestKey, Spec},
+    manifest::{Kind, Manifest, ManifestKey, Spec},
+    notice::{Delivery, Telling},
     saga::Outcome,
     symptom::Target,
 };
 
-use super::webhook::Webhooks;
+use super::{
+    channel::{About, Channels},
+    webhook::Webhooks,
+};
 use crate::{
     action::resources::by_node,
     detection::observe::Observer,
@@ -46,20 +52,27 @@ pub struct FleetWorld {
     ledger: Arc<dyn Ledger>,
     observer: Observer,
     webhooks: Webhooks,
+    channels: Channels,
 }
 
 impl FleetWorld {
     /// Over the agents that are connected to this node.
     #[must_use]
-    pub fn new(hub: Arc<FleetHub>, ledger: Arc<dyn Ledger>) -> Arc<Self> {
+    pub fn new(
+        hub: Arc<FleetHub>,
+        ledger: Arc<dyn Ledger>,
+        secrets_dir: Option<PathBuf>,
+    ) -> Arc<Self> {
         let observer = Observer::new(Arc::new(HubView(hub.clone())), ledger.env().clone());
-        Self::with(hub, ledger, observer)
+        let channels = Channels::new(hub.cluster_id().to_owned(), secrets_dir);
+        Arc::new(Self { hub, ledger, observer, webhooks: Webhooks::new(), channels })
     }
 
     /// With eyes of its own.
     #[must_use]
     pub fn with(hub: Arc<FleetHub>, ledger: Arc<dyn Ledger>, observer: Observer) -> Arc<Self> {
-        Arc::new(Self { hub, ledger, observer, webhooks: Webhooks::new() })
+        let channels = Channels::new(hub.cluster_id().to_owned(), None);
+        Arc::new(Self { hub, ledger, observer, webhooks: Webhooks::new(), channels })
     }
 
     fn manifest(&self, kind: Kind, tenant: &str, name: &str) -> Option<Arc<Manifest>> {
@@ -165,14 +178,23 @@ impl World for FleetWorld {
         }
     }
 
-    async fn notify(&self, tenant: &str, channel: &str, text: &str) -> Result<(), String> {
-        let manifest = self.manifest(Kind::Channel, tenant, channel);
-        match manifest.as_ref().map(|manifest| &manifest.spec) {
-            Some(Spec::Channel(ChannelSpec::Webhook { url })) => {
-                self.webhooks.notify(url, tenant, text).await
-            }
-            _ => Err(format!("there is no channel `{channel}` in tenant `{tenant}`")),
-        }
+    async fn tell(&self, telling: &Telling) -> Delivery {
+        let manifest = self.manifest(Kind::Channel, &telling.tenant, &telling.channel);
+        let Some(Spec::Channel(channel)) = manifest.as_ref().map(|manifest| &manifest.spec) else {
+            let (channel, tenant) = (&telling.channel, &telling.tenant);
+            return Delivery::Failed(format!("there is no channel `{channel}` in `{tenant}`"));
+        };
+        let incident = telling.notices.first().map(|notice| notice.incident);
+        let about = self.ledger.read(|state| {
+            let incident = incident.and_then(|id| state.incidents.get(&id))?;
+            let class = incident.decision.as_ref().map(|made| made.proposal.class.clone());
+            Some(About {
+                target: Some(incident.target.clone()),
+                class: class.unwrap_or_default(),
+                opened_at: incident.opened_at,
+            })
+        });
+        self.channels.tell(channel, telling, &about.unwrap_or_default()).await
     }
 }
 

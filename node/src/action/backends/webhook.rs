@@ -1,4 +1,4 @@
-//! `webhook.call` and channels: HTTP POST by this node itself.
+//! `webhook.call`: HTTP POST by this node itself.
 //!
 //! Nobody on the other side is known to refuse old fences or to remember keys; both are sent along
 //! (`Medic-Fence`, `Idempotency-Key`) for automation that cares to. What an answer means:
@@ -20,8 +20,6 @@ use crate::world::Order;
 
 /// Bytes of an answer that are kept as evidence.
 const ANSWER_MAX: usize = 512;
-/// Time a channel has.
-const NOTIFY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Part of a timeout that connecting may take: what is left is for the answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -36,26 +34,7 @@ impl Webhooks {
     /// redirected has perhaps been carried out twice.
     #[must_use]
     pub fn new() -> Self {
-        if rustls::crypto::CryptoProvider::get_default().is_none()
-            && rustls::crypto::ring::default_provider().install_default().is_err()
-        {
-            tracing::debug!("another thread has installed the TLS provider");
-        }
-        let builder = || {
-            reqwest::Client::builder()
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(CONNECT_TIMEOUT)
-                .user_agent(concat!("medic/", env!("CARGO_PKG_VERSION")))
-        };
-        let built = builder().build().or_else(|error| {
-            tracing::warn!(%error, "no CA certificates: https webhooks will fail");
-            let tls = rustls::ClientConfig::builder()
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth();
-            builder().tls_backend_preconfigured(tls).build()
-        });
-        Self { client: built.map_err(|error| error.to_string()) }
+        Self { client: client() }
     }
 
     /// Carries out `webhook.call`.
@@ -90,29 +69,36 @@ impl Webhooks {
             Err(error) => unsent(&error),
         }
     }
-
-    /// Tells a channel.
-    ///
-    /// # Errors
-    /// When it did not answer 2xx.
-    pub async fn notify(&self, url: &str, tenant: &str, text: &str) -> Result<(), String> {
-        let client = self.client.as_ref().map_err(Clone::clone)?;
-        let body = serde_json::json!({ "source": "medic", "tenant": tenant, "text": text });
-        let request = client
-            .post(url)
-            .timeout(NOTIFY_TIMEOUT)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(body.to_string());
-        let response = request.send().await.map_err(|error| cause(&error))?;
-        let status = response.status();
-        if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
-    }
 }
 
 impl Default for Webhooks {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A client with the machine's CA certificates that follows no redirects.
+pub(super) fn client() -> Result<reqwest::Client, String> {
+    if rustls::crypto::CryptoProvider::get_default().is_none()
+        && rustls::crypto::ring::default_provider().install_default().is_err()
+    {
+        tracing::debug!("another thread has installed the TLS provider");
+    }
+    let builder = || {
+        reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .user_agent(concat!("medic/", env!("CARGO_PKG_VERSION")))
+    };
+    let built = builder().build().or_else(|error| {
+        tracing::warn!(%error, "no CA certificates: https webhooks will fail");
+        let tls = rustls::ClientConfig::builder()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        builder().tls_backend_preconfigured(tls).build()
+    });
+    built.map_err(|error| error.to_string())
 }
 
 fn default_body(order: &Order) -> String {
@@ -159,14 +145,19 @@ fn unsent(error: &reqwest::Error) -> Outcome {
 
 /// The innermost reason: reqwest's own text only names the URL.
 fn cause(error: &reqwest::Error) -> String {
-    let mut inner: &dyn std::error::Error = error;
+    format!("{error}: {}", innermost(error))
+}
+
+/// The last of an error's sources.
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut inner = error;
     while let Some(source) = inner.source() {
         inner = source;
     }
-    format!("{error}: {inner}")
+    inner.to_string()
 }
 
-async fn beginning(mut response: reqwest::Response) -> String {
+pub(super) async fn beginning(mut response: reqwest::Response) -> String {
     let mut bytes = Vec::new();
     while bytes.len() < ANSWER_MAX {
         match response.chunk().await {

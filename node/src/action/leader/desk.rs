@@ -8,7 +8,7 @@ use std::{
 use futures::future::BoxFuture;
 use medic_state::{
     Command, Fence, IncidentId, PlanId, Revision, State, Timestamp, TraceId, applied::Effect,
-    command::EscalateIncident, plan::StepKey,
+    command::EscalateIncident, notice::Telling, plan::StepKey,
 };
 use tokio::{
     task::{Id, JoinError, JoinSet},
@@ -28,6 +28,8 @@ const PARK_MAX: Duration = Duration::from_secs(10);
 const FAILED_PARK: Duration = Duration::from_secs(5);
 /// Failures of one step's driver under one office before its outcome counts as unknown.
 const FAILURES_MAX: u32 = 3;
+/// One part in so many of the time goes into finding out what people are owed.
+const TELLING_SHARE: u32 = 20;
 /// Least time between two ticks.
 const TICK_MIN: Duration = Duration::from_secs(1);
 
@@ -41,7 +43,7 @@ pub(super) enum Work {
     /// A verdict.
     Verify(PlanId),
     /// A message to people.
-    Notify(IncidentId, String),
+    Notify(Telling),
     /// An incident handed to a human, because Medic failed.
     Escalate(IncidentId, String),
     /// Time.
@@ -53,6 +55,8 @@ pub(super) enum Work {
 pub(super) enum End {
     /// Done, or not owed any more.
     Done,
+    /// People have been told; whether an entry says so is another matter.
+    Told,
     /// Held back: try again later, each time a little later.
     HeldBack(String),
     /// Nothing to do before this time, unless the incident changes.
@@ -115,6 +119,8 @@ pub(super) struct Desk {
     failures: HashMap<Work, u32>,
     /// As of the last look.
     holds: Holds,
+    /// What people are owed is not looked at before this.
+    tell_after: Instant,
 }
 
 /// One thing owed, with what it takes to start it.
@@ -136,6 +142,7 @@ impl Desk {
             parked: HashMap::new(),
             failures: HashMap::new(),
             holds: Holds::default(),
+            tell_after: Instant::now(),
         }
     }
 
@@ -150,20 +157,25 @@ impl Desk {
         let (mut owed, due, holds) =
             self.context.read(|state| (owed(state, fence), state.next_due(), Holds::of(state)));
         self.holds = holds;
+        let telling_later = self.owed_to_people(&mut owed, told);
         if due.is_some_and(|due| due <= now) {
             owed.push(Owed::of(Work::Tick, TraceId::default()));
         }
+        let not_looked = telling_later.is_some();
         // Thousands of incidents may be open: each thing is found by its hash.
         let wanted: HashSet<&Work> = owed.iter().map(|owed| &owed.work).collect();
-        self.parked.retain(|work, _| wanted.contains(work));
-        self.failures.retain(|work, _| wanted.contains(work));
-        told.keep(|work| wanted.contains(work));
+        let is_owed =
+            |work: &Work| wanted.contains(work) || (not_looked && matches!(work, Work::Notify(_)));
+        self.parked.retain(|work, _| is_owed(work));
+        self.failures.retain(|work, _| is_owed(work));
         drop(wanted);
-        let mut busy: HashSet<Work> = self.running.values().map(|one| one.work.clone()).collect();
-        let mut deciding = busy.iter().filter(|work| matches!(work, Work::Decide(_))).count();
+        let mut busy: HashSet<Busy> = self.running.values().map(|one| busy(&one.work)).collect();
+        let is_deciding = |work: &&Busy| matches!(work, Busy::With(Work::Decide(_)));
+        let mut deciding = busy.iter().filter(is_deciding).count();
         let mut wake = due.filter(|due| *due > now).map(|due| after(due.since(now).as_duration()));
+        wake = wake.into_iter().chain(telling_later).min();
         for owed in owed {
-            if told.has(&owed.work) || !busy.insert(owed.work.clone()) {
+            if !busy.insert(self::busy(&owed.work)) {
                 continue;
             }
             if let Some(later) = self.consider(owed, now, &mut deciding) {
@@ -171,6 +183,24 @@ impl Desk {
             }
         }
         wake
+    }
+
+    /// Adds what people are owed. To find that out costs more than the rest when many incidents wait
+    /// for people, so it takes up a small part of the time at most: gives when to look again, if now
+    /// was too early.
+    fn owed_to_people(&mut self, owed: &mut Vec<Owed>, told: &mut Told) -> Option<Instant> {
+        let began = Instant::now();
+        if began < self.tell_after {
+            return Some(self.tell_after);
+        }
+        self.context.read(|state| {
+            told.keep(state);
+            let tellings = state.tellings(&|id, channel, text| told.has(id, channel, text));
+            told.warn_of(&tellings.nobody);
+            owed.extend(tellings.next.into_iter().map(|telling| owed_telling(state, telling)));
+        });
+        self.tell_after = Instant::now() + began.elapsed() * TELLING_SHARE;
+        None
     }
 
     /// Starts one thing owed that is not running, or says when to look at it again.
@@ -206,9 +236,7 @@ impl Desk {
         let treating: BoxFuture<'static, Result<End, WorkError>> = match work.clone() {
             Work::Decide(incident) => Box::pin(deciding::decide(context, incident)),
             Work::Verify(plan) => Box::pin(verifying::verify(context, plan)),
-            Work::Notify(incident, text) => {
-                Box::pin(notifying::notify(context, incident, trace, text))
-            }
+            Work::Notify(telling) => Box::pin(notifying::notify(context, telling, trace)),
             Work::Step(key) if given_up => Box::pin(async move {
                 let why = format!("its driver failed {FAILURES_MAX} times");
                 context.driver.give_up(key, trace, why).await?;
@@ -261,7 +289,13 @@ impl Desk {
             End::Done => {
                 self.parked.remove(&work);
                 self.failures.remove(&work);
-                told.remember(work);
+            }
+            End::Told => {
+                self.parked.remove(&work);
+                self.failures.remove(&work);
+                if let Work::Notify(telling) = &work {
+                    told.remember(telling);
+                }
             }
             End::Again => {
                 self.parked.remove(&work);
@@ -316,7 +350,7 @@ impl Desk {
         *count = count.saturating_add(1);
         self.park(work.clone(), FAILED_PARK, None);
         if let Some(incident) = incident
-            && !matches!(work, Work::Escalate(..) | Work::Notify(..))
+            && !matches!(work, Work::Escalate(..) | Work::Notify(_))
         {
             let reason = format!("Medic failed: {error}");
             let work = Work::Escalate(incident, reason);
@@ -341,7 +375,7 @@ impl Owed {
 /// What the state says is owed, and intents of this office that no task drives.
 fn owed(state: &State, fence: Fence) -> Vec<Owed> {
     let mut owed: Vec<Owed> =
-        state.pending_effects().into_iter().map(|effect| owed_by(state, effect)).collect();
+        state.pending_acts().into_iter().map(|effect| owed_by(state, effect)).collect();
     for saga in state.sagas.values().filter(|saga| !saga.status.ended()) {
         for (step, position) in saga.steps.iter().zip(0..) {
             let Some(intent) = step.intent.as_ref().filter(|intent| intent.fence == fence) else {
@@ -368,13 +402,39 @@ fn owed_by(state: &State, effect: Effect) -> Owed {
     };
     match effect {
         Effect::Decide(id) => of_incident(id, Work::Decide(id)),
-        Effect::Notify { incident, text } => of_incident(incident, Work::Notify(incident, text)),
+        Effect::Notify(telling) => owed_telling(state, telling),
         Effect::Verify(plan) => match state.sagas.get(&plan) {
             Some(saga) => of_incident(saga.incident, Work::Verify(plan)),
             None => Owed::of(Work::Verify(plan), TraceId::default()),
         },
         Effect::RunStep { plan, step, direction, resume: _, not_before } => {
             owed_step(state, StepKey { plan, step, direction }, not_before)
+        }
+    }
+}
+
+/// A message; its trace is that of the first incident it is about.
+fn owed_telling(state: &State, telling: Telling) -> Owed {
+    let incident = telling.notices.first().map(|notice| notice.incident);
+    let trace = incident.and_then(|id| state.incidents.get(&id)).map(|found| found.trace);
+    let not_before = telling.not_before;
+    Owed { incident, not_before, ..Owed::of(Work::Notify(telling), trace.unwrap_or_default()) }
+}
+
+/// What is done once at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Busy {
+    /// This piece of work.
+    With(Work),
+    /// A message to this channel of this tenant, whatever it says.
+    Telling(String, String),
+}
+
+fn busy(work: &Work) -> Busy {
+    match work {
+        Work::Notify(telling) => Busy::Telling(telling.tenant.clone(), telling.channel.clone()),
+        Work::Decide(_) | Work::Step(_) | Work::Verify(_) | Work::Escalate(..) | Work::Tick => {
+            Busy::With(work.clone())
         }
     }
 }

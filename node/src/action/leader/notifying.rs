@@ -1,135 +1,131 @@
-//! Telling people: each text once per channel, unless a leader dies between telling and saying so.
+//! Telling people: each notice once per channel, whoever leads.
 //!
 //! ```text
-//!   owed ─► every channel told ─► NoteTold committed ─► owed no more, to this leader or the next
+//!   owed ─┬─ the receiver recognises a repeat ───────────────► sent ─► NoteTold(outcome)
+//!         └─ it does not ─► NoteTold(Sending) under our fence ─► sent ─► NoteTold(outcome)
+//!                 └ the leader dies here: the next one notes that nobody knows, and sends nothing
 //! ```
 //!
-//! A pager that hears twice is better than one that hears never: the note follows the delivery.
+//! When a failure is tried again, and whether an unknown fate is, the law says (`law/telling.rs`).
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use medic_state::{
     Command, Digest, IncidentId, State, TraceId,
-    command::NoteTold,
-    manifest::{Escalation, Kind, ManifestKey, Spec},
+    command::{CHANNELS_SINCE, NoteTold, ToldOn},
+    notice::{Delivery, NoticeKind, Telling},
 };
 
-use super::{
-    Context, WorkError,
-    desk::{End, Work},
-};
+use super::{Context, WorkError, desk::End};
 use crate::action::metrics::Metric;
 
-/// Tries per channel, and the waits between them: about ten minutes in all.
-const TRIES_MAX: u32 = 16;
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-const RETRY_LAST: Duration = Duration::from_secs(60);
-/// Messages under way at once: in a storm thousands are owed, and each takes a socket.
+/// Messages under way at once: in a storm many channels are owed one, and each takes a socket.
 pub(super) const TELLING_MAX: usize = 64;
 
-/// What this process has told already and is owed all the same: the note of it has not landed, or a
-/// channel could not be told. Bounded by what the law owes.
+/// What this process has told, by incident and channel: an entry that says so may not have landed.
+/// Bounded by what people should hear.
 #[derive(Debug, Default)]
-pub(super) struct Told(HashSet<Work>);
+pub(super) struct Told {
+    texts: BTreeMap<(IncidentId, String), Digest>,
+    /// Incidents of which it was said that no channel takes them.
+    warned: BTreeSet<IncidentId>,
+}
 
 impl Told {
-    pub(super) fn has(&self, work: &Work) -> bool {
-        self.0.contains(work)
+    pub(super) fn has(&self, incident: IncidentId, channel: &str, text: &Digest) -> bool {
+        self.texts.get(&(incident, channel.to_owned())) == Some(text)
     }
 
-    /// Forgets what is not owed any more: owed again, it is news.
-    pub(super) fn keep(&mut self, owed: impl Fn(&Work) -> bool) {
-        self.0.retain(owed);
+    /// Forgets what is not the case any more: when it is again, it is news.
+    pub(super) fn keep(&mut self, state: &State) {
+        self.texts.retain(|(incident, _), text| state.news_of(*incident) == Some(*text));
+        self.warned.retain(|incident| state.news_of(*incident).is_some());
     }
 
-    /// Remembers a message that was delivered; other work is no message.
-    pub(super) fn remember(&mut self, work: Work) {
-        if matches!(work, Work::Notify(..)) {
-            self.0.insert(work);
+    pub(super) fn remember(&mut self, telling: &Telling) {
+        for notice in &telling.notices {
+            let key = (notice.incident, telling.channel.clone());
+            self.texts.insert(key, notice.digest());
         }
     }
-}
 
-/// Tells every channel of one incident; one that cannot be told is tried again for a while.
-pub(super) async fn notify(
-    context: Context,
-    id: IncidentId,
-    trace: TraceId,
-    text: String,
-) -> Result<End, WorkError> {
-    let Some((tenant, mut channels)) = context.read(|state| channels(state, id)) else {
-        return Ok(End::Done);
-    };
-    if channels.is_empty() {
-        tracing::warn!(incident = %id, text, "people should know, and no channel is declared");
-        return Ok(End::Done);
-    }
-    let mut wait = RETRY_FIRST;
-    for _ in 0..TRIES_MAX {
-        let mut failed = BTreeSet::new();
-        for channel in channels {
-            crate::crash_point!("notify_before_send");
-            let telling = context.telling.acquire().await;
-            let told = context.world.notify(&tenant, &channel, &text).await;
-            drop(telling);
-            if let Err(error) = told {
-                tracing::warn!(incident = %id, channel, error, "a channel could not be told");
-                metrics::counter!(Metric::NotificationsFailed.name()).increment(1);
-                failed.insert(channel);
+    /// Says so, once, when nobody will be told.
+    pub(super) fn warn_of(&mut self, nobody: &[IncidentId]) {
+        for incident in nobody {
+            if self.warned.insert(*incident) {
+                tracing::warn!(%incident, "people should know, and no channel takes it");
             }
         }
-        if failed.is_empty() {
-            return Ok(note(&context, id, trace, &text).await);
-        }
-        channels = failed;
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(RETRY_LAST);
     }
-    tracing::error!(incident = %id, ?channels, text, "channels were not told");
-    Ok(End::Done)
 }
 
-/// Commits that people were told, so that no other leader tells them again.
-async fn note(context: &Context, incident: IncidentId, trace: TraceId, text: &str) -> End {
-    let command = Command::NoteTold(NoteTold { incident, text: Digest::of(&[text.as_bytes()]) });
-    if context.read(|state| state.cluster_version) < command.since() {
-        return End::Done;
+/// Sends one message, and notes what became of it.
+pub(super) async fn notify(
+    context: Context,
+    telling: Telling,
+    trace: TraceId,
+) -> Result<End, WorkError> {
+    let Some(first) = telling.notices.first() else { return Ok(End::Done) };
+    let (noted, recognises) = context.read(|state| {
+        let channel = state.channel(&telling.tenant, &telling.channel);
+        let recognises = channel.is_none_or(|channel| channel.recognises_repeats());
+        (state.cluster_version >= CHANNELS_SINCE, recognises)
+    });
+    let _room = context.telling.acquire().await;
+    if noted && !recognises {
+        if first.in_doubt {
+            let why = "the leader that was about to send it is gone".to_owned();
+            return Ok(after_note(note(&context, trace, &telling, Delivery::Unknown(why)).await));
+        }
+        let intent = Delivery::Sending(context.office.fence());
+        if !note(&context, trace, &telling, intent).await {
+            return Ok(End::HeldBack("the intent to tell people is not in the log".to_owned()));
+        }
     }
-    // They have been told, whatever becomes of the note.
+    crate::crash_point!("notify_before_send");
+    let delivery = context.world.tell(&telling).await;
+    log(&telling, &delivery);
+    let told = delivery == Delivery::Delivered;
+    let landed = noted && note(&context, trace, &telling, delivery).await;
+    Ok(if told { End::Told } else { after_note(landed) })
+}
+
+/// What the law knows it deals with; what it does not is tried again from here.
+fn after_note(landed: bool) -> End {
+    if landed { End::Done } else { End::HeldBack("a channel could not be told".to_owned()) }
+}
+
+fn log(telling: &Telling, delivery: &Delivery) {
+    let (channel, notices) = (&telling.channel, telling.notices.len());
+    match delivery {
+        Delivery::Delivered => tracing::info!(channel, notices, "told"),
+        Delivery::Failed(reason) | Delivery::Refused(reason) | Delivery::Unknown(reason) => {
+            tracing::warn!(channel, notices, reason, "a channel could not be told");
+            metrics::counter!(Metric::NotificationsFailed.name()).increment(1);
+        }
+        Delivery::Sending(_) => {}
+    }
+}
+
+/// Commits what is known of a message; gives whether that is in the log.
+async fn note(context: &Context, trace: TraceId, telling: &Telling, delivery: Delivery) -> bool {
+    let mut notices = telling.notices.iter().map(|one| (one.incident, one.digest(), one.kind));
+    let Some((incident, text, kind)) = notices.next() else { return false };
+    let also: Vec<(IncidentId, Digest, NoticeKind)> = notices.collect();
+    let on = ToldOn { channel: telling.channel.clone(), kind, delivery, also };
+    let command = Command::NoteTold(NoteTold { incident, text, on: Some(on) });
     match context.office.ask(trace, command).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(refusal)) => tracing::debug!(%incident, %refusal, "not noted as told"),
-        Err(error) => tracing::debug!(%incident, %error, "not noted as told"),
-    }
-    End::Done
-}
-
-/// The channels that the incident's playbooks name; else every channel of its tenant.
-fn channels(state: &State, id: IncidentId) -> Option<(String, BTreeSet<String>)> {
-    let incident = state.incidents.get(&id)?;
-    let tenant = incident.tenant.clone();
-    let tried = incident.attempts.iter().map(|attempt| attempt.playbook.as_str());
-    let now = incident.plan.and_then(|plan| state.sagas.get(&plan));
-    let playbooks = tried.chain(now.map(|saga| saga.plan.playbook.as_str()));
-    let mut named = BTreeSet::new();
-    for name in playbooks {
-        let key =
-            ManifestKey { kind: Kind::Playbook, tenant: tenant.clone(), name: name.to_owned() };
-        let Some(stored) = state.manifests.get(&key) else { continue };
-        if let Spec::Playbook(playbook) = &stored.manifest.spec {
-            named.extend(playbook.escalate.iter().filter_map(|next| match next {
-                Escalation::Notify(channel) => Some(channel.clone()),
-                Escalation::Playbook(_) => None,
-            }));
+        Ok(Ok(_)) => true,
+        Ok(Err(refusal)) => {
+            tracing::debug!(%incident, %refusal, "not noted");
+            false
+        }
+        Err(error) => {
+            tracing::debug!(%incident, %error, "not noted");
+            false
         }
     }
-    if named.is_empty() {
-        let all = state.manifests.keys();
-        let all = all.filter(|key| key.kind == Kind::Channel && key.tenant == tenant);
-        named.extend(all.map(|key| key.name.clone()));
-    }
-    Some((tenant, named))
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,7 @@ pub fn explain(story: &pb::ExplainIncidentResponse, now: u64, style: Style) -> S
         verified(&mut page, remediation, now, style);
     }
     people(&mut page, incident);
+    told(&mut page, incident, style);
     ended(&mut page, incident, story.remediations.last(), now, style);
     page.finish()
 }
@@ -337,6 +338,30 @@ fn people(page: &mut Page, incident: &pb::Incident) {
         let who = item.actor.trim_start_matches("user:");
         let named = item.text.split([' ', ':', ',']).any(|word| word == who);
         let text = if named { item.text.clone() } else { format!("{who}: {}", item.text) };
+        page.labelled(2, &at, LABEL, &text);
+    }
+}
+
+/// Which channels were told what, and how that went.
+fn told(page: &mut Page, incident: &pb::Incident, style: Style) {
+    if incident.notices.is_empty() {
+        return;
+    }
+    page.heading("TOLD", "");
+    for notice in &incident.notices {
+        let at = ms(notice.at.as_ref()).map(clock).unwrap_or_default();
+        let outcome = match notice.outcome.as_str() {
+            "delivered" => "delivered".to_owned(),
+            "sending" => "being sent".to_owned(),
+            "failed" => style.warn(&format!("not delivered yet, {} times", notice.tries)),
+            "refused" => style.warn("refused, until the channel is changed"),
+            _ => style.warn("nobody knows whether it arrived"),
+        };
+        let reason = match notice.reason.as_str() {
+            "" => String::new(),
+            reason => format!(": {reason}"),
+        };
+        let text = format!("channel {}: {}: {outcome}{reason}", notice.channel, notice.kind);
         page.labelled(2, &at, LABEL, &text);
     }
 }

@@ -271,6 +271,36 @@ fn a_healed_incident_with_a_change_of_leader() {
 }
 
 #[test]
+fn who_was_told_and_how_it_went() {
+    let notice = |channel: &str, outcome: &str, reason: &str| pb::Notice {
+        channel: channel.to_owned(),
+        kind: "needs-human".to_owned(),
+        outcome: outcome.to_owned(),
+        reason: reason.to_owned(),
+        at: at(5_000),
+        tries: 3,
+        delivered: 0,
+    };
+    let mut story = story();
+    if let Some(incident) = &mut story.incident {
+        incident.notices = vec![
+            notice("chat", "unknown", "no answer in time"),
+            notice("mail", "failed", "nothing was sent"),
+            notice("pager", "delivered", ""),
+        ];
+    }
+    let page = explain(&story, T + 60_000, Style::default());
+    let told = page.find("TOLD").map(|from| &page[from..]).unwrap_or_default();
+    let told = told.split("\n\n").next().unwrap_or_default();
+    insta::assert_snapshot!(told, @r"
+    TOLD
+      14:02:15.0   channel chat: needs-human: nobody knows whether it arrived: no answer in time
+      14:02:15.0   channel mail: needs-human: not delivered yet, 3 times: nothing was sent
+      14:02:15.0   channel pager: needs-human: delivered
+    ");
+}
+
+#[test]
 fn an_incident_that_waits_for_approval() {
     let mut story = story();
     if let Some(incident) = &mut story.incident {

@@ -4,10 +4,13 @@
 //! Variant numbers are wire and disk format: they are never reused, and a new one is proposed only
 //! once `State::cluster_version` says that every member knows it.
 
+mod told;
+
 use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 
+pub use self::told::{NoteTold, ToldOn};
 use crate::{
     decision::Proposal,
     ids::{
@@ -127,7 +130,7 @@ pub enum Command {
     #[n(41)]
     NoteClusterChange(#[n(0)] String),
     // ---- since version 2 ----
-    /// People have been told what `Effect::Notify` says: the next leader need not tell them again.
+    /// How telling people what `Effect::Notify` says went: the next leader need not tell them again.
     #[n(17)]
     NoteTold(#[n(0)] NoteTold),
 }
@@ -138,8 +141,12 @@ pub(crate) const AGENTS_OF_TENANTS_SINCE: u32 = 3;
 /// The cluster version from which sources push, are asked and are scraped, within quotas of tenants.
 pub(crate) const INTAKE_SINCE: u32 = 4;
 
+/// The cluster version from which on each channel is told by itself, and may be more than a webhook;
+/// and from which on silences and windows have schedules.
+pub const CHANNELS_SINCE: u32 = 5;
+
 /// The newest command set this build understands; see [`Command::since`].
-pub const CLUSTER_VERSION: u32 = 4;
+pub const CLUSTER_VERSION: u32 = 5;
 
 /// See [`Command::Fence`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -371,17 +378,6 @@ pub struct Freeze {
     pub until: Option<Timestamp>,
 }
 
-/// See [`Command::NoteTold`].
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct NoteTold {
-    /// The incident.
-    #[n(0)]
-    pub incident: IncidentId,
-    /// Digest of the text that was delivered.
-    #[n(1)]
-    pub text: Digest,
-}
-
 /// See [`Command::ApplyManifest`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ApplyManifest {
@@ -393,36 +389,47 @@ pub struct ApplyManifest {
     pub expected: Option<Digest>,
 }
 
+/// See [`Command::since`].
+fn since_of_manifest(spec: &Spec) -> u32 {
+    match spec {
+        Spec::Source(source) if source.beyond_alerts() => INTAKE_SINCE,
+        Spec::Tenant(tenant)
+            if tenant.max_series.is_some() || tenant.max_samples_per_second.is_some() =>
+        {
+            INTAKE_SINCE
+        }
+        Spec::Tenant(tenant) if tenant.agents.is_some() => AGENTS_OF_TENANTS_SINCE,
+        Spec::Channel(channel) if channel.is_new() => CHANNELS_SINCE,
+        Spec::Silence(silence) if silence.schedule.is_some() || silence.duration.is_some() => {
+            CHANNELS_SINCE
+        }
+        Spec::MaintenanceWindow(window)
+            if window.schedule.is_some() || window.ends_at.is_some() =>
+        {
+            CHANNELS_SINCE
+        }
+        Spec::Tenant(_)
+        | Spec::Channel(_)
+        | Spec::Service(_)
+        | Spec::Playbook(_)
+        | Spec::Policy(_)
+        | Spec::Source(_)
+        | Spec::Silence(_)
+        | Spec::MaintenanceWindow(_)
+        | Spec::Role(_)
+        | Spec::RoleBinding(_) => 1,
+    }
+}
+
 impl Command {
     /// The cluster version from which on it may be proposed: below it a member may run a build that
     /// does not know it, and would halt.
     #[must_use]
     pub fn since(&self) -> u32 {
         match self {
+            Self::NoteTold(told) if told.on.is_some() => CHANNELS_SINCE,
             Self::NoteTold(_) => 2,
-            Self::ApplyManifest(apply) => {
-                let spec = &apply.manifest.spec;
-                let takes_in = match spec {
-                    Spec::Source(source) => source.beyond_alerts(),
-                    Spec::Tenant(tenant) => {
-                        tenant.max_series.is_some() || tenant.max_samples_per_second.is_some()
-                    }
-                    Spec::Service(_)
-                    | Spec::Playbook(_)
-                    | Spec::Policy(_)
-                    | Spec::Silence(_)
-                    | Spec::MaintenanceWindow(_)
-                    | Spec::Role(_)
-                    | Spec::RoleBinding(_)
-                    | Spec::Channel(_) => false,
-                };
-                let gives = matches!(spec, Spec::Tenant(tenant) if tenant.agents.is_some());
-                match (takes_in, gives) {
-                    (true, _) => INTAKE_SINCE,
-                    (false, true) => AGENTS_OF_TENANTS_SINCE,
-                    (false, false) => 1,
-                }
-            }
+            Self::ApplyManifest(apply) => since_of_manifest(&apply.manifest.spec),
             Self::Fence(_)
             | Self::Tick
             | Self::RegisterNode(_)

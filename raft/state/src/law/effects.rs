@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     applied::Effect,
-    ids::{Digest, IncidentId},
+    ids::IncidentId,
     incident::{Incident, IncidentStatus},
     law::saga,
     saga::{Saga, SagaStatus},
@@ -20,6 +20,14 @@ impl State {
     /// not listed.
     #[must_use]
     pub fn pending_effects(&self) -> Vec<Effect> {
+        let mut effects = self.pending_acts();
+        effects.extend(self.tellings(&|_, _, _| false).next.into_iter().map(Effect::Notify));
+        effects
+    }
+
+    /// [`State::pending_effects`] without what people are to be told: see [`State::tellings`].
+    #[must_use]
+    pub fn pending_acts(&self) -> Vec<Effect> {
         let mut effects = Vec::new();
         for incident in self.incidents.values() {
             self.owed(incident, &mut effects);
@@ -27,7 +35,7 @@ impl State {
         effects
     }
 
-    /// What is owed about these incidents.
+    /// What is owed about these incidents; what people are to be told is left to the next look.
     pub(super) fn effects_of(&self, ids: &BTreeSet<IncidentId>) -> Vec<Effect> {
         let mut effects = Vec::new();
         for incident in ids.iter().filter_map(|id| self.incidents.get(id)) {
@@ -46,7 +54,6 @@ impl State {
         if let Some(saga) = self.saga_of(incident.id) {
             effects.extend(self.owed_by_saga(saga));
         }
-        effects.extend(self.told(incident));
     }
 
     fn owed_by_saga(&self, saga: &Saga) -> Option<Effect> {
@@ -70,28 +77,5 @@ impl State {
         };
         let step = u32::try_from(at).ok()?;
         Some(Effect::RunStep { plan: saga.id, step, direction, resume, not_before })
-    }
-
-    /// What people should hear: until it is known to be told, or somebody acknowledges it.
-    fn told(&self, incident: &Incident) -> Option<Effect> {
-        if incident.acknowledged_by.is_some() {
-            return None;
-        }
-        let text = if let Some(reason) = &incident.escalation {
-            format!("{} ({}) needs a human: {reason}", incident.id, incident.target)
-        } else if incident.status == IncidentStatus::AwaitingApproval {
-            let plan = incident.plan?;
-            format!(
-                "{} ({}): {plan} waits for approval; `medic approve {}`",
-                incident.id, incident.target, incident.id
-            )
-        } else {
-            return None;
-        };
-        let known = self.told.get(&incident.id);
-        if known.is_some_and(|told| *told == Digest::of(&[text.as_bytes()])) {
-            return None;
-        }
-        Some(Effect::Notify { incident: incident.id, text })
     }
 }

@@ -74,7 +74,13 @@ pub(super) fn apply(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{command::Command, ids::IncidentId, law::tests::lab::*, plan::Direction};
+    use crate::{
+        command::Command,
+        ids::IncidentId,
+        law::tests::lab::*,
+        manifest::{ChannelSpec, Spec},
+        plan::Direction,
+    };
 
     fn escalate(lab: &mut Lab, incident: IncidentId) -> Answer {
         let reason = "judgement panicked".to_owned();
@@ -95,6 +101,8 @@ mod tests {
     #[test]
     fn an_undecided_one_goes_to_a_human() {
         let mut lab = Lab::new();
+        let (url, rules) = ("http://hook/".to_owned(), None);
+        lab.apply("pager", Spec::Channel(ChannelSpec::Webhook { url, rules }));
         let id = lab.report("api", "a", "down");
         escalate(&mut lab, id).unwrap();
         assert_eq!(lab.status(id), IncidentStatus::Escalated);

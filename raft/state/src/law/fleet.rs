@@ -152,7 +152,8 @@ mod tests {
         let mut lab = Lab::new();
         lab.state.cluster_version = 1;
         let id = lab.report("api", "a", "down");
-        let told = || Command::NoteTold(NoteTold { incident: id, text: Digest::default() });
+        let told =
+            || Command::NoteTold(NoteTold { incident: id, text: Digest::default(), on: None });
         let too_early = lab.node(1, told());
         assert!(matches!(&too_early, Err(Refusal::IllegalState(why)) if why.contains("version 2")));
         lab.node(3, register(3, None)).unwrap();

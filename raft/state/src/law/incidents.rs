@@ -81,6 +81,7 @@ impl State {
     pub(super) fn back_to_open(&mut self, context: &mut Context<'_>, id: IncidentId, why: &str) {
         self.told.remove(&id);
         if let Some(incident) = self.incidents.get_mut(&id) {
+            super::telling::begin_anew(incident);
             incident.status = IncidentStatus::Open;
             incident.escalation = None;
             bump(incident);

@@ -54,6 +54,9 @@ pub(super) fn delete(state: &mut State, context: &mut Context<'_>, key: &Manifes
         return Err(Refusal::NotFound(key.to_string()));
     }
     replace(state, key, None)?;
+    if key.kind == Kind::Channel {
+        state.channels.remove(&(key.tenant.clone(), key.name.clone()));
+    }
     holds::refresh(state, context);
     Ok(Reply::Done)
 }

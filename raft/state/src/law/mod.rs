@@ -47,6 +47,7 @@ mod shards;
 mod snapshot;
 mod soundness;
 mod start_step;
+mod telling;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tick;
@@ -128,6 +129,6 @@ fn dispatch(state: &mut State, context: &mut Context<'_>, command: &Command) -> 
         Command::ApplyManifest(apply) => manifests::apply(state, context, apply),
         Command::DeleteManifest(key) => manifests::delete(state, context, key),
         Command::NoteClusterChange(_) => Ok(crate::applied::Reply::Done),
-        Command::NoteTold(told) => note_told::apply(state, told),
+        Command::NoteTold(told) => note_told::apply(state, context, told),
     }
 }

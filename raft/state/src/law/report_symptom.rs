@@ -194,6 +194,7 @@ fn open(
         plan: None,
         attempts: Vec::new(),
         acknowledged_by: None,
+        notices: BTreeMap::new(),
         escalation: None,
         manual: false,
         opened_at: context.now,
@@ -271,6 +272,8 @@ mod tests {
             starts_at: Timestamp(0),
             ends_at: Timestamp(lab.now + 1000),
             comment: "known".into(),
+            schedule: None,
+            duration: None,
         };
         lab.apply("hush", Spec::Silence(silence));
         let answer = lab.report_symptom(symptom("api", "a", "errors"));
@@ -284,6 +287,8 @@ mod tests {
             duration: Millis(60_000),
             every: None,
             comment: "upgrade".into(),
+            schedule: None,
+            ends_at: None,
         };
         lab.apply("upgrade", Spec::MaintenanceWindow(window));
         let id = lab.report("db", "d", "down");

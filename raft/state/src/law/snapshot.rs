@@ -42,6 +42,7 @@ impl State {
             held_since: BTreeMap::new(),
             reopened: BTreeMap::new(),
             told: BTreeMap::new(),
+            channels: BTreeMap::new(),
         }
     }
 
@@ -84,7 +85,7 @@ const WHAT: &str = "a snapshot of the state";
 
 /// The way from each form to the next: the first step makes form 2 of form 1. A step is never
 /// changed once a build with it was released; a new form adds one.
-const STEPS: [fn(&mut State); STATE_VERSION as usize - 1] = [to_form_2];
+const STEPS: [fn(&mut State); STATE_VERSION as usize - 1] = [to_form_2, to_form_3];
 
 /// Form 1 did not say what nodes understand: the first command set.
 fn to_form_2(state: &mut State) {
@@ -92,6 +93,9 @@ fn to_form_2(state: &mut State) {
         node.understands = 1;
     }
 }
+
+/// Form 2 knew no channels: there is nothing to lift.
+const fn to_form_3(_: &mut State) {}
 
 /// The form's number stands first, so that it can be read whatever follows.
 fn form_of(bytes: &[u8]) -> Result<u32, CodecError> {

@@ -75,13 +75,9 @@ impl State {
             .flat_map(|tenant| self.stored_of(Kind::MaintenanceWindow, tenant))
             .filter_map(|(_, stored)| super::topology::as_window(&stored.manifest.spec))
             .filter(|window| window.active(self.now))
-            .map(|window| {
-                let into = self.now.since(window.starts_at).0;
-                let begun = match window.every {
-                    Some(every) if every.0 > 0 => into - into % every.0,
-                    Some(_) | None => 0,
-                };
-                window.starts_at.plus(Millis(begun)).plus(window.duration)
+            .filter_map(|window| {
+                let over = window.begun(self.now)?.plus(window.duration);
+                Some(window.ends_at.map_or(over, |end| end.min(over)))
             })
             .min()
     }

@@ -25,6 +25,7 @@ spec_as!(as_policy, Policy, PolicySpec);
 spec_as!(as_tenant, Tenant, TenantSpec);
 spec_as!(as_silence, Silence, crate::manifest::SilenceSpec);
 spec_as!(as_window, MaintenanceWindow, crate::manifest::MaintenanceWindowSpec);
+spec_as!(as_channel, Channel, crate::manifest::ChannelSpec);
 spec_as!(as_playbook, Playbook, crate::manifest::PlaybookSpec);
 
 impl State {
@@ -52,6 +53,12 @@ impl State {
     #[must_use]
     pub fn service(&self, tenant: &str, name: &str) -> Option<&ServiceSpec> {
         as_service(&self.stored(Kind::Service, tenant, name)?.manifest.spec)
+    }
+
+    /// A declared channel.
+    #[must_use]
+    pub fn channel(&self, tenant: &str, name: &str) -> Option<&crate::manifest::ChannelSpec> {
+        as_channel(&self.stored(Kind::Channel, tenant, name)?.manifest.spec)
     }
 
     /// A declared instance.

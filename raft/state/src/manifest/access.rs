@@ -1,4 +1,4 @@
-//! `Source`, `Role`, `RoleBinding`, `Tenant`, `Channel`.
+//! `Source`, `Role`, `RoleBinding`, `Tenant`.
 
 use std::collections::BTreeMap;
 
@@ -241,17 +241,4 @@ impl Default for TenantSpec {
             max_samples_per_second: None,
         }
     }
-}
-
-/// Where people are told.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub enum ChannelSpec {
-    /// JSON is POSTed here.
-    #[n(0)]
-    Webhook {
-        /// The URL.
-        #[n(0)]
-        url: String,
-    },
 }

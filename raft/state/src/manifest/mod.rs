@@ -5,6 +5,7 @@
 //! proven to parse by the door that let the manifest in.
 
 mod access;
+mod channel;
 mod playbook;
 mod policy;
 mod service;
@@ -18,8 +19,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use access::{
-    ChannelSpec, DiscoverySpec, DnsSpec, NamedQuery, QuerySpec, RoleBindingSpec, RoleSpec,
-    SourceKind, SourceSpec, Subject, TenantSpec,
+    DiscoverySpec, DnsSpec, NamedQuery, QuerySpec, RoleBindingSpec, RoleSpec, SourceKind,
+    SourceSpec, Subject, TenantSpec,
+};
+pub use channel::{
+    ChannelRules, ChannelSpec, EmailSpec, EmailTls, PagerdutySpec, SecretRef, SlackSpec,
 };
 pub use playbook::{
     ApprovalSpec, Escalation, MaxUnavailable, Mode, NoData, OnTimeout, PlaybookScope, PlaybookSpec,
@@ -31,7 +35,7 @@ pub use service::{
     ProcessSpec, ScrapeSpec, ServiceSpec, SloSpec, StopSpec,
 };
 pub use validate::{Problem, validate};
-pub use window::{MaintenanceWindowSpec, SilenceSpec};
+pub use window::{MAX_STARTS, MaintenanceWindowSpec, ScheduleSpec, SilenceSpec};
 
 use crate::ids::{Digest, Timestamp};
 

@@ -4,12 +4,14 @@
 //! Deliberately absent: whether CEL conditions parse (judgement's language, checked by the door),
 //! and whether names refer to something that is declared: that may come later or go again.
 
+mod channel;
 mod source;
 
 use std::{collections::BTreeSet, fmt};
 
 use super::{
-    Manifest, PlaybookSpec, PolicySpec, RoleBindingSpec, ServiceSpec, Spec, StepSpec, Subject,
+    MAX_STARTS, Manifest, PlaybookSpec, PolicySpec, RoleBindingSpec, ScheduleSpec, ServiceSpec,
+    Spec, StepSpec, Subject,
 };
 use crate::{
     action::action_info,
@@ -49,6 +51,8 @@ const MAX_RETRY: u32 = 10;
 const MAX_ATTEMPTS: u32 = 10;
 /// Plans within one rate.
 const MAX_RATE: u32 = 1_000;
+/// A cron expression, the name of a time zone.
+const MAX_SCHEDULE_BYTES: usize = 128;
 /// The longest span that rates and cooldowns look back.
 const MAX_SPAN: Millis = Millis::from_secs(7 * 86_400);
 
@@ -75,12 +79,35 @@ pub fn validate(manifest: &Manifest) -> Vec<Problem> {
             if silence.ends_at <= silence.starts_at {
                 found.add("spec.endsAt", "it ends before it starts");
             }
+            match (&silence.schedule, silence.duration) {
+                (Some(schedule), Some(duration)) => {
+                    found.some_time("spec.duration", duration);
+                    check_schedule(&mut found, schedule);
+                }
+                (Some(_), None) => found.add("spec.duration", "how long, each time it comes?"),
+                (None, Some(_)) => {
+                    found.add("spec.duration", "without a `schedule` it lasts until `endsAt`");
+                }
+                (None, None) => {}
+            }
         }
         Spec::MaintenanceWindow(window) => {
             found.matchers("spec.match", &window.matchers);
             found.some_time("spec.duration", window.duration);
             if window.every.is_some_and(|every| every <= window.duration) {
                 found.add("spec.every", "it repeats before it ends: make `every` longer");
+            }
+            if window.ends_at.is_some_and(|end| end <= window.starts_at) {
+                found.add("spec.endsAt", "it ends before it starts");
+            }
+            if let Some(schedule) = &window.schedule {
+                if window.every.is_some() {
+                    found.add("spec.every", "a `schedule` says when: leave `every` out");
+                }
+                if window.ends_at.is_none() {
+                    found.add("spec.endsAt", "a `schedule` needs an end: its times are worked out");
+                }
+                check_schedule(&mut found, schedule);
             }
         }
         Spec::Role(role) => {
@@ -98,13 +125,23 @@ pub fn validate(manifest: &Manifest) -> Vec<Problem> {
                 found.add("metadata.tenant", "a Tenant stands in `default`, or in itself");
             }
         }
-        Spec::Channel(super::ChannelSpec::Webhook { url }) => {
-            if !(url.starts_with("http://") || url.starts_with("https://")) {
-                found.add("spec.webhook.url", "it is no http or https URL");
-            }
-        }
+        Spec::Channel(spec) => channel::check(&mut found, &metadata.tenant, spec),
     }
     found.0
+}
+
+/// The times were worked out by a door: the law only looks whether they are in order.
+fn check_schedule(found: &mut Found, schedule: &ScheduleSpec) {
+    if schedule.cron.len() > MAX_SCHEDULE_BYTES || schedule.timezone.len() > MAX_SCHEDULE_BYTES {
+        found.add("spec.schedule", &format!("at most {MAX_SCHEDULE_BYTES} bytes each"));
+    }
+    found.at_most("spec.schedule", schedule.starts.len(), MAX_STARTS);
+    if schedule.starts.is_empty() {
+        found.add("spec.schedule", "it never comes between `startsAt` and `endsAt`");
+    }
+    if !schedule.starts.is_sorted() {
+        found.add("spec.schedule", "its times are not in order");
+    }
 }
 
 fn check_service(found: &mut Found, name: &str, service: &ServiceSpec) {

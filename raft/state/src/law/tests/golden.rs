@@ -12,12 +12,16 @@ use crate::{
     codec,
     command::*,
     ids::*,
-    manifest::{Kind, ManifestKey, Spec},
+    manifest::{
+        ChannelRules, ChannelSpec, EmailSpec, EmailTls, Kind, MaintenanceWindowSpec, ManifestKey,
+        PagerdutySpec, Rate, ScheduleSpec, SecretRef, SilenceSpec, SlackSpec, Spec,
+    },
+    notice::{Delivery, NoticeKind},
     plan::Direction,
     rbac::Principal,
     saga::{Check, Verdict, VerdictValue},
     state::{FreezeScope, STATE_VERSION, State},
-    symptom::Signal,
+    symptom::{Severity, Signal},
 };
 
 fn full_symptom() -> crate::symptom::Symptom {
@@ -116,7 +120,7 @@ fn samples() -> Vec<Command> {
         })),
         Command::DeleteManifest(key),
         Command::NoteClusterChange("add node-4".into()),
-        Command::NoteTold(NoteTold { incident, text: digest }),
+        Command::NoteTold(NoteTold { incident, text: digest, on: None }),
     ]
 }
 
@@ -235,8 +239,100 @@ fn full_state() -> Lab {
     )
     .unwrap();
     let incident = *lab.state.incidents.keys().next().unwrap();
-    lab.node(1, Command::NoteTold(NoteTold { incident, text: Digest([8; 32]) })).unwrap();
+    lab.node(1, Command::NoteTold(NoteTold { incident, text: Digest([8; 32]), on: None })).unwrap();
+    lab.apply("pager", Spec::Channel(channels().remove(0)));
+    lab.node(1, Command::NoteTold(told_on(incident))).unwrap();
     lab
+}
+
+/// What was found of a message to the channel `pager`.
+fn told_on(incident: IncidentId) -> NoteTold {
+    let on = ToldOn {
+        channel: "pager".into(),
+        kind: NoticeKind::NeedsHuman,
+        delivery: Delivery::Unknown("no answer in time".into()),
+        also: vec![(IncidentId(7), Digest([6; 32]), NoticeKind::Resolved)],
+    };
+    NoteTold { incident, text: Digest([9; 32]), on: Some(on) }
+}
+
+/// One channel of every kind, the first as before there were others.
+fn channels() -> Vec<ChannelSpec> {
+    let rules = ChannelRules {
+        min_severity: Some(Severity::Critical),
+        matchers: vec![r#"env="prod""#.into()],
+        send_resolved: Some(false),
+        send_acknowledged: Some(true),
+        limit: Some(Rate { count: 3, per: Millis(60_000) }),
+    };
+    let url = || "http://there/".to_owned();
+    vec![
+        ChannelSpec::Webhook { url: url(), rules: None },
+        ChannelSpec::Webhook { url: url(), rules: Some(rules.clone()) },
+        ChannelSpec::Slack(SlackSpec {
+            url: None,
+            url_from: Some(SecretRef::File("chat".into())),
+            rules: Some(rules),
+        }),
+        ChannelSpec::Pagerduty(PagerdutySpec {
+            routing_key: SecretRef::Env("MEDIC_SECRET_PD".into()),
+            url: Some(url()),
+            rules: None,
+        }),
+        ChannelSpec::Email(EmailSpec {
+            server: "mail:587".into(),
+            tls: EmailTls::Starttls,
+            username: Some("medic".into()),
+            password: Some(SecretRef::File("mail".into())),
+            from: "medic@example.com".into(),
+            to: vec!["sre@example.com".into()],
+            rules: None,
+        }),
+    ]
+}
+
+#[test]
+fn golden_bytes_of_schedules() {
+    let schedule = || {
+        let (cron, timezone) = ("0 2 * * SUN".to_owned(), "Europe/Berlin".to_owned());
+        Some(ScheduleSpec { cron, timezone, starts: vec![Timestamp(1_000), Timestamp(2_000)] })
+    };
+    let (starts_at, duration) = (Timestamp(1), Millis(60_000));
+    let silence = SilenceSpec {
+        matchers: vec![r#"env="prod""#.into()],
+        starts_at,
+        ends_at: Timestamp(9_000),
+        comment: "known".into(),
+        schedule: schedule(),
+        duration: Some(duration),
+    };
+    let window = MaintenanceWindowSpec {
+        matchers: vec![r#"env="prod""#.into()],
+        starts_at,
+        duration,
+        every: None,
+        comment: "backup".into(),
+        schedule: schedule(),
+        ends_at: Some(Timestamp(9_000)),
+    };
+    let specs = vec![Spec::Silence(silence), Spec::MaintenanceWindow(window)];
+    compare("v3/schedules", &codec::encode(&specs));
+    for spec in specs {
+        assert_eq!(lab::apply(manifest("nightly", TENANT, spec)).since(), 5);
+    }
+}
+
+#[test]
+fn golden_bytes_of_channels_and_of_what_they_were_told() {
+    compare("v3/channels", &codec::encode(&channels()));
+    compare("v3/note-told", &codec::encode(&Command::NoteTold(told_on(IncidentId(42)))));
+    let old: ChannelSpec = codec::decode(&codec::encode(&channels()[0])).unwrap();
+    assert_eq!(old, channels()[0]);
+    let apply =
+        |channel: ChannelSpec| lab::apply(manifest("pager", TENANT, Spec::Channel(channel)));
+    let since: Vec<u32> = channels().into_iter().map(|one| apply(one).since()).collect();
+    assert_eq!(since, [1, 5, 5, 5, 5], "an older build knows the first alone");
+    assert_eq!(Command::NoteTold(told_on(IncidentId(42))).since(), 5);
 }
 
 /// Nothing is left out of the sample, and what could be confused is told apart.
@@ -279,7 +375,21 @@ fn golden_bytes_of_a_snapshot() {
     assert_eq!(to_hex(&state.to_snapshot()), to_hex(&bytes), "the form of the state has changed");
     check_full(&state);
     assert_eq!(state.told.values().next(), Some(&Digest([8; 32])));
-    assert!(state.nodes.values().all(|node| node.understands == 2));
+    assert!(state.nodes.values().all(|node| node.understands == 5));
+    let noted = state.incidents.values().filter_map(|incident| incident.notices.get("pager"));
+    assert_eq!(noted.map(|notice| notice.text).collect::<Vec<_>>(), [Digest([9; 32])]);
+    let channel = state.channels.values().next().unwrap();
+    assert_eq!((channel.sends.len(), channel.failures), (1, 1));
+}
+
+#[test]
+fn a_snapshot_of_form_2_is_lifted() {
+    let state = State::from_snapshot(&read("v2/snapshot")).unwrap();
+    assert_eq!(state.version, STATE_VERSION);
+    check_full(&state);
+    assert_eq!(state.told.values().next(), Some(&Digest([8; 32])));
+    assert!(state.channels.is_empty() && state.nodes.values().all(|node| node.understands == 2));
+    assert_eq!(State::from_snapshot(&state.to_snapshot()).unwrap(), state);
 }
 
 #[test]

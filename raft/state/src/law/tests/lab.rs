@@ -386,7 +386,7 @@ impl Lab {
     /// What is owed, without messages to people.
     pub(crate) fn owed(&self) -> Vec<Effect> {
         let mut owed = self.state.pending_effects();
-        owed.retain(|effect| !matches!(effect, Effect::Notify { .. }));
+        owed.retain(|effect| !matches!(effect, Effect::Notify(_)));
         owed
     }
 }

@@ -210,7 +210,7 @@ fn of_driver(lab: &Lab, (_, a, _, c): Op) -> Option<Command> {
     };
     match effect {
         Some(_) | None if in_hand.is_some() && c < 160 => in_hand.map(finish),
-        Some(Effect::Decide(_) | Effect::Notify { .. }) | None => None,
+        Some(Effect::Decide(_) | Effect::Notify(_)) | None => None,
         Some(Effect::RunStep { plan, step, direction, resume, .. }) => {
             let (plan, step, direction, resume) = (*plan, *step, *direction, resume.is_some());
             Some(Command::StartStep(StartStep { plan, step, direction, fence, resume }))
@@ -311,7 +311,7 @@ fn drive(lab: &mut Lab, choices: &[u8]) {
                     Err(other) => panic!("{other}"),
                 }
             }
-            Effect::Decide(_) | Effect::Notify { .. } => unreachable!("filtered"),
+            Effect::Decide(_) | Effect::Notify(_) => unreachable!("filtered"),
         }
     }
     panic!("a saga does not end");

@@ -104,7 +104,7 @@ impl Walk {
                     self.lab.verdict(plan, value).unwrap();
                 }
                 Effect::Decide(_) => return,
-                Effect::Notify { .. } => unreachable!("filtered"),
+                Effect::Notify(_) => unreachable!("filtered"),
             }
             self.new_leader();
         }

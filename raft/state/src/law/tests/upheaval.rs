@@ -50,7 +50,7 @@ pub(super) fn draw(state: &State, now: u64, (a, b, c): (u8, u8, u8)) -> (Princip
         5 => (leader, Command::NoteClusterChange("node-4 is added".into())),
         6 => {
             let incident = state.incidents.keys().next().copied().unwrap_or(IncidentId(9));
-            (leader, Command::NoteTold(NoteTold { incident, text: Digest::default() }))
+            (leader, Command::NoteTold(NoteTold { incident, text: Digest::default(), on: None }))
         }
         7 => {
             let (kind, name) = [
@@ -84,7 +84,14 @@ fn declared(now: u64, a: u8, c: u8) -> crate::manifest::Manifest {
             let ends_at = starts_at.plus(length);
             (
                 "quiet",
-                Spec::Silence(SilenceSpec { matchers, starts_at, ends_at, comment: "x".into() }),
+                Spec::Silence(SilenceSpec {
+                    matchers,
+                    starts_at,
+                    ends_at,
+                    comment: "x".into(),
+                    schedule: None,
+                    duration: None,
+                }),
             )
         }
         1 => {
@@ -94,6 +101,8 @@ fn declared(now: u64, a: u8, c: u8) -> crate::manifest::Manifest {
                 duration: length,
                 every: None,
                 comment: "x".into(),
+                schedule: None,
+                ends_at: None,
             };
             ("works", Spec::MaintenanceWindow(window))
         }

@@ -6,8 +6,8 @@ use crate::{
     ids::{Millis, Ppm, Timestamp},
     law::tests::lab::{TENANT, binding, manifest, playbook, service},
     manifest::{
-        MaintenanceWindowSpec, PlaybookSpec, PolicySpec, Rate, ServiceSpec, SilenceSpec, Spec,
-        TenantSpec, UndoSpec,
+        MaintenanceWindowSpec, PlaybookSpec, PolicySpec, Rate, ScheduleSpec, ServiceSpec,
+        SilenceSpec, Spec, TenantSpec, UndoSpec,
     },
 };
 
@@ -99,6 +99,8 @@ fn times_and_bounds_make_sense() {
         starts_at: Timestamp(2),
         ends_at: Timestamp(1),
         comment: String::new(),
+        schedule: None,
+        duration: None,
     };
     assert_eq!(paths(&check(Spec::Silence(silence))), ["spec.match", "spec.endsAt"]);
     let window = MaintenanceWindowSpec {
@@ -107,8 +109,27 @@ fn times_and_bounds_make_sense() {
         duration: Millis(2),
         every: Some(Millis(2)),
         comment: String::new(),
+        schedule: None,
+        ends_at: None,
     };
-    assert_eq!(paths(&check(Spec::MaintenanceWindow(window))), ["spec.every"]);
+    assert_eq!(paths(&check(Spec::MaintenanceWindow(window.clone()))), ["spec.every"]);
+    let schedule = ScheduleSpec {
+        cron: "0 2 * * *".into(),
+        timezone: "UTC".into(),
+        starts: vec![Timestamp(1)],
+    };
+    let planned = MaintenanceWindowSpec {
+        every: None,
+        schedule: Some(schedule.clone()),
+        ends_at: Some(Timestamp(9)),
+        ..window
+    };
+    assert_eq!(check(Spec::MaintenanceWindow(planned.clone())), []);
+    let endless = MaintenanceWindowSpec { ends_at: None, ..planned.clone() };
+    assert_eq!(paths(&check(Spec::MaintenanceWindow(endless))), ["spec.endsAt"]);
+    let never = Some(ScheduleSpec { starts: Vec::new(), ..schedule });
+    let never = MaintenanceWindowSpec { schedule: never, ..planned };
+    assert_eq!(paths(&check(Spec::MaintenanceWindow(never))), ["spec.schedule"]);
     let policy = PolicySpec { max_blast_radius: Ppm(0), ..PolicySpec::default() };
     assert_eq!(paths(&check(Spec::Policy(policy))), ["spec.maxBlastRadius"]);
 }
