@@ -118,13 +118,7 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
     parts.spawn(
         FleetHub::watch_over(hub.clone()).map(|ended| ended.context("a task of the fleet hub")),
     );
-    let intake = Hub::new(ledger.clone());
-    intake.reach(Arc::new(PeerForward(consensus.clone())));
-    let folder =
-        std::env::var_os(DISCOVERY_VARIABLE).map_or(DISCOVERY_FOLDER.into(), PathBuf::from);
-    let fetcher =
-        Fetcher::new(ledger.clone(), intake.clone(), folder).map_err(anyhow::Error::msg)?;
-    parts.spawn(fetcher.run(stop.clone()).map(Ok));
+    let intake = take_in(&consensus, &mut parts, &stop)?;
     let detection = Runtime::spawn(
         ledger.clone(),
         Arc::new(HubView(hub.clone())),
@@ -132,14 +126,7 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
         &config.detection,
         stop.clone(),
     );
-    let handover = Handover {
-        ledger: ledger.clone(),
-        courier: consensus.clone(),
-        inbox: consensus.open_inbox(ParcelKind::DetectorState),
-        learnt: detection.learnt(),
-        heirs: shards::heirs,
-    };
-    parts.spawn(handover.run(stop.clone()).map(Ok));
+    parts.spawn(handover(&consensus, &detection).run(stop.clone()).map(Ok));
     let foreseen = detection.predictions(env.clock.clone());
     let predictions = Arc::new(move || {
         let text = serde_json::to_string(&foreseen());
@@ -187,6 +174,33 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
     }
     parts.shutdown().await;
     outcome
+}
+
+/// What is pushed here, and what sources are asked for.
+fn take_in(
+    consensus: &Arc<Consensus>,
+    parts: &mut Parts,
+    stop: &CancellationToken,
+) -> anyhow::Result<Arc<Hub>> {
+    let intake = Hub::new(consensus.clone());
+    intake.reach(Arc::new(PeerForward(consensus.clone())));
+    let folder =
+        std::env::var_os(DISCOVERY_VARIABLE).map_or(DISCOVERY_FOLDER.into(), PathBuf::from);
+    let fetcher =
+        Fetcher::new(consensus.clone(), intake.clone(), folder).map_err(anyhow::Error::msg)?;
+    parts.spawn(fetcher.run(stop.clone()).map(Ok));
+    Ok(intake)
+}
+
+/// Whoever would watch next is told what detectors have learnt.
+fn handover(consensus: &Arc<Consensus>, detection: &Runtime) -> Handover {
+    Handover {
+        ledger: consensus.clone(),
+        courier: consensus.clone(),
+        inbox: consensus.open_inbox(ParcelKind::DetectorState),
+        learnt: detection.learnt(),
+        heirs: shards::heirs,
+    }
 }
 
 /// Before a leader leaves, while its doors are still open: writes go on at the next leader after one
