@@ -9,7 +9,10 @@
 //! Deliberately absent: labels. A column `label` is never shown to a detector, and what
 //! [`predict`] learns from a history it is asked about units that it has not seen.
 
+pub mod cases;
+pub mod classify;
 pub mod csv;
+mod departures;
 pub mod detect;
 pub mod history;
 pub mod inputs;

@@ -10,6 +10,7 @@
 //! proposes, the law disposes: thresholds, budgets, freezes and roles are the law's.
 
 pub mod builtin;
+pub mod cases;
 mod classify;
 mod confidence;
 mod decide;

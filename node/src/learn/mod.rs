@@ -6,12 +6,14 @@
 //! ```
 //!
 //! * [`boost`]: gradient-boosted trees, for probabilities and numbers. * [`forest`]: extremely
-//!   randomised trees, for classes and for few cases. * [`folds`]: cross-validation by unit.
+//!   randomised trees, for classes and for few cases. * [`calibrate`]: scores to probabilities.
+//! * [`folds`]: cross-validation by unit.
 //!
 //! Prediction and classification share these. Invariant: equal rows, settings and seed give an equal
 //! model. Deliberately absent: coefficients. Nothing here knows anything before it is shown a history.
 
 pub mod boost;
+pub mod calibrate;
 pub mod chance;
 pub mod folds;
 pub mod forest;
@@ -19,6 +21,7 @@ pub mod table;
 pub mod tree;
 
 pub use boost::{Boost, Loss, Settings};
+pub use calibrate::Isotonic;
 pub use chance::Chance;
 pub use folds::folds;
 pub use forest::{Aims, Forest, Shape};

@@ -47,7 +47,7 @@ fn equal_histories_and_seeds_give_equal_models() {
     let grow = |seed| {
         let aims = Aims { outputs: 1, targets: &targets, weights: &weights };
         let shape = Shape { trees: 10, columns: 1.0, leaf_min: 1, seed };
-        Forest::fit(&table, &rows, aims, &shape).predict(&table)
+        Forest::fit(&table, &rows[..200], aims, &shape).predict(&table)
     };
     assert_eq!(grow(1), grow(1));
     assert_ne!(grow(1), grow(2));
@@ -111,4 +111,20 @@ fn steps_part_values_and_know_the_unknown() {
     let steps: std::collections::BTreeSet<u8> = binned.cells[..5000].iter().copied().collect();
     assert!(steps.len() > 240 && !steps.contains(&0), "{} steps", steps.len());
     assert!(binned.cells[..5000].is_sorted());
+}
+
+#[test]
+fn calibration_is_monotone_and_hits_the_shares() {
+    let seen = |score: f32, right: usize, of: usize| {
+        (0..of).map(move |at| (score, f32::from(u8::from(at < right)), 1.0))
+    };
+    let pairs =
+        seen(0.2, 1, 10).chain(seen(0.5, 3, 10)).chain(seen(0.6, 1, 10)).chain(seen(0.9, 9, 10));
+    let curve = Isotonic::fit(pairs.collect());
+    assert!((curve.at(0.2) - 0.1).abs() < 1e-6);
+    // 0.5 and 0.6 are the wrong way round: both become their common share.
+    assert!((curve.at(0.55) - 0.2).abs() < 1e-6);
+    assert!((curve.at(1.0) - 0.9).abs() < 1e-6);
+    assert!(curve.at(0.7) > curve.at(0.55) && curve.at(0.7) < 0.9);
+    assert_eq!(Isotonic::default().at(0.3), 0.3);
 }

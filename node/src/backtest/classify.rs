@@ -1,0 +1,144 @@
+//! `medic backtest classify`: would it have been called by its right name?
+//!
+//! Learns from labelled incidents and is asked about others (cross-validation). Per folder with a
+//! `truth.csv` one `predictions.csv` (`case,predicted,confidence,abstain,cause`), and one `summary.json`.
+
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Write as _},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use super::{
+    BacktestError,
+    cases::{self, Cases},
+};
+use crate::intelligence::cases::{Verdict, cross_validated};
+
+/// Folders below the input are looked into this deep.
+const DEPTH_MAX: usize = 4;
+
+/// How one folder's incidents were classed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct FolderResult {
+    /// Relative name.
+    pub name: String,
+    /// Incidents.
+    pub cases: usize,
+    /// Kinds of fault.
+    pub classes: usize,
+    /// Share of all that were given their right class.
+    pub accuracy: f64,
+    /// Share that was answered.
+    pub coverage: f64,
+    /// Share of the answers that were right; absent when there was none.
+    pub selective_accuracy: Option<f64>,
+    /// Share of all whose first instance was named.
+    pub cause: f64,
+}
+
+/// How all were.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// By name.
+    pub folders: Vec<FolderResult>,
+}
+
+/// Classifies the incidents of every folder at or below `input` that has a `truth.csv`. An answer is
+/// given where answers were right at least `accuracy` of the times.
+///
+/// # Errors
+/// When something cannot be read or written, or its content makes no sense.
+pub fn run(
+    input: &Path,
+    out: &Path,
+    folds: usize,
+    accuracy: f64,
+    mut progress: impl FnMut(&str),
+) -> Result<Summary, BacktestError> {
+    let mut folders = Vec::new();
+    find(input, DEPTH_MAX, &mut folders)?;
+    if folders.is_empty() {
+        let expected = "a folder with truth.csv (case, truth, instance) and what was seen";
+        return Err(BacktestError::Nothing { path: input.to_owned(), expected });
+    }
+    let mut summary = Summary::default();
+    for folder in folders {
+        let below = folder.strip_prefix(input).unwrap_or(&folder);
+        let name =
+            if below.as_os_str().is_empty() { ".".into() } else { below.display().to_string() };
+        progress(&name);
+        let read = cases::read(&folder)?;
+        if read.cases.len() < 2 * folds {
+            let problem = format!("{} cases are too few for {folds} folds", read.cases.len());
+            let path = folder.join("truth.csv");
+            return Err(BacktestError::Content { path, line: 1, problem });
+        }
+        let classes = read.classes.len();
+        let verdicts =
+            cross_validated(&read.cases, &read.labels, classes, (folds, accuracy), |_| ());
+        let target = out.join(below);
+        fs::create_dir_all(&target).map_err(BacktestError::write(&target))?;
+        let path = target.join("predictions.csv");
+        write(&path, &read, &verdicts).map_err(BacktestError::write(&path))?;
+        summary.folders.push(figures(name, &read, &verdicts));
+    }
+    let path = out.join("summary.json");
+    let text = serde_json::to_string_pretty(&summary).map_err(std::io::Error::other);
+    text.and_then(|text| fs::write(&path, text + "\n")).map_err(BacktestError::write(&path))?;
+    Ok(summary)
+}
+
+fn find(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), BacktestError> {
+    if folder.join("truth.csv").is_file() {
+        found.push(folder.to_owned());
+    }
+    if depth == 0 {
+        return Ok(());
+    }
+    let mut below = Vec::new();
+    for entry in fs::read_dir(folder).map_err(BacktestError::read(folder))? {
+        let path = entry.map_err(BacktestError::read(folder))?.path();
+        if path.is_dir() {
+            below.push(path);
+        }
+    }
+    below.sort();
+    below.iter().try_for_each(|path| find(path, depth - 1, found))
+}
+
+fn figures(name: String, read: &Cases, verdicts: &[Verdict]) -> FolderResult {
+    let count = verdicts.len();
+    let pairs = || verdicts.iter().zip(&read.labels);
+    let share = |part: usize, of: usize| part as f64 / of.max(1) as f64;
+    let answered = verdicts.iter().filter(|verdict| !verdict.abstain).count();
+    let right = pairs().filter(|(verdict, label)| verdict.class == label.class).count();
+    let right_answers = pairs().filter(|(v, label)| !v.abstain && v.class == label.class).count();
+    let causes = pairs().filter(|(v, label)| v.cause.is_some() && v.cause == label.cause).count();
+    FolderResult {
+        name,
+        cases: count,
+        classes: read.classes.len(),
+        accuracy: share(right, count),
+        coverage: share(answered, count),
+        selective_accuracy: (answered > 0).then(|| share(right_answers, answered)),
+        cause: share(causes, count),
+    }
+}
+
+fn write(path: &Path, read: &Cases, verdicts: &[Verdict]) -> std::io::Result<()> {
+    let mut writer = ::csv::Writer::from_writer(BufWriter::new(File::create(path)?));
+    let head = ["case", "predicted", "confidence", "abstain", "cause"];
+    writer.write_record(head).map_err(std::io::Error::other)?;
+    for (at, verdict) in verdicts.iter().enumerate() {
+        let cause = verdict.cause.map_or("", |cause| read.cases[at].entities[cause].name.as_str());
+        let confidence = format!("{:.4}", verdict.confidence);
+        let abstain = if verdict.abstain { "1" } else { "0" };
+        let predicted = read.classes.get(verdict.class).map_or("", String::as_str);
+        let line = [read.names[at].as_str(), predicted, &confidence, abstain, cause];
+        writer.write_record(line).map_err(std::io::Error::other)?;
+    }
+    writer.into_inner().map_err(|error| error.into_error())?.flush()
+}
