@@ -4,6 +4,7 @@
 //!   GET  /metrics                            Prometheus exposition
 //!   GET  /healthz                            200 while the process works at all
 //!   GET  /readyz                             200 when it knows a leader and is not behind, else 503
+//!   GET  /api/v1/predictions                 what this node foresees, and how good it was at that (JSON)
 //!   POST /api/v1/alertmanager/{tenant}       Alertmanager's webhook (version 4)
 //!   POST /api/v2/alerts?tenant={tenant}      Alertmanager's own API, for those who post to it
 //!   POST /t/{tenant}/api/v2/alerts           the same, for senders that know path prefixes only
@@ -106,6 +107,8 @@ pub struct HttpDoor {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Answers `/readyz`.
     pub ready: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// Renders `/api/v1/predictions`.
+    pub predictions: Arc<dyn Fn() -> String + Send + Sync>,
     /// Takes alerts.
     pub alerts: Arc<dyn AlertSink>,
     /// Takes telemetry.
@@ -201,10 +204,15 @@ fn router(door: HttpDoor) -> Router {
         .route("/metrics", get(exposition))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
+        .route("/api/v1/predictions", get(predictions))
         .merge(hooks)
         .merge(push::routes())
         .layer(middleware::from_fn(bounded))
         .with_state(door)
+}
+
+async fn predictions(State(door): State<HttpDoor>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], (door.predictions)()).into_response()
 }
 
 async fn bounded(request: Request, next: Next) -> Response {

@@ -13,7 +13,7 @@ pub use admin::{
 };
 
 pub use super::daemon::DaemonArgs;
-pub use backtest::{BacktestCommand, DetectArgs, PredictArgs};
+pub use backtest::{BacktestCommand, ClassifyArgs, DetectArgs, PredictArgs};
 
 /// Heals infrastructure by itself: detects, decides, acts, verifies, and undoes what did not help.
 #[derive(Debug, Parser)]

@@ -1,17 +1,18 @@
 //! `medic backtest`: runs, shows how far it is, prints what came out.
 
 use super::{
-    args::{BacktestCommand, DetectArgs, PredictArgs},
+    args::{BacktestCommand, ClassifyArgs, DetectArgs, PredictArgs},
     error::CliError,
     out::Out,
     render::{Style, Table, words::plural},
 };
-use crate::backtest::{BacktestError, detect, history::Columns, predict};
+use crate::backtest::{BacktestError, classify, detect, history::Columns, predict};
 
 pub(super) fn run(command: &BacktestCommand) -> Result<(), CliError> {
     match command {
         BacktestCommand::Detect(args) => detect(args),
         BacktestCommand::Predict(args) => predict(args),
+        BacktestCommand::Classify(args) => classify(args),
     }
 }
 
@@ -99,6 +100,42 @@ fn predict_text(summary: &predict::Summary, style: Style) -> String {
         row("width", format!("{:.1}", figures.width), "of the interval, in the mean");
     }
     format!("{}\n\npredictions are in {}", table.render(&style), summary.predictions.display())
+}
+
+fn classify(args: &ClassifyArgs) -> Result<(), CliError> {
+    let out = Out::new(args.output.output);
+    if !(0.0..=1.0).contains(&args.accuracy) {
+        return Err(CliError::Usage("--accuracy is a share from 0 to 1".to_owned()));
+    }
+    let told = |name: &str| out.note(name);
+    let folds = usize::from(args.folds);
+    let summary = classify::run(&args.input, &args.out, folds, args.accuracy, told)?;
+    out.value(&summary, |summary| classify_text(summary, args, Style::new(out.color())))
+}
+
+fn classify_text(summary: &classify::Summary, args: &ClassifyArgs, style: Style) -> String {
+    let mut table = Table::new([
+        "NAME",
+        "CASES",
+        "CLASSES",
+        "ACCURACY",
+        "ANSWERED",
+        "OF THEM RIGHT",
+        "CAUSE FOUND",
+    ]);
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    for folder in &summary.folders {
+        table.row([
+            style.name(&folder.name),
+            folder.cases.to_string(),
+            folder.classes.to_string(),
+            percent(folder.accuracy),
+            percent(folder.coverage),
+            folder.selective_accuracy.map_or_else(|| "-".to_owned(), percent),
+            percent(folder.cause),
+        ]);
+    }
+    format!("{}\n\nresults are in {}", table.render(&style), args.out.display())
 }
 
 impl From<BacktestError> for CliError {

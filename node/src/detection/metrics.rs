@@ -37,6 +37,12 @@ pub enum Metric {
     Checkpoints,
     /// Counter: instances whose watch began with what another watch had learnt.
     WarmStarts,
+    /// Counter of predictions with an outcome, by `kind` and `outcome` (came_true, did_not, inconclusive).
+    Predictions,
+    /// Gauge by `kind`: mean square of what this node's predictions were off by.
+    PredictionBrier,
+    /// Gauge by `kind`: expected calibration error of this node's predictions.
+    PredictionError,
 }
 
 impl Metric {
@@ -61,6 +67,9 @@ impl Metric {
             Self::Alerts => "medic_alerts_received_total",
             Self::Checkpoints => "medic_detector_checkpoints_total",
             Self::WarmStarts => "medic_warm_starts_total",
+            Self::Predictions => "medic_predictions_total",
+            Self::PredictionBrier => "medic_prediction_brier",
+            Self::PredictionError => "medic_prediction_calibration_error",
         }
     }
 }

@@ -35,6 +35,7 @@ pub(super) struct Open<'a> {
     pub(super) hub: &'a Arc<FleetHub>,
     pub(super) intake: &'a Arc<Hub>,
     pub(super) metrics: PrometheusHandle,
+    pub(super) predictions: Arc<dyn Fn() -> String + Send + Sync>,
     pub(super) stop: &'a CancellationToken,
 }
 
@@ -84,7 +85,7 @@ pub(super) async fn open(
         tls: open.tls.clone(),
         data_dir: open.config.data_dir.clone(),
     };
-    let door = http_door(open.metrics, sources, open.intake.clone());
+    let door = http_door(open.metrics, sources, open.intake.clone(), open.predictions);
     let stopped = open.stop.clone().cancelled_owned();
     let serving = async move {
         serve_http(http, door, stopped).await;
@@ -118,13 +119,19 @@ where
     Ok(())
 }
 
-fn http_door(metrics: PrometheusHandle, sources: telemetry::Sources, intake: Arc<Hub>) -> HttpDoor {
+fn http_door(
+    metrics: PrometheusHandle,
+    sources: telemetry::Sources,
+    intake: Arc<Hub>,
+    predictions: Arc<dyn Fn() -> String + Send + Sync>,
+) -> HttpDoor {
     let (ledger, admin) = (sources.ledger.clone(), sources.admin.clone());
     HttpDoor {
         metrics: Arc::new(move || {
             sources.refresh();
             metrics.render()
         }),
+        predictions,
         ready: Arc::new(move || readiness(admin.as_ref())),
         clock: ledger.env().clock.clone(),
         alerts: Arc::new(Alerts::new(ledger)),

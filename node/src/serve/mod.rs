@@ -116,16 +116,6 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
     );
     let intake = Hub::new(ledger.clone());
     intake.reach(Arc::new(PeerForward(consensus.clone())));
-    let open = doors::Open {
-        config: &config,
-        tls: &tls,
-        consensus: &consensus,
-        hub: &hub,
-        intake: &intake,
-        metrics,
-        stop: &stop,
-    };
-    doors::open(open, sockets, &mut parts).await?;
     let detection = Runtime::spawn(
         ledger.clone(),
         Arc::new(HubView(hub.clone())),
@@ -133,6 +123,22 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
         &config.detection,
         stop.clone(),
     );
+    let foreseen = detection.predictions(env.clock.clone());
+    let predictions = Arc::new(move || {
+        let text = serde_json::to_string(&foreseen());
+        text.unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }).to_string())
+    });
+    let open = doors::Open {
+        config: &config,
+        tls: &tls,
+        consensus: &consensus,
+        hub: &hub,
+        intake: &intake,
+        metrics,
+        predictions,
+        stop: &stop,
+    };
+    doors::open(open, sockets, &mut parts).await?;
     let handover = Handover {
         ledger: ledger.clone(),
         courier: consensus.clone(),

@@ -41,6 +41,23 @@ seen the others only, so the figures are those of units nobody has seen.
 Output: predictions.csv, with `row,UNIT,TIME,probability` or `UNIT,TIME,rul,lower,upper` (a 90 %
 interval), and summary.json with the figures.")]
     Predict(PredictArgs),
+    /// Would past incidents have been called by their right names?
+    #[command(after_help = "Examples:
+  medic backtest classify -i incidents/ --out results/
+  medic backtest classify -i incidents/ --out results/ --accuracy 0.99      answer only what is surer
+
+Input: every folder, at any depth, with a truth.csv (case, truth, instance) and what was seen:
+  *.json               by case, lists of words; words that nodes.json of the case lists are instances
+  nodes.json           by case, the instances; edges.json: who calls whom, as pairs of places in that list
+or
+  faults.csv           case, time_unix; and *.csv with time_unix, a name and metrics
+
+Nothing is known beforehand: a folder's cases are split, and each part is classed by what was learned from
+the others. A case is answered where such answers were right often enough, on cases not seen.
+
+Output, under the same relative name: predictions.csv with case,predicted,confidence,abstain,cause, and
+summary.json with the figures.")]
+    Classify(ClassifyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -87,6 +104,25 @@ pub struct PredictArgs {
     #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
     pub ignore: Vec<String>,
     /// Parts that the units are split into
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(2..=20))]
+    pub folds: u8,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[allow(missing_docs)]
+pub struct ClassifyArgs {
+    /// Folder of labelled incidents
+    #[arg(short, long, value_name = "DIR")]
+    pub input: PathBuf,
+    /// Folder for the results; made where it is missing
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Answer where answers were right at least this often
+    #[arg(long, default_value_t = 0.95)]
+    pub accuracy: f64,
+    /// Parts that the cases are split into
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(2..=20))]
     pub folds: u8,
     #[command(flatten)]

@@ -3,6 +3,7 @@
 //! * [`Level`]: is this value usual? A robust running level and scale, a streak and a CUSUM.
 //! * [`Limit`]: is a declared limit crossed?
 //! * [`Trend`]: when will the limit be reached, if things go on like this?
+//! * [`Lives`]: how fast did it fill in the lives of the process before this one?
 //!
 //! [`Series`] runs those that suit one indicator. Invariant: an odd value never teaches the detector
 //! that it is usual. Deliberately absent: seasonality (the level follows a daily cycle; it does not
@@ -10,6 +11,7 @@
 
 mod level;
 mod limit;
+mod lives;
 mod panel;
 mod series;
 mod stats;
@@ -17,8 +19,10 @@ mod trend;
 
 pub use level::{Judged, Level, Tuning};
 pub use limit::Limit;
+pub use lives::Lives;
 pub use panel::{Panel, Verdict};
 pub use series::{ERRORS_MATTER, GOOD_AFTER, Reading, Role, Series, SeriesState};
+pub(in crate::detection) use stats::normal_tail;
 pub use stats::{Line, student_t4_tail, theil_sen};
 pub use trend::{Prediction, SETTLE_MS, Trend};
 

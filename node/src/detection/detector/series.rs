@@ -6,9 +6,10 @@ use minicbor::{Decode, Encode};
 use super::{
     level::{Judged, Level, Tuning},
     limit::Limit,
+    lives::Lives,
     trend::{Prediction, Trend},
 };
-use crate::detection::indicator::parse_quantity;
+use crate::detection::{indicator::parse_quantity, predict::forecast::HORIZON_S};
 
 /// What an indicator measures; decides which kind of finding it speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,8 +59,10 @@ pub struct Reading {
     pub judged: Judged,
     /// The declared (or SLO-derived) limit is crossed.
     pub crossed: bool,
-    /// The limit will be reached.
+    /// The limit will be reached within the lead.
     pub prediction: Option<Prediction>,
+    /// The limit will be reached within the horizon.
+    pub foreseen: Option<Prediction>,
     /// Odd, and by so much that users may notice.
     pub matters: bool,
 }
@@ -91,12 +94,15 @@ pub struct SeriesState {
     limit: Limit,
     #[n(2)]
     trend: Trend,
+    #[n(3)]
+    lives: Lives,
 }
 
 impl SeriesState {
     /// See [`Trend::rebase`].
     pub fn rebase(&mut self, then_ms: u64, now_ms: u64) {
         self.trend.rebase(then_ms, now_ms);
+        self.lives.rebase(then_ms, now_ms);
     }
 }
 
@@ -129,12 +135,16 @@ impl Series {
         let learn = !suspect || self.harmless(value);
         let judged = self.state.level.update(value, &self.tuning, learn);
         let crossed = self.limit.is_some_and(|limit| self.state.limit.update(value, limit));
-        let prediction = match (self.role, self.limit) {
+        let foreseen = match (self.role, self.limit) {
             (Role::Resource, Some(limit)) => {
-                self.state.trend.update(at_ms, value, limit, lead_s, settled)
+                if settled {
+                    self.state.lives.note(at_ms, value);
+                }
+                self.state.trend.update(at_ms, value, limit, HORIZON_S.max(lead_s), settled)
             }
             _ => None,
         };
+        let prediction = foreseen.filter(|foreseen| foreseen.seconds <= lead_s);
         let matters = match self.role {
             Role::Errors => value >= ERRORS_MATTER,
             Role::Latency => value >= LATENCY_MATTERS * judged.expected,
@@ -147,7 +157,7 @@ impl Series {
         let unknown = !judged.warm && suspect && !self.harmless(value);
         let good = !(beyond || prediction.is_some() || odd || unknown);
         self.good = if good { self.good.saturating_add(1) } else { 0 };
-        self.last = Some(Reading { value, judged, crossed, prediction, matters });
+        self.last = Some(Reading { value, judged, crossed, prediction, foreseen, matters });
     }
 
     /// There was no value: neither good nor bad, and nothing to vote with.
@@ -159,6 +169,13 @@ impl Series {
     /// The process is another: what it fills starts from nothing.
     pub fn process_changed(&mut self) {
         self.state.trend.reset();
+        self.state.lives.ended();
+    }
+
+    /// Seconds until the limit by the speed of former lives of the process: expected, earliest, latest.
+    #[must_use]
+    pub fn former_lives(&self, value: f64) -> Option<(f64, f64, f64)> {
+        self.state.lives.reach(value, self.limit.filter(|_| self.role == Role::Resource)?)
     }
 
     /// A value that nobody would call bad, whatever the detectors have (not) learned.

@@ -20,7 +20,7 @@ pub fn student_t4_tail(t: f64) -> f64 {
 
 /// Upper tail of the standard normal: Abramowitz & Stegun 26.2.17, absolute error below 7.5e-8.
 #[must_use]
-pub(super) fn normal_tail(z: f64) -> f64 {
+pub(in crate::detection) fn normal_tail(z: f64) -> f64 {
     if z < 0.0 {
         return 1.0 - normal_tail(-z);
     }

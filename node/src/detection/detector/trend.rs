@@ -1,7 +1,7 @@
 //! When will the limit be reached, if things go on like this?
 //!
-//! Two rings of points: every value, and means of 16, so that a leak of seconds and one of hours are
-//! both seen in a fixed size. Over the last 10, 16 and 24 points of each: a Theil–Sen line and
+//! Three rings of points: every value, means of 16 and means of 256, so that a leak of seconds, of hours
+//! and of a day are all seen in a fixed size. Over the last 10, 16 and 24 points of each: a Theil–Sen line and
 //! Mann–Kendall's test. A prediction is made only when all of this holds, several times in a row:
 //!
 //! * the rise is significant and the slope's interval lies above zero, else no time is named;
@@ -10,7 +10,7 @@
 //! * the time to the limit is at most ten times the time looked at: no hour from ten seconds;
 //! * the process is past its first [`SETTLE_MS`]: a fresh one always grows.
 //!
-//! Deliberately absent: leaks that are slower than the slow ring's ten-fold reach; the limit itself
+//! Deliberately absent: leaks that are slower than the slowest ring's ten-fold reach; the limit itself
 //! still catches those.
 
 use minicbor::{Decode, Encode};
@@ -19,7 +19,7 @@ use super::stats::{Line, theil_sen};
 
 /// Points per ring: 24 × 8 bytes.
 const RING: usize = 24;
-/// Values per point of the slow ring.
+/// Points of a ring per point of the next slower one.
 const STRIDE: u16 = 16;
 /// Windows looked at, shortest first: the most recent evidence of a change.
 const WINDOWS: [usize; 3] = [10, 16, 24];
@@ -53,7 +53,7 @@ pub struct Prediction {
     pub p_value: f64,
 }
 
-/// The state: two rings.
+/// The state: three rings.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 pub struct Trend {
     #[n(0)]
@@ -72,6 +72,12 @@ pub struct Trend {
     peak: f32,
     #[n(6)]
     confirmed: u16,
+    #[n(7)]
+    slowest: Ring,
+    #[n(8)]
+    slow_sum: f64,
+    #[n(9)]
+    slow_count: u16,
 }
 
 impl Trend {
@@ -99,7 +105,7 @@ impl Trend {
         self.sum += value;
         self.count += 1;
         if self.count == STRIDE {
-            self.slow.push(at_ms, self.sum / f64::from(STRIDE));
+            self.push_slow(at_ms, self.sum / f64::from(STRIDE));
             (self.sum, self.count) = (0.0, 0);
         }
         let found = (value < limit && value as f32 > self.peak)
@@ -111,8 +117,18 @@ impl Trend {
 
     /// Moves all points in time, so that `then_ms` on the clock of the checkpoint is `now_ms` here.
     pub fn rebase(&mut self, then_ms: u64, now_ms: u64) {
-        for ring in [&mut self.fast, &mut self.slow] {
+        for ring in [&mut self.fast, &mut self.slow, &mut self.slowest] {
             ring.base_ms = (ring.base_ms + now_ms).saturating_sub(then_ms);
+        }
+    }
+
+    fn push_slow(&mut self, at_ms: u64, mean: f64) {
+        self.slow.push(at_ms, mean);
+        self.slow_sum += mean;
+        self.slow_count += 1;
+        if self.slow_count == STRIDE {
+            self.slowest.push(at_ms, self.slow_sum / f64::from(STRIDE));
+            (self.slow_sum, self.slow_count) = (0.0, 0);
         }
     }
 
@@ -125,7 +141,7 @@ impl Trend {
     }
 
     fn predict(&self, value: f64, limit: f64, within_s: f64) -> Option<Prediction> {
-        [&self.fast, &self.slow]
+        [&self.fast, &self.slow, &self.slowest]
             .into_iter()
             .flat_map(|ring| WINDOWS.iter().map(move |&window| (ring, window)))
             .find_map(|(ring, window)| predict_over(&ring.last(window)?, value, limit, within_s))

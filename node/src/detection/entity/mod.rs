@@ -16,12 +16,15 @@
 //! Invariant: a finding is repeated only while somebody votes for it, and cleared only by good data
 //! from those who voted, never by silence.
 
+mod prognosis;
 mod pushed;
 mod telling;
 mod text;
 mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use prognosis::Prognosis;
 
 use medic_state::{
     Millis, Timestamp,
@@ -34,6 +37,7 @@ use super::{
     detector::{SETTLE_MS, Series, SeriesState},
     ensemble::{self, Kind, Voter},
     indicator::Values,
+    predict::{forecast::Forecast, record::Scored},
     probe::{Liveness, Outcome, liveness},
 };
 use crate::world::Seen;
@@ -137,6 +141,7 @@ pub struct Entity {
     active: BTreeMap<Kind, Active>,
     lead_s: f64,
     begun_ms: u64,
+    prognosis: Prognosis,
 }
 
 /// Detector state of one instance, as it travels.
@@ -180,6 +185,7 @@ impl Entity {
             active: BTreeMap::new(),
             lead_s: lead.as_duration().as_secs_f64(),
             begun_ms: now.mono_ms,
+            prognosis: Prognosis::new(service, now),
         }
     }
 
@@ -208,7 +214,11 @@ impl Entity {
             self.on_config(seen);
         }
         let process = &mut self.process;
+        let was = process.liveness;
         process.liveness = liveness(seen);
+        if process.liveness == Liveness::Dead && was == Liveness::Running {
+            self.prognosis.failed(now);
+        }
         if let Some(seen) = seen {
             let status = &seen.status;
             process.last_exit.clone_from(&status.last_exit);
@@ -217,6 +227,7 @@ impl Entity {
                 process.incarnation = incarnation;
                 process.since_ms = now.mono_ms;
                 self.series.values_mut().for_each(Series::process_changed);
+                self.prognosis.replaced();
             }
         }
         let outcome = super::probe::check_process(seen);
@@ -267,6 +278,18 @@ impl Entity {
                 series.update(now.mono_ms, value, self.lead_s, settled, suspect);
             }
         }
+        self.prognosis.scraped(&self.series, now);
+    }
+
+    /// What is foreseen of it within the horizon.
+    #[must_use]
+    pub fn forecasts(&self, now: Now) -> Vec<Forecast> {
+        self.prognosis.forecasts(&self.series, now)
+    }
+
+    /// What became of earlier forecasts since the last time it was asked.
+    pub fn take_scored(&mut self, circumstances: &Circumstances, now: Now) -> Vec<Scored> {
+        self.prognosis.take_scored(circumstances.treated, now)
     }
 
     /// What the law should be told next, if anything; one thing at a time, the weightiest first.

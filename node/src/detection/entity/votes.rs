@@ -7,10 +7,11 @@ use medic_state::{
     symptom::{Severity, Symptom},
 };
 
-use super::{AGENT_LOST_MS, Entity, GRACE_MS, Now, Track, text::shown};
+use super::{AGENT_LOST_MS, Entity, GRACE_MS, Now, Track, prognosis::of_series, text::shown};
 use crate::detection::{
     detector::{Reading, Role, Series},
     ensemble::{Finding, Kind, Vote, Voter},
+    predict::forecast::Forecast,
     probe::{Failure, Liveness, Outcome},
 };
 
@@ -85,6 +86,10 @@ impl Entity {
         if !self.process.previous_config.is_empty() {
             labels.insert("previous_config".to_owned(), self.process.previous_config.clone());
         }
+        if finding.kind == Kind::SaturationPredicted {
+            let named = finding.indicator.as_ref().and_then(|name| self.series.get(name));
+            labels.extend(named.and_then(|series| of_series(series, now)).iter().flat_map(told));
+        }
         if let Some(indicator) = finding.indicator {
             labels.insert("indicator".to_owned(), indicator);
         }
@@ -136,6 +141,18 @@ impl Entity {
             ..hard(Voter::Process, kind, Severity::Critical)
         })
     }
+}
+
+/// A forecast in the form that incidents carry.
+fn told(forecast: &Forecast) -> [(String, String); 5] {
+    [
+        ("prediction", forecast.kind.as_str().to_owned()),
+        ("probability", format!("{:.2}", forecast.probability)),
+        ("prediction_confidence", format!("{:.2}", forecast.confidence)),
+        ("earliest_s", format!("{:.0}", forecast.earliest)),
+        ("latest_s", format!("{:.0}", forecast.latest)),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
 }
 
 fn hard(voter: Voter, kind: Kind, severity: Severity) -> Vote {

@@ -16,6 +16,7 @@
 
 mod learnt;
 mod plan;
+mod predictions;
 mod watch;
 
 use std::{
@@ -36,12 +37,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::learnt::Learnt;
+pub use self::{
+    learnt::Learnt,
+    predictions::{Foreseen, Predictions},
+};
 use self::{learnt::Waiting, plan::Wanted, watch::Watcher};
 use super::{
     entity::{Entity, EntityCheckpoint, Now},
     intake::Hub,
     metrics::Metric,
+    predict::record::Record,
     senses::{NetSenses, Senses},
 };
 use crate::{config::DetectionConfig, world::FleetView};
@@ -94,6 +99,7 @@ pub(super) struct Shared {
     leaving: Mutex<BTreeMap<Target, (ShardId, EntityCheckpoint)>>,
     /// Something is in `leaving`.
     left: Notify,
+    record: Mutex<Record>,
 }
 
 impl Shared {
@@ -130,6 +136,7 @@ impl Runtime {
             restored: Mutex::default(),
             leaving: Mutex::default(),
             left: Notify::new(),
+            record: Mutex::default(),
         });
         let (stale_out, stale_in) = mpsc::unbounded_channel();
         let supervisor = Supervisor {

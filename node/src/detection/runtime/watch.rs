@@ -259,13 +259,14 @@ impl Watcher {
         });
         circumstances.agent_away &= agent.is_some_and(|name| !self.senses.connected(name));
         let seen = self.senses.seen(&self.target);
-        let change = {
+        let (change, scored) = {
             let mut entity = lock(&self.entity);
             if let Some(seen) = &seen {
                 entity.on_config(seen);
             }
-            entity.evaluate(&circumstances, now)
+            (entity.evaluate(&circumstances, now), entity.take_scored(&circumstances, now))
         };
+        self.shared.note_scored(scored);
         if let Some(change) = change {
             desk.proposing = true;
             desk.flight.push(self.propose(change));
