@@ -4,8 +4,9 @@
 //!  folder or file ─► inputs (what is a series?) ─► csv (rows, bounded) ─► judgement ─► results beside
 //! ```
 //!
-//! One file per kind of judgement ([`detect`], [`predict`]); [`csv`] reads for all of them. Invariant: the answer
-//! for a row uses that row and earlier ones only, and what is judged is the code that runs live.
+//! One file per kind of judgement ([`detect`], [`predict`], [`classify`]); [`csv`] reads for all of them.
+//! Invariant: the answer for a row uses that row and earlier ones only, and what is judged is the code
+//! that runs live.
 //! Deliberately absent: labels. A column `label` is never shown to a detector, and what
 //! [`predict`] learns from a history it is asked about units that it has not seen.
 
@@ -70,3 +71,6 @@ impl BacktestError {
         move |source| Self::Write { path, source }
     }
 }
+
+#[cfg(test)]
+mod tests;
