@@ -2,7 +2,7 @@
 //! somebody applies them, and are then theirs to change.
 
 /// Each playbook's file name and text.
-pub const PLAYBOOKS: [(&str, &str); 13] = [
+pub const PLAYBOOKS: [(&str, &str); 12] = [
     ("fail-over-to-standby.yaml", include_str!("../../playbooks/fail-over-to-standby.yaml")),
     (
         "reconnect-isolated-instance.yaml",
@@ -22,7 +22,6 @@ pub const PLAYBOOKS: [(&str, &str); 13] = [
         include_str!("../../playbooks/relieve-saturated-instance.yaml"),
     ),
     ("renew-certificate.yaml", include_str!("../../playbooks/renew-certificate.yaml")),
-    ("restart-crash-loop.yaml", include_str!("../../playbooks/restart-crash-loop.yaml")),
     ("restart-crashed-service.yaml", include_str!("../../playbooks/restart-crashed-service.yaml")),
     ("restart-faulty-instance.yaml", include_str!("../../playbooks/restart-faulty-instance.yaml")),
     ("restart-hung-service.yaml", include_str!("../../playbooks/restart-hung-service.yaml")),

@@ -119,7 +119,8 @@ struct Told {
     severity: Severity,
     voters: BTreeSet<Voter>,
     process: Liveness,
-    config_changed: Timestamp,
+    /// The version before the configuration in force: another one, another roll-out.
+    previous_config: String,
     /// An incident took it in; else it was only noted (silenced, for example).
     held: bool,
 }
@@ -321,14 +322,14 @@ impl Entity {
 
     /// The law admitted a report; `held`: into an incident.
     pub fn told(&mut self, kind: Kind, symptom: &Symptom, held: bool, now: Now) {
-        let (process, config_changed) = (self.process.liveness, self.process.config_changed);
+        let process = self.process.liveness;
         if let Some(active) = self.active.get_mut(&kind) {
             active.told = Some(Told {
                 at_ms: now.mono_ms,
                 severity: symptom.severity,
                 voters: active.voters.clone(),
                 process,
-                config_changed,
+                previous_config: self.process.previous_config.clone(),
                 held,
             });
         }

@@ -37,7 +37,7 @@ impl Entity {
     /// A report, when one is due. `unheld`: no open incident holds it, so one that did has ended
     /// while the fault is still there, or there again.
     pub(super) fn report(&mut self, finding: Finding, unheld: bool, now: Now) -> Option<Change> {
-        let (process, config_changed) = (self.process.liveness, self.process.config_changed);
+        let (process, previous) = (self.process.liveness, &self.process.previous_config);
         let active = self.active.get_mut(&finding.kind)?;
         active.voters.extend(finding.voters.iter().cloned());
         let rested = active.tried_ms.is_none_or(|at| now.mono_ms.saturating_sub(at) >= AGAIN_MS);
@@ -47,7 +47,7 @@ impl Entity {
                 || finding.severity > told.severity
                 || active.voters != told.voters
                 || process != told.process
-                || config_changed > told.config_changed
+                || *previous != told.previous_config
         });
         if !(due && rested) {
             return None;

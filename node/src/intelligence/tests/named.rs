@@ -7,7 +7,7 @@ use medic_state::{
 };
 
 use super::{Look, proposal, route};
-use crate::fixture::{attempt, fleet, open, symptom};
+use crate::fixture::{fleet, open, symptom};
 
 /// A symptom that rests on these indicators being over their limits.
 fn over(instance: &str, kind: &str, indicators: &[&str]) -> Symptom {
@@ -122,18 +122,6 @@ fn a_roll_out_explains_calls_that_find_nobody() {
     let found = proposal(&state, id, WELL);
     assert_eq!(found.class, "configuration/bad-rollout", "{:#?}", found.class_reasons);
     assert_eq!(route(&found), Route::AutoExecute);
-}
-
-#[test]
-fn a_crash_after_a_restart_is_restarted_once_more() {
-    let mut state = fleet();
-    let dead = symptom("orders-1", "down", &[("process", "dead")]);
-    let id = open(&mut state, 7, vec![dead]);
-    let first = proposal(&state, id, &[]);
-    assert_eq!(first.plan.unwrap().playbook, "restart-crashed-service");
-    attempt(&mut state, id, "restart-crashed-service");
-    let again = proposal(&state, id, &[("orders-4", true, &[])]);
-    assert_eq!(again.plan.unwrap().playbook, "restart-crash-loop");
 }
 
 #[test]
