@@ -26,7 +26,7 @@ pub(super) struct People {
 
 impl People {
     pub(super) fn new(desk: Desk, oncall: Dialer, seed: u64) -> Self {
-        let chance = StdRng::seed_from_u64(seed ^ 0x0070_656f_706c_65);
+        let chance = StdRng::seed_from_u64(seed ^ 0x7065_6f70_6c65);
         Self { desk, oncall, chance, client: None }
     }
 

@@ -115,13 +115,18 @@ pub fn sweep(pid: i32) {
 }
 
 /// How far ahead (milliseconds, to the second) the clock of whoever answers HTTP on a port says to
-/// be; none when it does not answer.
+/// be; none when it does not answer. A server that keeps the date for a second never goes back: for
+/// clocks that are behind, what it says is no news.
 pub async fn ahead_ms(http: u16) -> Option<i64> {
     let client =
         reqwest::Client::builder().timeout(std::time::Duration::from_secs(1)).build().ok()?;
     let answer = client.get(format!("http://127.0.0.1:{http}/healthz")).send().await.ok()?;
     let date = answer.headers().get("date")?.to_str().ok()?.to_owned();
-    let theirs = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(&date).ok()?;
+    ahead_of(jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(&date).ok()?)
+}
+
+/// How far ahead (milliseconds) a time is.
+pub(crate) fn ahead_of(theirs: jiff::Timestamp) -> Option<i64> {
     Some(theirs.as_millisecond() - i64::try_from(wall_clock().0).ok()?)
 }
 

@@ -92,9 +92,18 @@ fn draw(chance: &mut StdRng) -> Fault {
     Fault::KillLeader
 }
 
-/// Two times in three in the middle of a remediation.
-fn aim(chance: &mut StdRng, pick: u64) -> Aim {
-    if chance.random_ratio(2, 3) { Aim::MidRemediation(pick) } else { Aim::LeastHit(pick) }
+/// One fault that was drawn, and the steps it is made of.
+struct Drawn<'a> {
+    chance: &'a mut StdRng,
+    into: &'a mut Vec<Timed>,
+    fault: Fault,
+    begin: u64,
+    end: u64,
+    /// For whatever has to be chosen when it strikes.
+    pick: u64,
+    /// Two times in three the leader.
+    whom: Whom,
+    last: u64,
 }
 
 /// Adds the steps of a fault; gives when its last one is.
@@ -106,130 +115,184 @@ fn steps(
     into: &mut Vec<Timed>,
 ) -> u64 {
     let pick: u64 = chance.random();
-    let leader_biased = if chance.random_ratio(2, 3) { Whom::Leader } else { Whom::Follower(pick) };
-    let mut last = end;
-    let mut at = |at_ms, step| {
-        last = last.max(at_ms);
-        into.push(Timed { at_ms, fault, step });
-    };
-    let mut weather = |weather| {
-        at(begin, Step::Weather(weather));
-        at(end, Step::Fair);
-    };
+    let whom = if chance.random_ratio(2, 3) { Whom::Leader } else { Whom::Follower(pick) };
+    let mut drawn = Drawn { chance, into, fault, begin, end, pick, whom, last: end };
     match fault {
-        Fault::MidRemediation => {
-            let kills = chance.random_range(2..=3);
-            for kill in 0..kills {
-                let from = begin + kill * AGAIN_MS;
-                at(from, Step::KillMid);
-                at(from + AGAIN_MS / 2, Step::StartDead);
+        Fault::IsolateLeader => drawn.weather(Weather::IsolateLeader),
+        Fault::Split => drawn.weather(Weather::Split(pick)),
+        Fault::LeaderMute => drawn.weather(Weather::LeaderMute),
+        Fault::LeaderDeaf => drawn.weather(Weather::LeaderDeaf),
+        Fault::Bridge => drawn.weather(Weather::Bridge(pick)),
+        Fault::BadWeather => {
+            let weather = Weather::Bad {
+                delay: drawn.chance.random_range(5..80),
+                jitter: drawn.chance.random_range(0..120),
+                loss: drawn.chance.random_range(0..80),
+            };
+            drawn.weather(weather);
+        }
+        Fault::KillLeader
+        | Fault::KillLeaderTwice
+        | Fault::KillFollower
+        | Fault::KillAtFailpoint
+        | Fault::KillAll
+        | Fault::MidRemediation => drawn.killing(),
+        Fault::PauseLeader
+        | Fault::PauseFollower
+        | Fault::RollingRestart
+        | Fault::Transfer
+        | Fault::Membership
+        | Fault::CertRotation
+        | Fault::CertExpiry => drawn.upsetting(nodes),
+        Fault::AgentLoss | Fault::TelemetryLoss | Fault::SourceLoss | Fault::AgentAtFailpoint => {
+            drawn.blinding()
+        }
+        Fault::SlowDisk
+        | Fault::FailingSync
+        | Fault::NoDescriptors
+        | Fault::NoMemory
+        | Fault::ClockStep
+        | Fault::ClockSkew
+        | Fault::PowerCut
+        | Fault::PowerCutAll
+        | Fault::FullDisk
+        | Fault::BitFlips => drawn.depriving(),
+    }
+    drawn.last
+}
+
+impl Drawn<'_> {
+    fn at(&mut self, at_ms: u64, step: Step) {
+        self.last = self.last.max(at_ms);
+        self.into.push(Timed { at_ms, fault: self.fault, step });
+    }
+
+    /// Something, and at the end what takes it back.
+    fn during(&mut self, step: Step, back: Step) {
+        self.at(self.begin, step);
+        self.at(self.end, back);
+    }
+
+    fn weather(&mut self, weather: Weather) {
+        self.during(Step::Weather(weather), Step::Fair);
+    }
+
+    /// So long after the beginning that a dead node was missed, at the longest as long as the fault.
+    fn later(&mut self) -> u64 {
+        self.begin + DOWN_MS + self.chance.random_range(0..self.end - self.begin)
+    }
+
+    /// Processes of nodes end.
+    fn killing(&mut self) {
+        let (begin, pick) = (self.begin, self.pick);
+        match self.fault {
+            Fault::KillAtFailpoint => {
+                // Two times in three in the middle of a remediation.
+                let mid = self.chance.random_ratio(2, 3);
+                let aim = if mid { Aim::MidRemediation(pick) } else { Aim::LeastHit(pick) };
+                self.during(Step::Arm(aim), Step::Disarm);
+                self.at(self.end, Step::StartDead);
             }
-        }
-        Fault::PowerCut | Fault::PowerCutAll => {
-            let cut =
-                if fault == Fault::PowerCut { Step::Cut(leader_biased) } else { Step::CutAll };
-            at(begin, cut);
-            at(begin + DOWN_MS + chance.random_range(0..end - begin), Step::StartDead);
-        }
-        Fault::FullDisk => {
-            at(begin, Step::Fill(leader_biased));
-            at(end, Step::MakeRoom);
-            at(end, Step::StartDead);
-        }
-        Fault::BitFlips => {
-            at(begin, Step::Flip(leader_biased, chance.random()));
-            at(begin + DOWN_MS, Step::StartDead);
-        }
-        Fault::ClockStep => {
-            at(begin, Step::Clock(leader_biased, Skew::draw_step(chance)));
-            at(end, Step::TrueClocks);
-        }
-        Fault::ClockSkew => {
-            at(begin, Step::Clocks(pick));
-            at(end, Step::TrueClocks);
-        }
-        Fault::CertRotation => at(begin, Step::Rotate),
-        Fault::CertExpiry => {
-            at(begin, Step::Expire(leader_biased));
-            at(end.max(begin + EXPIRED_AFTER_MS), Step::Renew);
-        }
-        Fault::Membership => at(begin, Step::Replace(leader_biased)),
-        Fault::SourceLoss => {
-            at(begin, Step::Silence(pick));
-            at(end, Step::Speak);
-        }
-        Fault::AgentAtFailpoint => {
-            at(begin, Step::ArmAgent(pick));
-            at(end, Step::Agents);
-        }
-        Fault::IsolateLeader => weather(Weather::IsolateLeader),
-        Fault::Split => weather(Weather::Split(pick)),
-        Fault::LeaderMute => weather(Weather::LeaderMute),
-        Fault::LeaderDeaf => weather(Weather::LeaderDeaf),
-        Fault::Bridge => weather(Weather::Bridge(pick)),
-        Fault::BadWeather => weather(Weather::Bad {
-            delay: chance.random_range(5..80),
-            jitter: chance.random_range(0..120),
-            loss: chance.random_range(0..80),
-        }),
-        Fault::KillLeader | Fault::KillLeaderTwice | Fault::KillFollower => {
-            let whom =
-                if fault == Fault::KillFollower { Whom::Follower(pick) } else { Whom::Leader };
-            at(begin, Step::Kill(whom));
-            if fault == Fault::KillLeaderTwice {
-                at(begin + chance.random_range(1_200..2_000), Step::Kill(whom));
+            Fault::KillAll => {
+                self.at(begin, Step::KillAll);
+                self.at(begin + DOWN_MS, Step::StartDead);
             }
-            at(begin + DOWN_MS + chance.random_range(0..end - begin), Step::StartDead);
-        }
-        Fault::KillAtFailpoint => {
-            at(begin, Step::Arm(aim(chance, pick)));
-            at(end, Step::Disarm);
-            at(end, Step::StartDead);
-        }
-        Fault::KillAll => {
-            at(begin, Step::KillAll);
-            at(begin + DOWN_MS, Step::StartDead);
-        }
-        Fault::PauseLeader | Fault::PauseFollower => {
-            let leader = fault == Fault::PauseLeader;
-            at(begin, Step::Pause(if leader { Whom::Leader } else { Whom::Follower(pick) }));
-            at(end, Step::Resume);
-        }
-        Fault::RollingRestart => {
-            for node in 1..=nodes {
-                let from = begin + (node - 1) * 1_600;
-                at(from, Step::Stop(node));
-                at(from + 1_200, Step::StartDead);
+            Fault::MidRemediation => {
+                let kills = self.chance.random_range(2..=3);
+                for kill in 0..kills {
+                    let from = begin + kill * AGAIN_MS;
+                    self.at(from, Step::KillMid);
+                    self.at(from + AGAIN_MS / 2, Step::StartDead);
+                }
             }
-        }
-        Fault::AgentLoss => {
-            at(begin, Step::KillAgent(pick));
-            at(end, Step::Agents);
-        }
-        Fault::TelemetryLoss => {
-            at(begin, Step::PauseAgent(pick));
-            at(end, Step::Agents);
-        }
-        Fault::Transfer => at(begin, Step::Transfer(pick)),
-        Fault::SlowDisk => {
-            at(begin, Step::SlowDisk(leader_biased, chance.random_range(20..200)));
-            at(end, Step::FastDisk);
-        }
-        Fault::FailingSync => {
-            at(begin, Step::FailSync(leader_biased));
-            at(end, Step::StartDead);
-        }
-        Fault::NoDescriptors => {
-            at(begin, Step::Descriptors(leader_biased, chance.random_range(0..4)));
-            at(end, Step::Unlimited);
-        }
-        Fault::NoMemory => {
-            at(begin, Step::Memory(leader_biased, chance.random_range(0..8)));
-            at(end, Step::Unlimited);
-            at(end, Step::StartDead);
+            fault => {
+                let follower = fault == Fault::KillFollower;
+                let whom = if follower { Whom::Follower(pick) } else { Whom::Leader };
+                self.at(begin, Step::Kill(whom));
+                if fault == Fault::KillLeaderTwice {
+                    let again = begin + self.chance.random_range(1_200..2_000);
+                    self.at(again, Step::Kill(whom));
+                }
+                let back = self.later();
+                self.at(back, Step::StartDead);
+            }
         }
     }
-    last
+
+    /// Who leads, who belongs, and who may speak changes.
+    fn upsetting(&mut self, nodes: u64) {
+        let (begin, pick, whom) = (self.begin, self.pick, self.whom);
+        match self.fault {
+            Fault::PauseFollower => self.during(Step::Pause(Whom::Follower(pick)), Step::Resume),
+            Fault::RollingRestart => {
+                for node in 1..=nodes {
+                    let from = begin + (node - 1) * 1_600;
+                    self.at(from, Step::Stop(node));
+                    self.at(from + 1_200, Step::StartDead);
+                }
+            }
+            Fault::Transfer => self.at(begin, Step::Transfer(pick)),
+            Fault::Membership => self.at(begin, Step::Replace(whom)),
+            Fault::CertRotation => self.at(begin, Step::Rotate),
+            Fault::CertExpiry => {
+                self.at(begin, Step::Expire(whom));
+                self.at(self.end.max(begin + EXPIRED_AFTER_MS), Step::Renew);
+            }
+            _ => self.during(Step::Pause(Whom::Leader), Step::Resume),
+        }
+    }
+
+    /// Agents and services are not there, or say nothing.
+    fn blinding(&mut self) {
+        let pick = self.pick;
+        match self.fault {
+            Fault::AgentLoss => self.during(Step::KillAgent(pick), Step::Agents),
+            Fault::AgentAtFailpoint => self.during(Step::ArmAgent(pick), Step::Agents),
+            Fault::SourceLoss => self.during(Step::Silence(pick), Step::Speak),
+            _ => self.during(Step::PauseAgent(pick), Step::Agents),
+        }
+    }
+
+    /// Time, disk, memory, descriptors are not what a node takes them for.
+    fn depriving(&mut self) {
+        let (begin, end, whom) = (self.begin, self.end, self.whom);
+        match self.fault {
+            Fault::PowerCut | Fault::PowerCutAll => {
+                let one = self.fault == Fault::PowerCut;
+                self.at(begin, if one { Step::Cut(whom) } else { Step::CutAll });
+                let back = self.later();
+                self.at(back, Step::StartDead);
+            }
+            Fault::FullDisk => {
+                self.during(Step::Fill(whom), Step::MakeRoom);
+                self.at(end, Step::StartDead);
+            }
+            Fault::BitFlips => {
+                let pick = self.chance.random();
+                self.at(begin, Step::Flip(whom, pick));
+                self.at(begin + DOWN_MS, Step::StartDead);
+            }
+            Fault::ClockStep => {
+                let skew = Skew::draw_step(self.chance);
+                self.during(Step::Clock(whom, skew), Step::TrueClocks);
+            }
+            Fault::ClockSkew => self.during(Step::Clocks(self.pick), Step::TrueClocks),
+            Fault::SlowDisk => {
+                let ms = self.chance.random_range(20..200);
+                self.during(Step::SlowDisk(whom, ms), Step::FastDisk);
+            }
+            Fault::FailingSync => self.during(Step::FailSync(whom), Step::StartDead),
+            Fault::NoDescriptors => {
+                let more = self.chance.random_range(0..4);
+                self.during(Step::Descriptors(whom, more), Step::Unlimited);
+            }
+            _ => {
+                let more = self.chance.random_range(0..8);
+                self.during(Step::Memory(whom, more), Step::Unlimited);
+                self.at(end, Step::StartDead);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

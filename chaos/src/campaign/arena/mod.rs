@@ -77,7 +77,7 @@ pub(super) struct Arena {
     pub(super) flips: Vec<Flipped>,
     /// Damage that a node died of without saying so.
     pub(super) unsaid: Vec<String>,
-    /// Clocks that were set wrong, as their nodes' own answers showed.
+    /// Clocks that were set wrong, as their nodes' own words showed.
     pub(super) skews_seen: usize,
     /// Nodes whose power failed.
     pub(super) power_cuts: usize,
