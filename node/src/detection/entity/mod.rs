@@ -275,7 +275,8 @@ impl Entity {
             self.active.values().flat_map(|active| &active.voters).collect();
         for (name, value) in values {
             if let Some(series) = self.series.get_mut(name) {
-                let suspect = suspects.contains(&Voter::Series(name.to_owned()));
+                let suspect =
+                    !suspects.is_empty() && suspects.contains(&Voter::Series(name.to_owned()));
                 series.update(now.mono_ms, value, self.lead_s, settled, suspect);
             }
         }

@@ -42,7 +42,12 @@ impl Entity {
                 .map(|(name, value)| (name.as_str(), *value))
                 .collect();
             for (name, _) in &fresh {
-                self.fed.pushed_ms.insert((*name).to_owned(), now.mono_ms);
+                match self.fed.pushed_ms.get_mut(*name) {
+                    Some(at) => *at = now.mono_ms,
+                    None => {
+                        self.fed.pushed_ms.insert((*name).to_owned(), now.mono_ms);
+                    }
+                }
             }
             self.feed(fresh.into_iter(), now);
         }
