@@ -13,6 +13,7 @@ pub mod csv;
 pub mod detect;
 pub mod history;
 pub mod inputs;
+pub mod plot;
 pub mod predict;
 
 use std::{io, path::PathBuf};

@@ -19,6 +19,7 @@
 mod pushed;
 mod telling;
 mod text;
+mod together;
 mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,12 +32,13 @@ use medic_state::{
 use minicbor::{Decode, Encode};
 
 use super::{
-    detector::{SETTLE_MS, Series, SeriesState},
+    detector::{Panel, SETTLE_MS, Series, SeriesState},
     ensemble::{self, Kind, Voter},
     indicator::Values,
     probe::{Liveness, Outcome, liveness},
 };
 use crate::world::Seen;
+use together::Together;
 
 /// Network checks of a process this young do not count.
 pub const GRACE_MS: u64 = 3_000;
@@ -133,6 +135,7 @@ pub struct Entity {
     probes: BTreeMap<String, Track>,
     series: BTreeMap<String, Series>,
     fed: pushed::Fed,
+    together: Together,
     suspected: Option<Timestamp>,
     active: BTreeMap<Kind, Active>,
     lead_s: f64,
@@ -151,6 +154,9 @@ pub struct EntityCheckpoint {
     /// By indicator.
     #[n(2)]
     pub series: BTreeMap<String, SeriesState>,
+    /// All indicators together.
+    #[n(3)]
+    pub panel: Option<Panel>,
 }
 
 impl Entity {
@@ -164,7 +170,8 @@ impl Entity {
         lead: Millis,
         now: Now,
     ) -> Self {
-        let series = service.indicators.iter();
+        let series: BTreeMap<_, _> =
+            service.indicators.iter().map(|i| (i.name.clone(), Series::new(i, service))).collect();
         Self {
             target,
             source,
@@ -174,8 +181,9 @@ impl Entity {
             agent_away_ms: None,
             agent_back_ms: now.mono_ms,
             probes: service.probes.iter().map(|p| (p.name.clone(), Track::default())).collect(),
-            series: series.map(|spec| (spec.name.clone(), Series::new(spec, service))).collect(),
             fed: pushed::Fed::default(),
+            together: Together::new(series.len()),
+            series,
             suspected: None,
             active: BTreeMap::new(),
             lead_s: lead.as_duration().as_secs_f64(),
@@ -243,6 +251,8 @@ impl Entity {
         self.fed.scraped(values);
         if let Some(values) = values {
             self.feed(values.values.iter().map(|(name, value)| (name.as_str(), *value)), now);
+        } else {
+            self.together.no_values();
         }
         for (name, series) in &mut self.series {
             let given = values.is_some_and(|values| values.values.contains_key(name));
@@ -261,12 +271,17 @@ impl Entity {
         let settled = now.mono_ms.saturating_sub(known_since) >= SETTLE_MS;
         let suspects: BTreeSet<&Voter> =
             self.active.values().flat_map(|active| &active.voters).collect();
+        let mut row = vec![f64::NAN; self.series.len()];
         for (name, value) in values {
+            if let Some(at) = self.series.keys().position(|known| known == name) {
+                row[at] = value;
+            }
             if let Some(series) = self.series.get_mut(name) {
                 let suspect = suspects.contains(&Voter::Series(name.to_owned()));
                 series.update(now.mono_ms, value, self.lead_s, settled, suspect);
             }
         }
+        self.together.update(&row, now);
     }
 
     /// What the law should be told next, if anything; one thing at a time, the weightiest first.
@@ -329,11 +344,15 @@ impl Entity {
             target: self.target.clone(),
             at_ms: now.mono_ms,
             series: self.series.iter().map(|(n, s)| (n.clone(), s.state.clone())).collect(),
+            panel: Some(self.together.panel.clone()),
         }
     }
 
     /// Starts warm from a checkpoint; indicators it does not know start cold.
     pub fn restore(&mut self, checkpoint: EntityCheckpoint, now: Now) {
+        if let Some(panel) = checkpoint.panel.filter(|panel| panel.fits(self.series.len())) {
+            self.together.panel = panel;
+        }
         for (name, mut state) in checkpoint.series {
             if let Some(series) = self.series.get_mut(&name) {
                 state.rebase(checkpoint.at_ms, now.mono_ms);

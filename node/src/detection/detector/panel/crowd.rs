@@ -16,10 +16,8 @@ use minicbor::{Decode, Encode};
 
 use super::histogram::Histogram;
 
-/// Remembered rows.
 /// The memory is thinned until it holds every so-manieth row.
 const STRIDE_MAX: u32 = 64;
-/// Then a row is remembered every so many rows.
 /// Metrics taken in; further ones are judged alone.
 pub const METRICS_MAX: usize = 64;
 /// Rows before anything is said.
@@ -170,7 +168,8 @@ impl Crowd {
             let out = f64::from((value - column.high).max(column.low - value).max(0.0));
             beyond += (out / width).min(3.0);
             let residual = f64::from(value - column.level);
-            let scale = f64::from(column.scale).max(0.15 * WIDTH_MIN_SHARE * width.max(1e-9) * 10.0);
+            let scale =
+                f64::from(column.scale).max(0.15 * WIDTH_MIN_SHARE * width.max(1e-9) * 10.0);
             jolt += (residual.abs() / scale - 2.0).clamp(0.0, 10.0);
             column.level += (0.1 * residual) as f32;
             let taught = if young { residual.abs() } else { residual.abs().min(4.0 * scale) };
@@ -194,7 +193,8 @@ impl Crowd {
         if count == 0 || self.rows.is_empty() {
             return 0.0;
         }
-        let unit: Vec<f32> = self.columns.iter().map(|column| (1.0 / column.width()) as f32).collect();
+        let unit: Vec<f32> =
+            self.columns.iter().map(|column| (1.0 / column.width()) as f32).collect();
         let mut nearest = f32::MAX;
         for remembered in self.rows.chunks_exact(count) {
             let mut sum = 0.0_f32;

@@ -13,37 +13,31 @@ mod crowd;
 mod histogram;
 mod pulse;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use minicbor::{Decode, Encode};
 
-pub use crowd::{Crowd, METRICS_MAX};
-use crowd::CrowdTuning;
-pub use histogram::Histogram;
-pub use pulse::Pulse;
+use crowd::{Crowd, CrowdTuning};
+pub use pulse::{Beat, Pulse};
 use pulse::{ReachTuning, Weights};
 
 /// Version of the state: one that was written by another is not taken over.
 pub const STATE_VERSION: u16 = 1;
 
 /// Weights of the records above and below of each statistic of a [`Pulse`]: value; running means over 3, 8,
-/// 24, 72 rows; spreads over 12, 36, 96; differences over 1, 4, 12; residuals of a fast and a slow level;
-/// residual of the hour's profile, and its mean. What weighs nothing here was not worth its false alarms.
+/// 24, 72 rows; spread over 96; difference over 12; residual of a slow level; residual of the hour's profile.
+/// What weighs nothing was not worth its false alarms.
 const WEIGHTS: Weights = [
     (0.5, 2.0),
-    (0.125, 0.0),
-    (0.0, 0.0),
+    (0.2, 0.625),
+    (0.4, 0.0),
     (0.0, 1.0),
-    (1.0, 0.125),
-    (0.0, 0.0),
-    (0.0, 0.0),
-    (0.0, 0.0),
-    (0.0, 0.0),
-    (0.0, 0.0),
-    (0.125, 0.0),
-    (0.0, 0.0),
+    (0.8, 0.125),
+    (0.0, 0.5),
+    (0.25, 0.0),
     (0.0, 1.0),
     (0.0, 0.25),
-    (0.0, 0.0),
 ];
 const REACH: ReachTuning = ReachTuning {
     weight: [1.0, 1.0, 1.0],
@@ -52,10 +46,16 @@ const REACH: ReachTuning = ReachTuning {
     below: 0.3,
     floor: 0.06,
 };
-const CROWD: CrowdTuning =
-    CrowdTuning { weight: [1.0, 0.5, 0.3], slow: 4.0, slow_rate: 0.025, rows: 256, gate: 0.9, every: 8 };
+const CROWD: CrowdTuning = CrowdTuning {
+    weight: [1.0, 0.5, 0.3],
+    slow: 4.0,
+    slow_rate: 0.025,
+    rows: 256,
+    gate: 0.9,
+    every: 8,
+};
 /// Novelty that is worth telling: the anomaly is then one half.
-const NOVELTY_TELLING: f64 = 0.0086;
+const NOVELTY_TELLING: f64 = 0.0083;
 /// Reach that is worth telling, of a single metric.
 const REACH_TELLING: f64 = 10.0;
 /// Score of the crowd that is worth telling.
@@ -63,9 +63,16 @@ const CROWD_TELLING: f64 = 0.8;
 /// After something new, what follows within this many rows counts as its continuation, unless it is
 /// [`REFRACTORY_BEATEN_BY`] times as new. At most a tenth of what was seen, so that short histories are
 /// not silenced.
-const REFRACTORY_ROWS: u32 = 300;
+const REFRACTORY_ROWS: u32 = 200;
 const REFRACTORY_BEATEN_BY: f64 = 4.0;
 const HOUR_MS: i64 = 3_600_000;
+
+impl Pulse {
+    /// [`Pulse::update`] with the numbers that are shipped.
+    pub fn judge(&mut self, value: f64, hour: Option<u8>) -> Beat {
+        self.update(value, hour, &WEIGHTS, &REACH)
+    }
+}
 
 /// What a row amounts to.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -127,7 +134,7 @@ impl Panel {
             if !value.is_finite() {
                 continue;
             }
-            let beat = pulse.update(value, hour, &WEIGHTS, &REACH);
+            let beat = pulse.judge(value, hour);
             novelty = novelty.max(beat.novelty);
             if beat.reach > reach {
                 (reach, metric) = (beat.reach, Some(at));

@@ -1,12 +1,12 @@
 //! Tier 0: one series, in a few hundred bytes and a fraction of a microsecond per point.
 //!
 //! ```text
-//!            ┌ running means, spreads, differences, residuals ─► records ─► novelty (first of its kind)
+//!            ┌ running means, spread, difference, residuals ─► records ─► novelty (first of its kind)
 //!  value ────┤
 //!            └ residual of level and of the hour's profile ─────────────► reach  (how far out, held)
 //! ```
 //!
-//! * **novelty** asks of some fifteen statistics whether they do what they never did ([`Record`]), and
+//! * **novelty** asks of nine statistics whether they do what they never did ([`Record`]), and
 //!   takes the largest answer: one extreme witness is enough, since each was already believed by its
 //!   habit. It speaks when something begins.
 //! * **reach** is the residual in units of the series' own robust scale, the residual being the smaller
@@ -22,12 +22,12 @@ use minicbor::{Decode, Encode};
 use super::record::Record;
 
 /// Statistics whose records are kept.
-pub const STATISTICS: usize = 15;
+pub const STATISTICS: usize = 9;
 /// Spans of the running means, in rows.
 const MEAN_SPANS: [f64; 4] = [3.0, 8.0, 24.0, 72.0];
-/// Spans of the running spreads, in rows.
-const SPREAD_SPANS: [f64; 3] = [12.0, 36.0, 96.0];
-/// Values kept for differences.
+/// Span of the running spread, in rows.
+const SPREAD_SPAN: f64 = 96.0;
+/// Values kept, for the difference to the oldest.
 const RING: usize = 12;
 /// Rows over which order statistics of the residual are taken.
 const NEAR: usize = 5;
@@ -86,30 +86,26 @@ pub struct Pulse {
     #[n(2)]
     means: [f32; 4],
     #[n(3)]
-    spreads: [f32; 3],
+    spread: f32,
     #[n(4)]
-    fast: f32,
-    #[n(5)]
     slow: f32,
-    #[n(6)]
+    #[n(5)]
     profile: [f32; HOURS],
-    #[n(7)]
+    #[n(6)]
     profile_seen: [u8; HOURS],
-    #[n(8)]
-    profile_mean: f32,
-    #[n(9)]
+    #[n(7)]
     level: f32,
-    #[n(10)]
+    #[n(8)]
     offset: f32,
-    #[n(11)]
+    #[n(9)]
     scale: f32,
-    #[n(12)]
+    #[n(10)]
     size: f32,
-    #[n(13)]
+    #[n(11)]
     near: [f32; NEAR],
-    #[n(14)]
+    #[n(12)]
     tails: [Tail; 3],
-    #[n(15)]
+    #[n(13)]
     records: [Record; STATISTICS],
 }
 
@@ -119,12 +115,10 @@ impl Default for Pulse {
             seen: 0,
             ring: [0.0; RING],
             means: [0.0; 4],
-            spreads: [0.0; 3],
-            fast: 0.0,
+            spread: 0.0,
             slow: 0.0,
             profile: [0.0; HOURS],
             profile_seen: [0; HOURS],
-            profile_mean: 0.0,
             level: 0.0,
             offset: 0.0,
             scale: 0.0,
@@ -163,7 +157,7 @@ impl Pulse {
         let v = value as f32;
         self.ring = [v; RING];
         self.means = [v; 4];
-        (self.fast, self.slow, self.level) = (v, v, v);
+        (self.slow, self.level) = (v, v);
     }
 
     /// Moves the statistics on, and tells each one's record margins.
@@ -174,47 +168,40 @@ impl Pulse {
         mut tell: impl FnMut(usize, (f64, f64)),
     ) {
         let seen = self.seen as usize;
-        let before = |back: usize| f64::from(self.ring[(seen + RING - back) % RING]);
-        let differences = [1, 4, 12].map(|back| (seen >= back).then(|| value - before(back)));
+        let share = 1.0 / (seen as f64 + 1.0);
+        let oldest = f64::from(self.ring[seen % RING]);
         self.ring[seen % RING] = value as f32;
-        let mut record = |at: usize, x: Option<f64>, records: &mut [Record; STATISTICS]| {
-            if let Some(x) = x {
-                tell(at, records[at].update(x));
-            }
-        };
         let records = &mut self.records;
-        record(0, Some(value), records);
+        let mut record = |at: usize, x: f64| tell(at, records[at].update(x));
+        record(0, value);
         for (at, span) in MEAN_SPANS.into_iter().enumerate() {
-            let mean = step(&mut self.means[at], value, alpha(span, seen));
-            record(1 + at, (seen as f64 >= span).then_some(mean), records);
+            let mean = step(&mut self.means[at], value, (2.0 / (span + 1.0)).max(share));
+            if seen as f64 >= span {
+                record(1 + at, mean);
+            }
         }
-        for (at, span) in SPREAD_SPANS.into_iter().enumerate() {
-            let deviation = value - f64::from(self.means[at + 1]);
-            let variance = step(&mut self.spreads[at], deviation * deviation, alpha(span, seen));
-            record(5 + at, (seen as f64 >= span).then(|| variance.sqrt()), records);
+        let deviation = value - f64::from(self.means[3]);
+        let variance =
+            step(&mut self.spread, deviation * deviation, (2.0 / (SPREAD_SPAN + 1.0)).max(share));
+        if seen as f64 >= SPREAD_SPAN {
+            record(5, variance.sqrt());
         }
-        for (at, difference) in differences.into_iter().enumerate() {
-            record(8 + at, difference, records);
+        if seen >= RING {
+            record(6, value - oldest);
         }
-        for (at, level, weight) in [(11, &mut self.fast, 0.1), (12, &mut self.slow, 0.02)] {
-            let residual = value - f64::from(*level);
-            step(level, value, weight);
-            record(at, Some(residual), records);
-        }
+        record(7, value - f64::from(self.slow));
+        step(&mut self.slow, value, 0.02);
         let hour = hour.map(usize::from).filter(|&h| h < HOURS);
-        let trusted = hour.filter(|&h| self.profile_seen[h] >= PROFILE_TRUSTED);
-        if let Some(hour) = trusted {
-            let residual = value - f64::from(self.profile[hour]);
-            let mean = step(&mut self.profile_mean, residual, 1.0 / 4.5);
-            record(13, Some(residual), records);
-            record(14, Some(mean), records);
+        if let Some(hour) = hour.filter(|&h| self.profile_seen[h] >= PROFILE_TRUSTED) {
+            record(8, value - f64::from(self.profile[hour]));
         }
     }
 
     fn reach(&mut self, value: f64, hour: Option<u8>, tuning: &ReachTuning) -> f64 {
         let seen = self.seen as usize;
         let young = self.seen < REACH_WARM_UP;
-        let size = step(&mut self.size, value, (1.0 / (seen as f64 + 1.0)).max(0.005)).abs();
+        let share = 1.0 / (seen as f64 + 1.0);
+        let size = step(&mut self.size, value, share.max(0.005)).abs();
         let least = (tuning.floor * size).max(1e-9);
         let scale = f64::from(self.scale);
         let wide = 4.0 * scale.max(least);
@@ -236,15 +223,15 @@ impl Pulse {
         };
         self.near[seen % NEAR] = residual as f32;
         let reach = self.reach_of(scale.max(least), residual, seen, tuning);
-        let taught = if young { residual.abs() } else { residual.abs().min(3.0 * scale.max(least)) };
-        step(&mut self.scale, taught, (1.0 / (seen as f64 + 1.0)).max(0.01));
+        let taught =
+            if young { residual.abs() } else { residual.abs().min(3.0 * scale.max(least)) };
+        step(&mut self.scale, taught, share.max(0.01));
         if young { 0.0 } else { reach }
     }
 
     fn reach_of(&mut self, scale: f64, residual: f64, seen: usize, tuning: &ReachTuning) -> f64 {
         let mut reach = 0.0_f64;
-        for k in 0..3 {
-            let size = order(&self.near, residual, seen, k);
+        for (k, size) in medians(&self.near, residual, seen).into_iter().enumerate() {
             let tail = &mut self.tails[k];
             let (quantile, peak) = (f64::from(tail.quantile), f64::from(tail.peak));
             let unit = scale.max(tuning.tail[k] * quantile).max(tuning.peak[k] * peak);
@@ -268,29 +255,21 @@ impl Pulse {
     }
 }
 
-/// The `k`-th largest of the last `2k + 1` residuals, or smallest if that is further out; 0 when neither has
-/// that sign.
-fn order(near: &[f32; NEAR], residual: f64, seen: usize, k: usize) -> f64 {
-    if k == 0 {
-        return residual;
-    }
-    let count = (2 * k + 1).min(seen + 1);
-    let mut last = [0.0_f32; NEAR];
-    for (back, slot) in last.iter_mut().take(count).enumerate() {
-        *slot = near[(seen + NEAR * 2 - back) % NEAR];
-    }
-    let last = &mut last[..count];
-    last.sort_unstable_by(f32::total_cmp);
-    let up = if count > k { f64::from(last[count - 1 - k]).max(0.0) } else { 0.0 };
-    let down = if count > k { f64::from(last[k]).min(0.0) } else { 0.0 };
-    if up >= -down { up } else { down }
+/// Medians of the last one, three and five residuals: the `k`-th is as far out as `k + 1` of the last
+/// `2k + 1` rows at least.
+fn medians(near: &[f32; NEAR], residual: f64, seen: usize) -> [f64; 3] {
+    let back = |rows: usize| near[(seen + NEAR - rows) % NEAR];
+    let (a, b, c) = (residual as f32, back(1), back(2));
+    let three = a.min(b).max(a.max(b).min(c));
+    let (d, e) = (back(3), back(4));
+    // The median of five is that of: the larger of the smaller ones, the smaller of the larger, the fifth.
+    let low = a.min(b).max(c.min(d));
+    let high = a.max(b).min(c.max(d));
+    let five = low.min(high).max(low.max(high).min(e));
+    [residual, f64::from(three), f64::from(five)]
 }
 
-/// Weight of a new value in a running mean over `span` rows: a plain mean until there are as many.
-fn alpha(span: f64, seen: usize) -> f64 {
-    (2.0 / (span + 1.0)).max(1.0 / (seen as f64 + 1.0))
-}
-
+/// Moves a running mean on.
 fn step(mean: &mut f32, value: f64, weight: f64) -> f64 {
     let moved = f64::from(*mean) + weight * (value - f64::from(*mean));
     *mean = moved as f32;

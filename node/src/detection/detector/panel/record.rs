@@ -38,6 +38,12 @@ impl Record {
             return (0.0, 0.0);
         }
         let (high, low) = (f64::from(self.high), f64::from(self.low));
+        if value <= high && value >= low {
+            // Nothing new, as nearly always: no division.
+            self.seen = self.seen.saturating_add(u16::from(self.seen < WARM_UP));
+            self.habit *= (1.0 - 1.0 / HABIT_ROWS) as f32;
+            return (0.0, 0.0);
+        }
         let range = (high - low).max(1e-3 * value.abs()).max(1e-12);
         let above = (value - high).max(0.0) / range;
         let below = (low - value).max(0.0) / range;
