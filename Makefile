@@ -54,8 +54,9 @@ lint: setup ## formatting, clippy with warnings as errors, licences and bans
 	  echo "cargo-deny is not installed: licences and bans are checked by tests/tidy.rs alone"; \
 	fi
 
-bench: setup ## measure the law, and a cluster here: failover, commits, idle (figures, no assertions)
+bench: setup ## measure the law, the detectors, and a cluster here: failover, commits, idle (figures, no assertions)
 	$(CARGO) bench -p medic-state
+	$(CARGO) bench -p medic-node
 	$(FAST) $(CARGO) build -p medic-node -p medic-chaos
 	$(BIN)/medic-chaos bench $(BENCH_ARGS)
 

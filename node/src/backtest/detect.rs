@@ -14,8 +14,9 @@ use super::{
     BacktestError,
     csv::{Row, Table},
     inputs::{self, Input},
+    plot::Plot,
 };
-use crate::detection::detector::Panel;
+use crate::detection::detector::{Panel, Verdict};
 
 /// Alert rows at most this far apart are one event, in the summary.
 const EVENT_GAP_ROWS: u64 = 10;
@@ -51,21 +52,24 @@ pub struct Summary {
 }
 
 /// Judges every series under `input` and writes the results under `out`. `progress` is told before each
-/// entity: its number from 0, how many there are, its name.
+/// entity: its number from 0, how many there are, its name. `plots`: beside each result; by default when
+/// there is but one.
 ///
 /// # Errors
 /// When something cannot be read or written, or its content makes no sense.
 pub fn run(
     input: &Path,
     out: &Path,
+    plots: Option<bool>,
     mut progress: impl FnMut(usize, usize, &str),
 ) -> Result<Summary, BacktestError> {
     let found = inputs::find(input)?;
     fs::create_dir_all(out).map_err(BacktestError::write(out))?;
     let mut summary = Summary { passed_over: found.passed_over, ..Summary::default() };
+    let plots = plots.unwrap_or(found.inputs.len() == 1);
     for (number, input) in found.inputs.iter().enumerate() {
         progress(number, found.inputs.len(), &input.name);
-        summary.entities.push(judge(input, out)?);
+        summary.entities.push(judge(input, out, plots)?);
     }
     let path = out.join("summary.json");
     let text = serde_json::to_string_pretty(&summary).map_err(std::io::Error::other);
@@ -73,55 +77,144 @@ pub fn run(
     Ok(summary)
 }
 
-fn judge(input: &Input, out: &Path) -> Result<EntityResult, BacktestError> {
+fn judge(input: &Input, out: &Path, plots: bool) -> Result<EntityResult, BacktestError> {
     let mut table = Table::open(&input.rows)?;
-    let mut panel = Panel::new(table.metrics().len());
-    let mut result = EntityResult {
-        name: input.name.clone(),
-        metrics: table.metrics().len(),
-        ..EntityResult::default()
-    };
-    let mut row = Row::default();
+    let metrics = table.metrics().len();
+    let mut panel = Panel::new(metrics);
+    let mut result = EntityResult { name: input.name.clone(), metrics, ..EntityResult::default() };
     if let Some(path) = &input.train {
-        let mut train = Table::open(path)?;
-        if train.metrics() != table.metrics() {
-            let problem = format!("the columns differ from those of {}", input.rows.display());
-            return Err(BacktestError::Content { path: path.clone(), line: 1, problem });
-        }
-        while train.read(&mut row)? {
-            panel.update(row.at_ms, &row.values);
-            result.rows_train += 1;
-        }
+        result.rows_train = warm_up(&mut panel, path, &table, input)?;
     }
     let path = out.join(format!("{}.csv", input.name));
     let failed = || BacktestError::write(path.clone());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed())?;
     }
+    let mut plot = plots.then(|| Plot::new(table.metrics()));
     let mut file = BufWriter::new(File::create(&path).map_err(failed())?);
     writeln!(file, "row,timestamp,anomaly_score,score,alert").map_err(failed())?;
-    let mut last_alert = None;
+    let (mut row, mut last_alert) = (Row::default(), None);
     while table.read(&mut row)? {
         let verdict = panel.update(row.at_ms, &row.values);
-        let (number, stamp) = (result.rows, &row.timestamp);
-        writeln!(
-            file,
-            "{number},{stamp},{},{},{}",
-            verdict.anomaly,
-            verdict.score,
-            u8::from(verdict.alert)
-        )
-        .map_err(failed())?;
-        if verdict.alert {
-            result.alert_rows += 1;
-            let again = last_alert.is_some_and(|last| number - last <= EVENT_GAP_ROWS);
-            result.alerts += u64::from(!again);
-            last_alert = Some(number);
+        let Verdict { anomaly, score, alert, .. } = verdict;
+        let (number, stamp, alert) = (result.rows, field(&row.timestamp), u8::from(alert));
+        writeln!(file, "{number},{stamp},{anomaly:.9},{score:.6},{alert}").map_err(failed())?;
+        if let Some(plot) = &mut plot {
+            plot.add(&row.values, &verdict);
         }
-        result.values_missing += row.values.iter().filter(|value| value.is_nan()).count() as u64;
-        result.anomaly_score_max = result.anomaly_score_max.max(verdict.anomaly);
-        result.rows += 1;
+        result.count(&row, &verdict, &mut last_alert);
     }
     file.flush().map_err(failed())?;
+    if let Some(plot) = plot {
+        let path = path.with_extension("svg");
+        fs::write(&path, plot.svg(&input.name)).map_err(BacktestError::write(&path))?;
+    }
     Ok(result)
+}
+
+fn warm_up(
+    panel: &mut Panel,
+    path: &Path,
+    table: &Table,
+    input: &Input,
+) -> Result<u64, BacktestError> {
+    let mut train = Table::open(path)?;
+    if train.metrics() != table.metrics() {
+        let problem = format!("the columns differ from those of {}", input.rows.display());
+        return Err(BacktestError::Content { path: path.to_owned(), line: 1, problem });
+    }
+    let (mut row, mut rows) = (Row::default(), 0);
+    while train.read(&mut row)? {
+        panel.update(row.at_ms, &row.values);
+        rows += 1;
+    }
+    Ok(rows)
+}
+
+/// A field of a CSV, quoted where it must be.
+fn field(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\"")).into()
+    } else {
+        text.into()
+    }
+}
+
+impl EntityResult {
+    fn count(&mut self, row: &Row, verdict: &Verdict, last_alert: &mut Option<u64>) {
+        if verdict.alert {
+            self.alert_rows += 1;
+            let again = last_alert.is_some_and(|last| self.rows - last <= EVENT_GAP_ROWS);
+            self.alerts += u64::from(!again);
+            *last_alert = Some(self.rows);
+        }
+        self.values_missing += row.values.iter().filter(|value| value.is_nan()).count() as u64;
+        self.anomaly_score_max = self.anomaly_score_max.max(verdict.anomaly);
+        self.rows += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn series(rows: usize, odd_from: usize) -> String {
+        let mut text = "timestamp,value,label\n".to_owned();
+        for row in 0..rows {
+            let noise = (row * 7919 % 101) as f64 / 101.0;
+            let value = if row >= odd_from { 90.0 } else { 10.0 } + noise;
+            let at = 1_700_000_000 + row * 60;
+            text.push_str(&format!("{at},{value},{}\n", u8::from(row % 2 == 0)));
+        }
+        text
+    }
+
+    #[test]
+    fn a_folder_is_judged_file_by_file() {
+        let (input, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir_all(input.path().join("group/pair")).unwrap();
+        fs::write(input.path().join("group/web.csv"), series(600, 580)).unwrap();
+        fs::write(input.path().join("group/pair/train.csv"), "a,b\n1,2\n2,3\n").unwrap();
+        fs::write(input.path().join("group/pair/test.csv"), "a,b\n1,\n").unwrap();
+        fs::write(input.path().join("group/pair/labels.csv"), "row,label\n0,1\n").unwrap();
+        fs::write(input.path().join("index.csv"), "series,rows\nx,y\n").unwrap();
+        let summary = run(input.path(), out.path(), Some(true), |_, _, _| {}).unwrap();
+        let names: Vec<&str> = summary.entities.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["group/pair", "group/web"]);
+        assert_eq!(summary.passed_over, [input.path().join("index.csv")]);
+        let pair = &summary.entities[0];
+        assert_eq!((pair.rows_train, pair.rows, pair.values_missing), (2, 1, 1));
+        let web = &summary.entities[1];
+        assert_eq!((web.metrics, web.rows, web.alerts), (1, 600, 1), "label is no metric");
+        let text = fs::read_to_string(out.path().join("group/web.csv")).unwrap();
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("row,timestamp,anomaly_score,score,alert"));
+        assert!(lines.next().unwrap().starts_with("0,1700000000,0.000000000,"));
+        assert_eq!(text.lines().position(|line| line.ends_with(",1")), Some(581));
+        assert!(out.path().join("group/web.svg").is_file());
+        assert!(out.path().join("summary.json").is_file());
+    }
+
+    #[test]
+    fn bad_content_is_named_with_its_place() {
+        let (input, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = input.path().join("bad.csv");
+        for (text, expected) in [
+            ("timestamp,v\n1,2\n2,x1\n", "bad.csv:3: column `v`: `x1` is not a number"),
+            ("timestamp,v\nsoon,2\n", "bad.csv:2: column `timestamp`: `soon` is not a time"),
+            ("timestamp,v\n1,2\n2,3,4\n", "bad.csv:3: 3 fields where the header has 2"),
+        ] {
+            fs::write(&path, text).unwrap();
+            let error = run(input.path(), out.path(), None, |_, _, _| {}).unwrap_err();
+            assert!(error.to_string().ends_with(expected), "{error}");
+        }
+        fs::write(&path, format!("timestamp,v\n1,{}\n", "9".repeat(2 << 20))).unwrap();
+        let error = run(input.path(), out.path(), None, |_, _, _| {}).unwrap_err();
+        assert!(error.to_string().contains("longer than"), "{error}");
+        let empty = tempfile::tempdir().unwrap();
+        let error = run(empty.path(), out.path(), None, |_, _, _| {}).unwrap_err();
+        assert!(error.to_string().contains("holds no series"), "{error}");
+    }
 }

@@ -17,6 +17,7 @@ mod departures;
 pub mod detect;
 pub mod history;
 pub mod inputs;
+pub mod plot;
 pub mod predict;
 
 use std::{io, path::PathBuf};

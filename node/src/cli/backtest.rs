@@ -21,11 +21,12 @@ const PROGRESS_EVERY: usize = 25;
 
 fn detect(args: &DetectArgs) -> Result<(), CliError> {
     let out = Out::new(args.output.output);
-    let summary = detect::run(&args.input, &args.out, |number, all, name| {
-        if number > 0 && number % PROGRESS_EVERY == 0 {
-            out.note(&format!("{number} of {all}, next {name}"));
-        }
-    })?;
+    let summary =
+        detect::run(&args.input, &args.out, args.plot.then_some(true), |number, all, name| {
+            if number > 0 && number % PROGRESS_EVERY == 0 {
+                out.note(&format!("{number} of {all}, next {name}"));
+            }
+        })?;
     out.value(&summary, |summary| detect_text(summary, args, Style::new(out.color())))
 }
 

@@ -9,6 +9,7 @@
 //! | limit will be reached (confirmed trend) | 2 | saturation-predicted |
 //! | odd value that matters, p below 1e-6 | 2 | errors, latency |
 //! | odd value, or a small lasting shift | 1 | errors, latency, anomaly |
+//! | all indicators together are odd, and stay so | 1 | anomaly |
 //! | agent away from every node | 2 | agent-lost |
 //!
 //! A finding needs weight 2. Probes of one instance share one vote (the strongest): they fail
@@ -110,6 +111,8 @@ pub enum Voter {
     Probe(String),
     /// An indicator, by name.
     Series(String),
+    /// All indicators, looked at together.
+    Together,
     /// The connections of agents.
     Agent,
 }
@@ -145,6 +148,7 @@ impl Vote {
             name: match &self.voter {
                 Voter::Process => "process.state".to_owned(),
                 Voter::Agent => "agent.connected".to_owned(),
+                Voter::Together => "metrics.together".to_owned(),
                 Voter::Probe(name) => format!("probe.{name}"),
                 Voter::Series(name) => format!("metric.{name}"),
             },
@@ -189,6 +193,7 @@ pub fn agree(votes: &[Vote], tested: usize) -> Option<Finding> {
     let weight = strongest(|voter| matches!(voter, Voter::Process)).unwrap_or(0)
         + strongest(|voter| matches!(voter, Voter::Probe(_))).unwrap_or(0)
         + strongest(|voter| matches!(voter, Voter::Agent)).unwrap_or(0)
+        + strongest(|voter| matches!(voter, Voter::Together)).unwrap_or(0)
         + votes
             .iter()
             .filter(|vote| matches!(vote.voter, Voter::Series(_)))
@@ -227,7 +232,7 @@ pub fn describe(kind: Kind, votes: &[Vote], tested: usize) -> Option<Finding> {
         voters: own.clone().map(|vote| vote.voter.clone()).collect(),
         indicator: ordered.iter().find_map(|vote| match &vote.voter {
             Voter::Series(name) => Some(name.clone()),
-            Voter::Process | Voter::Probe(_) | Voter::Agent => None,
+            Voter::Process | Voter::Probe(_) | Voter::Together | Voter::Agent => None,
         }),
     })
 }

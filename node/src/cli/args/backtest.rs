@@ -13,6 +13,7 @@ pub enum BacktestCommand {
     #[command(after_help = "Examples:
   medic backtest detect --input history/ --out results/          every CSV below history/
   medic backtest detect --input web-1.csv --out results/         one entity
+  medic backtest detect -i history/ --out results/ --plot        with a drawing of each
   medic backtest detect -i hosts/ --out results/ -o json         the summary for a program
 
 Input: CSV, plain or gzip, one file per entity: a column `timestamp`, every other column a metric of
@@ -69,6 +70,9 @@ pub struct DetectArgs {
     /// Folder for the results; made where it is missing
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Draw an SVG beside each result; for a single series it always is
+    #[arg(long)]
+    pub plot: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -2,12 +2,13 @@
 //!
 //! * [`Level`]: is this value usual? A robust running level and scale, a streak and a CUSUM.
 //! * [`Limit`]: is a declared limit crossed?
+//! * [`Panel`]: are all metrics of an entity, together and each alone, as they ever were? Backtests run it
+//!   too.
 //! * [`Trend`]: when will the limit be reached, if things go on like this?
 //! * [`Lives`]: how fast did it fill in the lives of the process before this one?
 //!
 //! [`Series`] runs those that suit one indicator. Invariant: an odd value never teaches the detector
-//! that it is usual. Deliberately absent: seasonality (the level follows a daily cycle; it does not
-//! expect one), and whatever needs more than one series (the ensemble).
+//! that it is usual. Deliberately absent: probes, processes and votes (the entity and the ensemble).
 
 mod level;
 mod limit;
@@ -20,7 +21,7 @@ mod trend;
 pub use level::{Judged, Level, Tuning};
 pub use limit::Limit;
 pub use lives::Lives;
-pub use panel::{Panel, Verdict};
+pub use panel::{Beat, Panel, Pulse, Verdict};
 pub use series::{ERRORS_MATTER, GOOD_AFTER, Reading, Role, Series, SeriesState};
 pub(in crate::detection) use stats::normal_tail;
 pub use stats::{Line, student_t4_tail, theil_sen};

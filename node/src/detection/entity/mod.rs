@@ -20,6 +20,7 @@ mod prognosis;
 mod pushed;
 mod telling;
 mod text;
+mod together;
 mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,13 +35,14 @@ use medic_state::{
 use minicbor::{Decode, Encode};
 
 use super::{
-    detector::{SETTLE_MS, Series, SeriesState},
+    detector::{Panel, SETTLE_MS, Series, SeriesState},
     ensemble::{self, Kind, Voter},
     indicator::Values,
     predict::{forecast::Forecast, record::Scored},
     probe::{Liveness, Outcome, liveness},
 };
 use crate::world::Seen;
+use together::Together;
 
 /// Network checks of a process this young do not count.
 pub const GRACE_MS: u64 = 3_000;
@@ -138,6 +140,7 @@ pub struct Entity {
     probes: BTreeMap<String, Track>,
     series: BTreeMap<String, Series>,
     fed: pushed::Fed,
+    together: Together,
     suspected: Option<Timestamp>,
     active: BTreeMap<Kind, Active>,
     lead_s: f64,
@@ -157,6 +160,9 @@ pub struct EntityCheckpoint {
     /// By indicator.
     #[n(2)]
     pub series: BTreeMap<String, SeriesState>,
+    /// All indicators together.
+    #[n(3)]
+    pub panel: Option<Panel>,
 }
 
 impl Entity {
@@ -170,7 +176,8 @@ impl Entity {
         lead: Millis,
         now: Now,
     ) -> Self {
-        let series = service.indicators.iter();
+        let series: BTreeMap<_, _> =
+            service.indicators.iter().map(|i| (i.name.clone(), Series::new(i, service))).collect();
         Self {
             target,
             source,
@@ -180,8 +187,9 @@ impl Entity {
             agent_away_ms: None,
             agent_back_ms: now.mono_ms,
             probes: service.probes.iter().map(|p| (p.name.clone(), Track::default())).collect(),
-            series: series.map(|spec| (spec.name.clone(), Series::new(spec, service))).collect(),
             fed: pushed::Fed::default(),
+            together: Together::new(series.len()),
+            series,
             suspected: None,
             active: BTreeMap::new(),
             lead_s: lead.as_duration().as_secs_f64(),
@@ -255,6 +263,8 @@ impl Entity {
         self.fed.scraped(values);
         if let Some(values) = values {
             self.feed(values.values.iter().map(|(name, value)| (name.as_str(), *value)), now);
+        } else {
+            self.together.no_values();
         }
         for (name, series) in &mut self.series {
             let given = values.is_some_and(|values| values.values.contains_key(name));
@@ -273,13 +283,18 @@ impl Entity {
         let settled = now.mono_ms.saturating_sub(known_since) >= SETTLE_MS;
         let suspects: BTreeSet<&Voter> =
             self.active.values().flat_map(|active| &active.voters).collect();
+        let mut row = vec![f64::NAN; self.series.len()];
         for (name, value) in values {
+            if let Some(at) = self.series.keys().position(|known| known == name) {
+                row[at] = value;
+            }
             if let Some(series) = self.series.get_mut(name) {
                 let suspect =
                     !suspects.is_empty() && suspects.contains(&Voter::Series(name.to_owned()));
                 series.update(now.mono_ms, value, self.lead_s, settled, suspect);
             }
         }
+        self.together.update(&row, now);
         self.prognosis.scraped(&self.series, now);
     }
 
@@ -354,11 +369,15 @@ impl Entity {
             target: self.target.clone(),
             at_ms: now.mono_ms,
             series: self.series.iter().map(|(n, s)| (n.clone(), s.state.clone())).collect(),
+            panel: Some(self.together.panel.clone()),
         }
     }
 
     /// Starts warm from a checkpoint; indicators it does not know start cold.
     pub fn restore(&mut self, checkpoint: EntityCheckpoint, now: Now) {
+        if let Some(panel) = checkpoint.panel.filter(|panel| panel.fits(self.series.len())) {
+            self.together.panel = panel;
+        }
         for (name, mut state) in checkpoint.series {
             if let Some(series) = self.series.get_mut(&name) {
                 state.rebase(checkpoint.at_ms, now.mono_ms);

@@ -106,6 +106,8 @@ impl Entity {
                 Some(series) if series.good >= GOOD_AFTER => Goodness::Good,
                 Some(_) => Goodness::NotYet,
             },
+            Voter::Together if self.together.good() => Goodness::Good,
+            Voter::Together => Goodness::NotYet,
             Voter::Agent => {
                 let back = now.mono_ms.saturating_sub(self.agent_back_ms) >= GRACE_MS;
                 if self.agent_away_ms.is_none() && back { Goodness::Good } else { Goodness::NotYet }

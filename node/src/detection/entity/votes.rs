@@ -21,6 +21,8 @@ const HARD_AFTER: u16 = 2;
 const HARD_P: f64 = 1e-6;
 /// Streak of an odd value that counts as a soft vote.
 const SOFT_AFTER: u16 = 2;
+/// Reported p-value of the indicators together: soft evidence, for a score is no probability.
+const TOGETHER_P: f64 = 1e-3;
 /// A configuration change this recent is named in the labels.
 const CONFIG_RECENT: Millis = Millis::from_secs(600);
 
@@ -45,6 +47,7 @@ impl Entity {
             votes.extend(self.probes.iter().filter_map(|(name, track)| probe_vote(name, track)));
         }
         votes.extend(self.series.values().filter_map(series_vote));
+        votes.extend(self.together_vote());
         votes
     }
 
@@ -70,6 +73,7 @@ impl Entity {
             Kind::AgentLost => BTreeSet::from([Voter::Agent]),
             Kind::Anomaly => series(&[Role::Errors, Role::Latency, Role::Resource, Role::Other])
                 .into_iter()
+                .chain([Voter::Together])
                 .collect(),
         }
     }
@@ -105,6 +109,19 @@ impl Entity {
             labels,
             source: self.source.clone(),
         }
+    }
+
+    fn together_vote(&self) -> Option<Vote> {
+        let odd = self.together.odd()?;
+        Some(Vote {
+            weight: 1,
+            p_value: TOGETHER_P,
+            text: format!("its indicators together are {odd:.1} times as odd as is worth telling"),
+            value: plain(odd),
+            expected: "< 1".to_owned(),
+            detector: "panel",
+            ..hard(Voter::Together, Kind::Anomaly, Severity::Info)
+        })
     }
 
     fn agent_vote(&self, now: Now) -> Option<Vote> {

@@ -153,7 +153,7 @@ mod tests {
             service: "web".to_owned(),
             instance: format!("web-{number}"),
         };
-        EntityCheckpoint { target, at_ms: 7, series: BTreeMap::default() }
+        EntityCheckpoint { target, at_ms: 7, series: BTreeMap::default(), panel: None }
     }
 
     #[test]

@@ -1,38 +1,169 @@
-//! The metrics of one entity, row by row.
+//! The metrics of one entity, row by row: one verdict for all of them.
+//!
+//! ```text
+//!  metric ─► Pulse (tier 0) ─┬ novelty ─────────────► refractory ─► anomaly  (something begins)
+//!  metric ─► Pulse           └ reach ──┐
+//!     all ─► Crowd (tier 1) ───────────┴► score (held as long as it lasts) ─► alert
+//! ```
+//!
+//! Pure, deterministic, of bounded size, and it travels in checkpoints ([`STATE_VERSION`]). One set of
+//! numbers serves every series: whatever differs between them is learnt from their own past.
 
-use super::level::{Level, Tuning};
+mod crowd;
+mod histogram;
+mod pulse;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use minicbor::{Decode, Encode};
+
+use crowd::{Crowd, CrowdTuning};
+pub use pulse::{Beat, Pulse};
+use pulse::{ReachTuning, Weights};
+
+/// Version of the state: one that was written by another is not taken over.
+pub const STATE_VERSION: u16 = 1;
+
+/// Weights of the records above and below of each statistic of a [`Pulse`]: value; running means over 3, 8,
+/// 24, 72 rows; spread over 96; difference over 12; residual of a slow level; residual of the hour's profile.
+/// What weighs nothing was not worth its false alarms.
+const WEIGHTS: Weights = [
+    (0.5, 2.0),
+    (0.2, 0.625),
+    (0.4, 0.0),
+    (0.0, 1.0),
+    (0.8, 0.125),
+    (0.0, 0.5),
+    (0.25, 0.0),
+    (0.0, 1.0),
+    (0.0, 0.25),
+];
+const REACH: ReachTuning = ReachTuning {
+    weight: [1.0, 1.0, 1.0],
+    tail: [0.15, 0.0, 0.4],
+    peak: [0.08, 0.0, 0.1],
+    below: 0.3,
+    floor: 0.06,
+};
+const CROWD: CrowdTuning = CrowdTuning {
+    weight: [1.0, 0.5, 0.3],
+    slow: 4.0,
+    slow_rate: 0.025,
+    rows: 256,
+    gate: 0.9,
+    every: 8,
+};
+/// Novelty that is worth telling: the anomaly is then one half.
+const NOVELTY_TELLING: f64 = 0.0083;
+/// Reach that is worth telling, of a single metric.
+const REACH_TELLING: f64 = 10.0;
+/// Score of the crowd that is worth telling.
+const CROWD_TELLING: f64 = 0.8;
+/// After something new, what follows within this many rows counts as its continuation, unless it is
+/// [`REFRACTORY_BEATEN_BY`] times as new. At most a tenth of what was seen, so that short histories are
+/// not silenced.
+const REFRACTORY_ROWS: u32 = 200;
+const REFRACTORY_BEATEN_BY: f64 = 4.0;
+const HOUR_MS: i64 = 3_600_000;
+
+impl Pulse {
+    /// [`Pulse::update`] with the numbers that are shipped.
+    pub fn judge(&mut self, value: f64, hour: Option<u8>) -> Beat {
+        self.update(value, hour, &WEIGHTS, &REACH)
+    }
+}
 
 /// What a row amounts to.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Verdict {
-    /// 0 usual .. 1 anomalous; high when something begins, low again while it lasts.
+    /// 0 usual .. 1 never seen before; high when something begins, 0 while it goes on. From one half on it
+    /// is worth telling.
     pub anomaly: f64,
-    /// Higher is odder; stays high while it lasts.
+    /// How far out, in units of what is worth telling; stays high as long as it lasts.
     pub score: f64,
     /// Worth telling.
     pub alert: bool,
+    /// The metric that is furthest out, when one alone is to blame.
+    pub metric: Option<usize>,
 }
 
 /// Detectors of one entity.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Panel {
-    levels: Vec<Level>,
+    #[n(0)]
+    version: u16,
+    #[n(1)]
+    pulses: Vec<Pulse>,
+    #[n(2)]
+    crowd: Option<Crowd>,
+    #[n(3)]
+    seen: u32,
+    /// Row and size of the last novelty told.
+    #[n(4)]
+    told_at: u32,
+    #[n(5)]
+    told: f64,
 }
 
 impl Panel {
     /// For so many metrics.
     #[must_use]
     pub fn new(metrics: usize) -> Self {
-        Self { levels: vec![Level::default(); metrics] }
+        Self {
+            version: STATE_VERSION,
+            pulses: vec![Pulse::default(); metrics],
+            crowd: (metrics > 1).then(|| Crowd::new(metrics)),
+            seen: 0,
+            told_at: 0,
+            told: 0.0,
+        }
     }
 
-    /// Judges a row, then learns from it. `NaN`: there is no value.
-    pub fn update(&mut self, _at_ms: Option<i64>, values: &[f64]) -> Verdict {
-        let tuning = Tuning { scale_min: 1e-9, scale_min_share: 0.01, upward_only: false };
-        let odd = self.levels.iter_mut().zip(values).filter(|(_, value)| value.is_finite());
-        let score = odd
-            .map(|(level, &value)| level.update(value, &tuning, true).z.abs())
-            .fold(0.0, f64::max);
-        Verdict { anomaly: 1.0 - 1.0 / (1.0 + score), score, alert: score > 12.0 }
+    /// Whether this state was written by this version, for so many metrics.
+    #[must_use]
+    pub fn fits(&self, metrics: usize) -> bool {
+        self.version == STATE_VERSION && self.pulses.len() == metrics
+    }
+
+    /// Judges a row, then learns from it. `NaN`: there is no value. `at_ms`: since the epoch, if known.
+    pub fn update(&mut self, at_ms: Option<i64>, values: &[f64]) -> Verdict {
+        let hour = at_ms.map(|at| at.div_euclid(HOUR_MS).rem_euclid(24) as u8);
+        let (mut novelty, mut reach, mut metric) = (0.0_f64, 0.0_f64, None);
+        for (at, (pulse, &value)) in self.pulses.iter_mut().zip(values).enumerate() {
+            if !value.is_finite() {
+                continue;
+            }
+            let beat = pulse.judge(value, hour);
+            novelty = novelty.max(beat.novelty);
+            if beat.reach > reach {
+                (reach, metric) = (beat.reach, Some(at));
+            }
+        }
+        let score = match &mut self.crowd {
+            Some(crowd) => crowd.update(values, &CROWD) / CROWD_TELLING,
+            None => reach / REACH_TELLING,
+        };
+        let told = self.refractory(novelty);
+        self.seen = self.seen.saturating_add(1);
+        Verdict {
+            anomaly: told / (told + NOVELTY_TELLING),
+            score,
+            alert: score >= 1.0,
+            metric: metric.filter(|_| reach >= REACH_TELLING),
+        }
+    }
+
+    /// The novelty, unless it goes on with one told before.
+    fn refractory(&mut self, novelty: f64) -> f64 {
+        let window = (self.seen / 10).min(REFRACTORY_ROWS);
+        let over = self.told <= 0.0 || self.seen - self.told_at > window;
+        if !over && novelty <= REFRACTORY_BEATEN_BY * self.told {
+            return 0.0;
+        }
+        if novelty > 0.0 && (over || novelty > self.told) {
+            (self.told_at, self.told) = (self.seen, novelty);
+        }
+        novelty
     }
 }

@@ -1,0 +1,60 @@
+//! What detection costs: the core loop over 100,000 series, and a row of an entity of 38 metrics.
+//!
+//! Run with `make bench`. Figures depend on the machine; nothing is asserted.
+#![allow(missing_docs, reason = "criterion's macros")]
+
+use std::{collections::HashMap, hint::black_box};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use medic_node::detection::detector::{Panel, Pulse};
+
+const SERIES: u64 = 100_000;
+const METRICS: usize = 38;
+/// Rows before the panel is measured: its memory is full then.
+const ROWS_BEFORE: usize = 4_000;
+
+/// Numbers in 0..1 without a generator's cost in the loop.
+fn number(at: u64) -> f64 {
+    (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// One point of each series in turn, as scrapes come; the series is looked up by its id.
+fn core_loop(c: &mut Criterion) {
+    let mut series: HashMap<u64, Pulse> = (0..SERIES).map(|id| (id, Pulse::default())).collect();
+    let mut round = 0_u64;
+    let mut group = c.benchmark_group("core loop, 100,000 series");
+    group.throughput(Throughput::Elements(SERIES)).sample_size(10);
+    group.bench_function(format!("{} B per series", size_of::<Pulse>()), |b| {
+        b.iter(|| {
+            round += 1;
+            let hour = Some((round / 720 % 24) as u8);
+            let mut sum = 0.0;
+            for id in 0..SERIES {
+                if let Some(pulse) = series.get_mut(&id) {
+                    sum += pulse.judge(number(id ^ round << 20), hour).reach;
+                }
+            }
+            black_box(sum)
+        });
+    });
+    group.finish();
+}
+
+fn panel(c: &mut Criterion) {
+    let mut panel = Panel::new(METRICS);
+    let mut at = 0_u64;
+    let mut row = || {
+        at += METRICS as u64;
+        let first = at;
+        (0..METRICS as u64).map(|metric| number(first + metric)).collect::<Vec<f64>>()
+    };
+    for _ in 0..ROWS_BEFORE {
+        panel.update(None, &row());
+    }
+    c.bench_function("panel, a row of 38 metrics", |b| {
+        b.iter(|| black_box(panel.update(None, &row())));
+    });
+}
+
+criterion_group!(benches, core_loop, panel);
+criterion_main!(benches);

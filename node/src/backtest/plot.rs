@@ -1,0 +1,219 @@
+//! One SVG per entity: its metrics, what was told, and the score, over the same rows.
+//!
+//! Memory does not grow with the rows: they are gathered in at most [`COLUMNS_MAX`] columns of lowest
+//! and highest value; when there are more, neighbours are joined.
+
+use std::fmt::Write as _;
+
+use crate::detection::detector::Verdict;
+
+/// Columns of a plot, in pixels too.
+const COLUMNS_MAX: usize = 1200;
+/// Metrics drawn; a plot with more lanes is not read.
+const LANES_MAX: usize = 16;
+const LANE: f64 = 64.0;
+const LEFT: f64 = 120.0;
+/// Scores above this many times what is worth telling are cut off.
+const SCORE_MAX: f64 = 3.0;
+
+/// Rows joined into one column.
+#[derive(Clone, Debug)]
+struct Column {
+    low: Vec<f32>,
+    high: Vec<f32>,
+    score: f64,
+    anomaly: f64,
+    alert: bool,
+}
+
+/// Gathers rows, and draws them.
+#[derive(Clone, Debug)]
+pub struct Plot {
+    names: Vec<String>,
+    columns: Vec<Column>,
+    per_column: u64,
+    rows: u64,
+}
+
+impl Plot {
+    /// For these metrics; the first [`LANES_MAX`] are drawn.
+    #[must_use]
+    pub fn new(metrics: &[String]) -> Self {
+        let names = metrics.iter().take(LANES_MAX).cloned().collect();
+        Self { names, columns: Vec::new(), per_column: 1, rows: 0 }
+    }
+
+    /// Takes a row in.
+    pub fn add(&mut self, values: &[f64], verdict: &Verdict) {
+        if self.rows.is_multiple_of(self.per_column) {
+            if self.columns.len() >= COLUMNS_MAX {
+                self.halve();
+            }
+            let none = vec![f32::NAN; self.names.len()];
+            let empty =
+                Column { low: none.clone(), high: none, score: 0.0, anomaly: 0.0, alert: false };
+            self.columns.push(empty);
+        }
+        if let Some(column) = self.columns.last_mut() {
+            for (at, &value) in values.iter().take(self.names.len()).enumerate() {
+                column.low[at] = column.low[at].min(value as f32);
+                column.high[at] = column.high[at].max(value as f32);
+            }
+            column.score = column.score.max(verdict.score);
+            column.anomaly = column.anomaly.max(verdict.anomaly);
+            column.alert |= verdict.alert;
+        }
+        self.rows += 1;
+    }
+
+    fn halve(&mut self) {
+        self.per_column *= 2;
+        let joined = self.columns.chunks(2).map(|pair| {
+            let mut column = pair[0].clone();
+            if let Some(second) = pair.get(1) {
+                for at in 0..column.low.len() {
+                    column.low[at] = column.low[at].min(second.low[at]);
+                    column.high[at] = column.high[at].max(second.high[at]);
+                }
+                column.score = column.score.max(second.score);
+                column.anomaly = column.anomaly.max(second.anomaly);
+                column.alert |= second.alert;
+            }
+            column
+        });
+        self.columns = joined.collect();
+    }
+
+    /// The drawing.
+    #[must_use]
+    pub fn svg(&self, title: &str) -> String {
+        let width = LEFT + self.columns.len() as f64 + 10.0;
+        let height = 30.0 + LANE * (self.names.len() + 1) as f64 + 10.0;
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
+             font-family=\"sans-serif\" font-size=\"11\">\n\
+             <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+             <text x=\"8\" y=\"18\" font-size=\"13\">{} · {} rows, {} per column</text>\n",
+            escaped(title),
+            self.rows,
+            self.per_column
+        );
+        self.marks(&mut svg, height);
+        for (lane, name) in self.names.iter().enumerate() {
+            self.metric(&mut svg, lane, name);
+        }
+        self.score(&mut svg);
+        svg.push_str("</svg>\n");
+        svg
+    }
+
+    /// Alerts as bars over all lanes, beginnings as thin lines.
+    fn marks(&self, svg: &mut String, height: f64) {
+        for (at, column) in self.columns.iter().enumerate() {
+            let (fill, shown) =
+                if column.alert { ("#f4b6ae", true) } else { ("#f6dca0", column.anomaly >= 0.5) };
+            if shown {
+                let x = LEFT + at as f64;
+                line(
+                    svg,
+                    format_args!(
+                        "<rect x=\"{x}\" y=\"26\" width=\"1\" height=\"{:.0}\" fill=\"{fill}\"/>",
+                        height - 36.0
+                    ),
+                );
+            }
+        }
+    }
+
+    fn metric(&self, svg: &mut String, lane: usize, name: &str) {
+        let low = self.columns.iter().map(|column| column.low[lane]).fold(f32::NAN, f32::min);
+        let high = self.columns.iter().map(|column| column.high[lane]).fold(f32::NAN, f32::max);
+        let top = 30.0 + LANE * lane as f64;
+        label(svg, top, name, &format!("{low} .. {high}"));
+        let range = f64::from(high - low).max(f64::MIN_POSITIVE);
+        let y = |value: f32| top + (LANE - 8.0) * (1.0 - f64::from(value - low) / range);
+        let mut path = String::new();
+        for (at, column) in self.columns.iter().enumerate() {
+            if column.high[lane].is_finite() && range.is_finite() {
+                let x = LEFT + at as f64 + 0.5;
+                let (upper, lower) = (y(column.high[lane]), y(column.low[lane]) + 1.0);
+                line(&mut path, format_args!("M{x} {upper:.1}V{lower:.1}"));
+            }
+        }
+        line(
+            svg,
+            format_args!(
+                "<path d=\"{}\" stroke=\"#2b5c8a\" fill=\"none\"/>",
+                path.replace('\n', "")
+            ),
+        );
+    }
+
+    fn score(&self, svg: &mut String) {
+        let top = 30.0 + LANE * self.names.len() as f64;
+        label(svg, top, "score", "line: worth telling");
+        let y = |score: f64| top + (LANE - 8.0) * (1.0 - score.min(SCORE_MAX) / SCORE_MAX);
+        let mut path = String::new();
+        for (at, column) in self.columns.iter().enumerate() {
+            let x = LEFT + at as f64 + 0.5;
+            line(&mut path, format_args!("M{x} {:.1}V{:.1}", y(0.0), y(column.score)));
+        }
+        line(
+            svg,
+            format_args!(
+                "<path d=\"{}\" stroke=\"#8a2b2b\" fill=\"none\"/>",
+                path.replace('\n', "")
+            ),
+        );
+        let (right, at) = (LEFT + self.columns.len() as f64, y(1.0));
+        line(
+            svg,
+            format_args!(
+                "<path d=\"M{LEFT} {at:.1}H{right}\" stroke=\"#666\" stroke-dasharray=\"4 3\"/>"
+            ),
+        );
+    }
+}
+
+fn label(svg: &mut String, top: f64, name: &str, range: &str) {
+    let (first, second) = (top + 14.0, top + 28.0);
+    let name: String = name.chars().take(18).collect();
+    line(svg, format_args!("<text x=\"8\" y=\"{first}\">{}</text>", escaped(&name)));
+    line(
+        svg,
+        format_args!(
+            "<text x=\"8\" y=\"{second}\" fill=\"#777\" font-size=\"9\">{}</text>",
+            escaped(range)
+        ),
+    );
+}
+
+fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
+    if writeln!(text, "{what}").is_err() {
+        // Writing to a string does not fail.
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plot_stays_small_and_keeps_its_extremes() {
+        let mut plot = Plot::new(&["a<b".to_owned()]);
+        for row in 0..100_000_u32 {
+            let value = if row == 70_001 { 900.0 } else { f64::from(row % 7) };
+            let alert = row == 70_001;
+            plot.add(&[value], &Verdict { alert, ..Verdict::default() });
+        }
+        assert!(plot.columns.len() <= COLUMNS_MAX, "{}", plot.columns.len());
+        assert_eq!(plot.columns.iter().filter(|column| column.alert).count(), 1);
+        let svg = plot.svg("x & y");
+        assert!(svg.contains("0 .. 900") && svg.contains("a&lt;b") && svg.contains("x &amp; y"));
+        assert!(svg.len() < 100_000, "{} bytes", svg.len());
+    }
+}

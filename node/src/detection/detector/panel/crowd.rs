@@ -1,0 +1,234 @@
+//! Tier 1: the metrics of one entity together.
+//!
+//! Three witnesses, each in units of its own usual (its running 99 % quantile):
+//! * **near**: distance of the row to the nearest of some hundred remembered rows (sum of absolute
+//!   differences, each metric in units of its own range). A state of the machine that was never seen is
+//!   odd even where every single metric looks usual. Distance to the nearest neighbour: Ramaswamy,
+//!   Rastogi & Shim, SIGMOD 2000.
+//! * **jolt**: how many metrics leave their own running level at once, and how far.
+//! * **beyond**: how far metrics are outside their range.
+//!
+//! Their sum is smoothed twice (some rows, some dozens of rows): what lasts outweighs what flickers.
+//! While the slow one says "odd", nothing is learnt, so that a long incident does not become the usual;
+//! after [`STRANGE_ROWS_MAX`] rows it does.
+
+use minicbor::{Decode, Encode};
+
+use super::histogram::Histogram;
+
+/// The memory is thinned until it holds every so-manieth row.
+const STRIDE_MAX: u32 = 64;
+/// Metrics taken in; further ones are judged alone.
+pub const METRICS_MAX: usize = 64;
+/// Rows before anything is said.
+const WARM_UP: u32 = 400;
+/// Rows of an incident after which its state is the usual one.
+const STRANGE_ROWS_MAX: u32 = 4096;
+/// A range is at least this share of the metric's size.
+const WIDTH_MIN_SHARE: f64 = 0.02;
+/// Share of rows outside a range, on each side.
+const OUTSIDE: f32 = 0.001;
+/// Steps of a range, as a share of its width.
+const RANGE_RATE: f64 = 0.01;
+/// Rows after which there are enough remembered ones to be measured against.
+const FILLED: u32 = 2048;
+/// Strange rows in a row that are still taken as part of the usual.
+const STRANGE_TAUGHT_MAX: u32 = 30;
+/// The share of rows that are usual.
+const USUAL: f64 = 0.99;
+/// What is usual is at least this.
+const USUAL_MIN: [f64; 3] = [0.05, 0.5, 0.2];
+
+/// Tunable numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct CrowdTuning {
+    /// Weights of near, jolt and beyond.
+    pub weight: [f64; 3],
+    /// Weight of the slow mean beside the fast one.
+    pub slow: f64,
+    /// Weight of a new row in the slow mean.
+    pub slow_rate: f64,
+    /// Quantile below which a row is ordinary.
+    pub gate: f64,
+    /// Remembered rows.
+    pub rows: usize,
+    /// Rows between two that are remembered.
+    pub every: u32,
+}
+
+/// What is known of one metric.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Encode, Decode)]
+struct Column {
+    #[n(0)]
+    high: f32,
+    #[n(1)]
+    low: f32,
+    #[n(2)]
+    level: f32,
+    #[n(3)]
+    scale: f32,
+    #[n(4)]
+    size: f32,
+    #[n(5)]
+    last: f32,
+}
+
+/// The state of one entity.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Crowd {
+    #[n(0)]
+    seen: u32,
+    #[n(1)]
+    columns: Vec<Column>,
+    /// Row after row, as many values as there are columns.
+    #[n(2)]
+    rows: Vec<f32>,
+    #[n(3)]
+    next: u32,
+    /// What the witnesses said so far.
+    #[n(4)]
+    past: [Histogram; 3],
+    #[n(5)]
+    fast: f32,
+    #[n(6)]
+    slow: f32,
+    #[n(7)]
+    strange: u32,
+    #[n(8)]
+    stride: u32,
+}
+
+impl Crowd {
+    /// For so many metrics.
+    #[must_use]
+    pub fn new(metrics: usize) -> Self {
+        Self { columns: vec![Column::default(); metrics.min(METRICS_MAX)], ..Self::default() }
+    }
+
+    /// Judges a row; `NaN` is taken as the metric's last value. About 1 is usual.
+    pub fn update(&mut self, values: &[f64], tuning: &CrowdTuning) -> f64 {
+        let row = self.filled(values);
+        let near = self.distance(&row);
+        let ordinary = self.past[0].total() < WARM_UP || near < self.past[0].quantile(tuning.gate);
+        let (jolt, beyond) = self.columns_on(&row, ordinary);
+        let witnesses = [near, jolt, beyond];
+        let mut sum = 0.0;
+        for (k, witness) in witnesses.into_iter().enumerate() {
+            let usual = self.usual(k);
+            sum += tuning.weight[k] * (witness / usual).min(20.0);
+            if self.seen >= FILLED && self.strange < STRANGE_TAUGHT_MAX {
+                self.past[k].add(witness);
+            }
+        }
+        if ordinary || self.stride < STRIDE_MAX {
+            self.remember(&row, tuning);
+        }
+        self.seen = self.seen.saturating_add(1);
+        if self.past[0].total() < WARM_UP {
+            return 0.0;
+        }
+        let (fast, slow) = (f64::from(self.fast), f64::from(self.slow));
+        self.fast = (fast + 0.3 * (sum - fast)) as f32;
+        self.slow = (slow + tuning.slow_rate * (sum - slow)) as f32;
+        let total: f64 = tuning.weight.iter().sum();
+        self.strange = if ordinary { self.strange.saturating_sub(1) } else { self.strange + 1 };
+        if self.strange > STRANGE_ROWS_MAX {
+            *self = Self::new(self.columns.len());
+            return 0.0;
+        }
+        (f64::from(self.fast) + tuning.slow * f64::from(self.slow)) / (total * (1.0 + tuning.slow))
+    }
+
+    /// What a witness seldom exceeds.
+    fn usual(&self, witness: usize) -> f64 {
+        self.past[witness].quantile(USUAL).max(USUAL_MIN[witness])
+    }
+
+    fn filled(&mut self, values: &[f64]) -> Vec<f32> {
+        let first = self.seen == 0;
+        let columns = self.columns.iter_mut().zip(values);
+        columns
+            .map(|(column, &value)| {
+                let value = if value.is_finite() { value as f32 } else { column.last };
+                if first {
+                    *column = Column { high: value, low: value, level: value, ..*column };
+                    column.size = value.abs();
+                }
+                column.last = value;
+                value
+            })
+            .collect()
+    }
+
+    fn columns_on(&mut self, row: &[f32], learning: bool) -> (f64, f64) {
+        let young = self.seen < WARM_UP;
+        let (mut jolt, mut beyond) = (0.0, 0.0);
+        for (column, &value) in self.columns.iter_mut().zip(row) {
+            let width = column.width();
+            let out = f64::from((value - column.high).max(column.low - value).max(0.0));
+            beyond += (out / width).min(3.0);
+            let residual = f64::from(value - column.level);
+            let scale =
+                f64::from(column.scale).max(0.15 * WIDTH_MIN_SHARE * width.max(1e-9) * 10.0);
+            jolt += (residual.abs() / scale - 2.0).clamp(0.0, 10.0);
+            column.level += (0.1 * residual) as f32;
+            let taught = if young { residual.abs() } else { residual.abs().min(4.0 * scale) };
+            let rate = (1.0 / (f64::from(self.seen) + 1.0)).max(0.003);
+            column.scale += (rate * (taught - f64::from(column.scale))) as f32;
+            column.size += (rate * (f64::from(value.abs()) - f64::from(column.size))) as f32;
+            if young {
+                column.high = column.high.max(value);
+                column.low = column.low.min(value);
+            } else if learning {
+                let stride = (RANGE_RATE.max(40.0 / f64::from(self.seen)) * width) as f32;
+                column.high += if value > column.high { stride } else { -OUTSIDE * stride };
+                column.low -= if value < column.low { stride } else { -OUTSIDE * stride };
+            }
+        }
+        (jolt, beyond)
+    }
+
+    fn distance(&self, row: &[f32]) -> f64 {
+        let count = row.len();
+        if count == 0 || self.rows.is_empty() {
+            return 0.0;
+        }
+        let unit: Vec<f32> =
+            self.columns.iter().map(|column| (1.0 / column.width()) as f32).collect();
+        let mut nearest = f32::MAX;
+        for remembered in self.rows.chunks_exact(count) {
+            let mut sum = 0.0_f32;
+            for ((a, b), unit) in remembered.iter().zip(row).zip(&unit) {
+                sum += ((a - b).abs() * unit).min(9.0);
+            }
+            nearest = nearest.min(sum);
+        }
+        f64::from(nearest)
+    }
+
+    /// While it is young every `stride`-th row, evenly over all that was seen; then the newest ordinary ones
+    /// take the places of the oldest.
+    fn remember(&mut self, row: &[f32], tuning: &CrowdTuning) {
+        let count = row.len();
+        if self.rows.len() < tuning.rows * count {
+            if self.seen.is_multiple_of(self.stride.max(1)) {
+                self.rows.extend_from_slice(row);
+            }
+        } else if self.stride < STRIDE_MAX {
+            let thinned = self.rows.chunks_exact(count).step_by(2).flatten().copied().collect();
+            self.rows = thinned;
+            self.stride = self.stride.max(1) * 2;
+        } else if self.seen.is_multiple_of(tuning.every) {
+            let at = self.next as usize % tuning.rows * count;
+            self.rows[at..at + count].copy_from_slice(row);
+            self.next = self.next.wrapping_add(1);
+        }
+    }
+}
+
+impl Column {
+    fn width(&self) -> f64 {
+        let range = f64::from(self.high - self.low);
+        range.max(WIDTH_MIN_SHARE * f64::from(self.size)).max(1e-9)
+    }
+}
