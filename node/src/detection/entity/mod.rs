@@ -345,7 +345,7 @@ impl Entity {
                 severity: symptom.severity,
                 voters: active.voters.clone(),
                 process,
-                previous_config: self.process.previous_config.clone(),
+                previous_config: symptom.labels.get("previous_config").cloned().unwrap_or_default(),
                 held,
             });
         }
