@@ -200,6 +200,8 @@ const fn masked(sum: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
 
     /// A log of records of these payloads, as RocksDB lays them out.

@@ -167,7 +167,8 @@ fn fleet(services: usize) -> Result<State, String> {
             ));
         }
     }
-    let manifests = parse_bundle(&text).map_err(|error| error.to_string())?;
+    let manifests = parse_bundle(&text)
+        .map_err(|problems| problems.first().map_or_else(String::new, ToString::to_string))?;
     let mut state = State::new();
     for (index, manifest) in (1..).zip(manifests) {
         let stored = Stored {

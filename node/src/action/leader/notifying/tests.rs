@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use medic_raft::LedgerExt as _;
+use medic_raft::{Ledger as _, LedgerExt as _};
 use medic_state::{
     Command, IncidentId, TraceId,
     command::IncidentNote,
