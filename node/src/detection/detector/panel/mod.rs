@@ -30,14 +30,14 @@ pub const STATE_VERSION: u16 = 1;
 /// What weighs nothing was not worth its false alarms.
 const WEIGHTS: Weights = [
     (0.5, 2.0),
-    (0.2, 0.625),
+    (0.2, 0.531),
     (0.4, 0.0),
     (0.0, 1.0),
-    (0.8, 0.125),
+    (0.736, 0.062),
     (0.0, 0.5),
-    (0.25, 0.0),
+    (0.188, 0.0),
     (0.0, 1.0),
-    (0.0, 0.25),
+    (0.0, 0.125),
 ];
 const REACH: ReachTuning = ReachTuning {
     weight: [1.0, 1.0, 1.0],
@@ -55,7 +55,7 @@ const CROWD: CrowdTuning = CrowdTuning {
     every: 8,
 };
 /// Novelty that is worth telling: the anomaly is then one half.
-const NOVELTY_TELLING: f64 = 0.0083;
+const NOVELTY_TELLING: f64 = 0.008_25;
 /// Reach that is worth telling, of a single metric.
 const REACH_TELLING: f64 = 10.0;
 /// Score of the crowd that is worth telling.
