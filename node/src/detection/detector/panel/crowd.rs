@@ -19,7 +19,7 @@ use super::histogram::Histogram;
 /// The memory is thinned until it holds every so-manieth row.
 const STRIDE_MAX: u32 = 64;
 /// Metrics taken in; further ones are judged alone.
-pub const METRICS_MAX: usize = 64;
+const METRICS_MAX: usize = 64;
 /// Rows before anything is said.
 const WARM_UP: u32 = 400;
 /// Rows of an incident after which its state is the usual one.
@@ -41,19 +41,19 @@ const USUAL_MIN: [f64; 3] = [0.05, 0.5, 0.2];
 
 /// Tunable numbers.
 #[derive(Clone, Copy, Debug)]
-pub struct CrowdTuning {
+pub(super) struct CrowdTuning {
     /// Weights of near, jolt and beyond.
-    pub weight: [f64; 3],
+    pub(super) weight: [f64; 3],
     /// Weight of the slow mean beside the fast one.
-    pub slow: f64,
+    pub(super) slow: f64,
     /// Weight of a new row in the slow mean.
-    pub slow_rate: f64,
+    pub(super) slow_rate: f64,
     /// Quantile below which a row is ordinary.
-    pub gate: f64,
+    pub(super) gate: f64,
     /// Remembered rows.
-    pub rows: usize,
+    pub(super) rows: usize,
     /// Rows between two that are remembered.
-    pub every: u32,
+    pub(super) every: u32,
 }
 
 /// What is known of one metric.
@@ -75,7 +75,7 @@ struct Column {
 
 /// The state of one entity.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
-pub struct Crowd {
+pub(super) struct Crowd {
     #[n(0)]
     seen: u32,
     #[n(1)]
@@ -101,12 +101,12 @@ pub struct Crowd {
 impl Crowd {
     /// For so many metrics.
     #[must_use]
-    pub fn new(metrics: usize) -> Self {
+    pub(super) fn new(metrics: usize) -> Self {
         Self { columns: vec![Column::default(); metrics.min(METRICS_MAX)], ..Self::default() }
     }
 
     /// Judges a row; `NaN` is taken as the metric's last value. About 1 is usual.
-    pub fn update(&mut self, values: &[f64], tuning: &CrowdTuning) -> f64 {
+    pub(super) fn update(&mut self, values: &[f64], tuning: &CrowdTuning) -> f64 {
         let row = self.filled(values);
         let near = self.distance(&row);
         let ordinary = self.past[0].total() < WARM_UP || near < self.past[0].quantile(tuning.gate);

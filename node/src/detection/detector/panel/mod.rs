@@ -23,7 +23,7 @@ pub use pulse::{Beat, Pulse};
 use pulse::{ReachTuning, Weights};
 
 /// Version of the state: one that was written by another is not taken over.
-pub const STATE_VERSION: u16 = 1;
+const STATE_VERSION: u16 = 1;
 
 /// Weights of the records above and below of each statistic of a [`Pulse`]: value; running means over 3, 8,
 /// 24, 72 rows; spread over 96; difference over 12; residual of a slow level; residual of the hour's profile.
