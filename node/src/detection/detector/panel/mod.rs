@@ -41,10 +41,10 @@ const WEIGHTS: Weights = [
 ];
 const REACH: ReachTuning = ReachTuning {
     weight: [1.0, 1.0, 1.0],
-    tail: [0.15, 0.0, 0.4],
+    tail: [0.2, 0.0, 0.3],
     peak: [0.08, 0.0, 0.1],
-    below: 0.3,
-    floor: 0.06,
+    below: 0.2,
+    floor: 0.08,
 };
 const CROWD: CrowdTuning = CrowdTuning {
     weight: [1.0, 0.5, 0.3],
@@ -57,7 +57,7 @@ const CROWD: CrowdTuning = CrowdTuning {
 /// Novelty that is worth telling: the anomaly is then one half.
 const NOVELTY_TELLING: f64 = 0.008_25;
 /// Reach that is worth telling, of a single metric.
-const REACH_TELLING: f64 = 10.0;
+const REACH_TELLING: f64 = 9.0;
 /// Score of the crowd that is worth telling.
 const CROWD_TELLING: f64 = 0.8;
 /// After something new, what follows within this many rows counts as its continuation, unless it is
