@@ -9,21 +9,23 @@
 //! * **beyond**: how far metrics are outside their range.
 //!
 //! Their sum is smoothed twice (some rows, some dozens of rows): what lasts outweighs what flickers.
-//! While the slow one says "odd", nothing is learnt, so that a long incident does not become the usual;
-//! after [`STRANGE_ROWS_MAX`] rows it does.
+//! While the slow one says "odd", no row is remembered, so that a long incident does not become the usual;
+//! after [`STRANGE_ROWS_MAX`] rows unlike any remembered one, everything is learnt anew.
 
 use minicbor::{Decode, Encode};
 
 use super::histogram::Histogram;
 
-/// The memory is thinned until it holds every so-manieth row.
+/// The memory is thinned until its rows are so far apart.
 const STRIDE_MAX: u32 = 64;
 /// Metrics taken in; further ones are judged alone.
 const METRICS_MAX: usize = 64;
 /// Rows before anything is said.
 const WARM_UP: u32 = 400;
-/// Rows of an incident after which its state is the usual one.
+/// Strange rows (less ordinary ones) after which their state is the usual one.
 const STRANGE_ROWS_MAX: u32 = 4096;
+/// The slow mean below which rows are remembered, as a share of what is usual.
+const CALM: f64 = 0.6;
 /// A range is at least this share of the metric's size.
 const WIDTH_MIN_SHARE: f64 = 0.02;
 /// Share of rows outside a range, on each side.
@@ -120,7 +122,8 @@ impl Crowd {
                 self.past[k].add(witness);
             }
         }
-        if ordinary || self.stride < STRIDE_MAX {
+        let calm = f64::from(self.slow) < CALM * tuning.weight.iter().sum::<f64>();
+        if (ordinary && calm) || self.stride < STRIDE_MAX {
             self.remember(&row, tuning);
         }
         self.seen = self.seen.saturating_add(1);
