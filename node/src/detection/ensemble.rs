@@ -296,6 +296,14 @@ mod tests {
                 ],
                 Some(Kind::Unresponsive),
             ),
+            (vec![vote(Voter::Together, Kind::Anomaly, 1, 1e-3)], None),
+            (
+                vec![
+                    vote(Voter::Together, Kind::Anomaly, 1, 1e-3),
+                    series("latency", Kind::Latency, 1, 1e-3),
+                ],
+                Some(Kind::Latency),
+            ),
             // A soft vote for a weightier kind does not rename what stands alone.
             (
                 vec![probe("http", Kind::Down, 1), series("memory", Kind::Saturation, 2, 0.0)],

@@ -49,3 +49,32 @@ impl Together {
         self.good >= GOOD_AFTER
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vote_needs_three_odd_rows_and_a_failed_scrape_ends_it() {
+        let mut together = Together::new(1);
+        let mut now = Now::default();
+        for row in 0..600_u32 {
+            now.wall.0 += 5_000;
+            together.update(&[10.0 + f64::from(row * 7919 % 101) / 101.0], now);
+        }
+        assert!(together.good() && together.odd().is_none());
+        for odd in [false, false, true, true] {
+            now.wall.0 += 5_000;
+            together.update(&[90.0], now);
+            assert_eq!(together.odd().is_some(), odd);
+            assert!(!together.good());
+        }
+        together.no_values();
+        assert!(together.odd().is_none() && !together.good());
+        let mut heir = Together::new(1);
+        heir.panel = together.panel.clone();
+        assert!(heir.panel.fits(1));
+        heir.update(&[90.0], now);
+        assert!(!heir.good(), "an heir knows what is usual");
+    }
+}

@@ -9,21 +9,23 @@
 //! * **beyond**: how far metrics are outside their range.
 //!
 //! Their sum is smoothed twice (some rows, some dozens of rows): what lasts outweighs what flickers.
-//! While the slow one says "odd", nothing is learnt, so that a long incident does not become the usual;
-//! after [`STRANGE_ROWS_MAX`] rows it does.
+//! While the slow one says "odd", no row is remembered, so that a long incident does not become the usual;
+//! after [`STRANGE_ROWS_MAX`] rows unlike any remembered one, everything is learnt anew.
 
 use minicbor::{Decode, Encode};
 
 use super::histogram::Histogram;
 
-/// The memory is thinned until it holds every so-manieth row.
+/// The memory is thinned until its rows are so far apart.
 const STRIDE_MAX: u32 = 64;
 /// Metrics taken in; further ones are judged alone.
-pub const METRICS_MAX: usize = 64;
+const METRICS_MAX: usize = 64;
 /// Rows before anything is said.
 const WARM_UP: u32 = 400;
-/// Rows of an incident after which its state is the usual one.
+/// Strange rows (less ordinary ones) after which their state is the usual one.
 const STRANGE_ROWS_MAX: u32 = 4096;
+/// The slow mean below which rows are remembered, as a share of what is usual.
+const CALM: f64 = 0.6;
 /// A range is at least this share of the metric's size.
 const WIDTH_MIN_SHARE: f64 = 0.02;
 /// Share of rows outside a range, on each side.
@@ -41,19 +43,19 @@ const USUAL_MIN: [f64; 3] = [0.05, 0.5, 0.2];
 
 /// Tunable numbers.
 #[derive(Clone, Copy, Debug)]
-pub struct CrowdTuning {
+pub(super) struct CrowdTuning {
     /// Weights of near, jolt and beyond.
-    pub weight: [f64; 3],
+    pub(super) weight: [f64; 3],
     /// Weight of the slow mean beside the fast one.
-    pub slow: f64,
+    pub(super) slow: f64,
     /// Weight of a new row in the slow mean.
-    pub slow_rate: f64,
+    pub(super) slow_rate: f64,
     /// Quantile below which a row is ordinary.
-    pub gate: f64,
+    pub(super) gate: f64,
     /// Remembered rows.
-    pub rows: usize,
+    pub(super) rows: usize,
     /// Rows between two that are remembered.
-    pub every: u32,
+    pub(super) every: u32,
 }
 
 /// What is known of one metric.
@@ -75,7 +77,7 @@ struct Column {
 
 /// The state of one entity.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
-pub struct Crowd {
+pub(super) struct Crowd {
     #[n(0)]
     seen: u32,
     #[n(1)]
@@ -101,12 +103,12 @@ pub struct Crowd {
 impl Crowd {
     /// For so many metrics.
     #[must_use]
-    pub fn new(metrics: usize) -> Self {
+    pub(super) fn new(metrics: usize) -> Self {
         Self { columns: vec![Column::default(); metrics.min(METRICS_MAX)], ..Self::default() }
     }
 
     /// Judges a row; `NaN` is taken as the metric's last value. About 1 is usual.
-    pub fn update(&mut self, values: &[f64], tuning: &CrowdTuning) -> f64 {
+    pub(super) fn update(&mut self, values: &[f64], tuning: &CrowdTuning) -> f64 {
         let row = self.filled(values);
         let near = self.distance(&row);
         let ordinary = self.past[0].total() < WARM_UP || near < self.past[0].quantile(tuning.gate);
@@ -120,7 +122,8 @@ impl Crowd {
                 self.past[k].add(witness);
             }
         }
-        if ordinary || self.stride < STRIDE_MAX {
+        let calm = f64::from(self.slow) < CALM * tuning.weight.iter().sum::<f64>();
+        if (ordinary && calm) || self.stride < STRIDE_MAX {
             self.remember(&row, tuning);
         }
         self.seen = self.seen.saturating_add(1);

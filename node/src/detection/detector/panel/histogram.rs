@@ -11,7 +11,7 @@ const TOTAL_MAX: u32 = 60_000;
 
 /// Counts by size.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
-pub struct Histogram {
+pub(super) struct Histogram {
     #[n(0)]
     counts: Vec<u16>,
     #[n(1)]
@@ -26,7 +26,7 @@ impl Default for Histogram {
 
 impl Histogram {
     /// Takes a number in.
-    pub fn add(&mut self, value: f64) {
+    pub(super) fn add(&mut self, value: f64) {
         if self.total >= TOTAL_MAX {
             self.counts.iter_mut().for_each(|count| *count /= 2);
             self.total = self.counts.iter().map(|&count| u32::from(count)).sum();
@@ -39,13 +39,13 @@ impl Histogram {
 
     /// How many were taken in (and not forgotten).
     #[must_use]
-    pub const fn total(&self) -> u32 {
+    pub(super) const fn total(&self) -> u32 {
         self.total
     }
 
     /// The number that a share `p` lies below (upper edge of its bin); 0 of nothing.
     #[must_use]
-    pub fn quantile(&self, p: f64) -> f64 {
+    pub(super) fn quantile(&self, p: f64) -> f64 {
         let wanted = p * f64::from(self.total);
         let mut below = 0.0;
         for (at, &count) in self.counts.iter().enumerate() {

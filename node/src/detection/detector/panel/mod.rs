@@ -23,28 +23,28 @@ pub use pulse::{Beat, Pulse};
 use pulse::{ReachTuning, Weights};
 
 /// Version of the state: one that was written by another is not taken over.
-pub const STATE_VERSION: u16 = 1;
+const STATE_VERSION: u16 = 1;
 
 /// Weights of the records above and below of each statistic of a [`Pulse`]: value; running means over 3, 8,
 /// 24, 72 rows; spread over 96; difference over 12; residual of a slow level; residual of the hour's profile.
 /// What weighs nothing was not worth its false alarms.
 const WEIGHTS: Weights = [
     (0.5, 2.0),
-    (0.2, 0.625),
+    (0.2, 0.531),
     (0.4, 0.0),
     (0.0, 1.0),
-    (0.8, 0.125),
+    (0.736, 0.062),
     (0.0, 0.5),
-    (0.25, 0.0),
+    (0.188, 0.0),
     (0.0, 1.0),
-    (0.0, 0.25),
+    (0.0, 0.125),
 ];
 const REACH: ReachTuning = ReachTuning {
     weight: [1.0, 1.0, 1.0],
-    tail: [0.15, 0.0, 0.4],
+    tail: [0.2, 0.0, 0.3],
     peak: [0.08, 0.0, 0.1],
-    below: 0.3,
-    floor: 0.06,
+    below: 0.2,
+    floor: 0.08,
 };
 const CROWD: CrowdTuning = CrowdTuning {
     weight: [1.0, 0.5, 0.3],
@@ -55,9 +55,9 @@ const CROWD: CrowdTuning = CrowdTuning {
     every: 8,
 };
 /// Novelty that is worth telling: the anomaly is then one half.
-const NOVELTY_TELLING: f64 = 0.0083;
+const NOVELTY_TELLING: f64 = 0.008_25;
 /// Reach that is worth telling, of a single metric.
-const REACH_TELLING: f64 = 10.0;
+const REACH_TELLING: f64 = 9.0;
 /// Score of the crowd that is worth telling.
 const CROWD_TELLING: f64 = 0.8;
 /// After something new, what follows within this many rows counts as its continuation, unless it is

@@ -22,7 +22,7 @@ use minicbor::{Decode, Encode};
 use super::record::Record;
 
 /// Statistics whose records are kept.
-pub const STATISTICS: usize = 9;
+pub(super) const STATISTICS: usize = 9;
 /// Spans of the running means, in rows.
 const MEAN_SPANS: [f64; 4] = [3.0, 8.0, 24.0, 72.0];
 /// Span of the running spread, in rows.
@@ -39,7 +39,7 @@ const PROFILE_TRUSTED: u8 = 6;
 const REACH_WARM_UP: u32 = 30;
 
 /// Weights of the records above and below, per statistic.
-pub type Weights = [(f64, f64); STATISTICS];
+pub(super) type Weights = [(f64, f64); STATISTICS];
 
 /// Tail and peak of one order statistic of the residual.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Encode, Decode)]
@@ -63,17 +63,17 @@ pub struct Beat {
 
 /// Tunable numbers of reach.
 #[derive(Clone, Copy, Debug)]
-pub struct ReachTuning {
+pub(super) struct ReachTuning {
     /// Weight of the first, second and third largest residual.
-    pub weight: [f64; 3],
+    pub(super) weight: [f64; 3],
     /// Share of the 98 % quantile that the scale is at least.
-    pub tail: [f64; 3],
+    pub(super) tail: [f64; 3],
     /// Share of the peak that the scale is at least.
-    pub peak: [f64; 3],
+    pub(super) peak: [f64; 3],
     /// Weight of what is below.
-    pub below: f64,
+    pub(super) below: f64,
     /// The scale is at least this share of the level.
-    pub floor: f64,
+    pub(super) floor: f64,
 }
 
 /// The state of one series.
@@ -132,7 +132,7 @@ impl Default for Pulse {
 
 impl Pulse {
     /// Judges a finite value, then learns from it. `hour`: of the day, where the time is known.
-    pub fn update(
+    pub(super) fn update(
         &mut self,
         value: f64,
         hour: Option<u8>,
@@ -161,7 +161,7 @@ impl Pulse {
     }
 
     /// Moves the statistics on, and tells each one's record margins.
-    pub fn each_margin(
+    pub(super) fn each_margin(
         &mut self,
         value: f64,
         hour: Option<u8>,

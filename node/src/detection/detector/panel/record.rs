@@ -19,7 +19,7 @@ const HABIT_ROWS: f64 = 1000.0;
 
 /// Highest and lowest so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Encode, Decode)]
-pub struct Record {
+pub(super) struct Record {
     #[n(0)]
     high: f32,
     #[n(1)]
@@ -32,7 +32,7 @@ pub struct Record {
 
 impl Record {
     /// Takes a value; gives the margin above the highest and below the lowest so far, discounted.
-    pub fn update(&mut self, value: f64) -> (f64, f64) {
+    pub(super) fn update(&mut self, value: f64) -> (f64, f64) {
         if self.seen == 0 {
             (self.high, self.low, self.seen) = (value as f32, value as f32, 1);
             return (0.0, 0.0);

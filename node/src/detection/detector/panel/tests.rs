@@ -22,6 +22,9 @@ fn noise(seed: u64) -> Noise {
     Noise(RngEntropy::seeded(seed))
 }
 
+/// A value of a series at a row.
+type Shape = fn(&Noise, u32) -> f64;
+
 const MINUTE: i64 = 60_000;
 
 #[test]
@@ -32,7 +35,7 @@ fn one_series_costs_what_was_promised() {
 
 #[test]
 fn usual_rows_are_seldom_told_of() {
-    let shapes: [(&str, fn(&Noise, u32) -> f64); 5] = [
+    let shapes: [(&str, Shape); 5] = [
         ("normal", |noise, _| 100.0 + 5.0 * noise.normal()),
         ("cubed", |noise, _| 100.0 + noise.normal().powi(3)),
         ("exponential", |noise, _| -noise.uniform().max(1e-12).ln()),
@@ -50,8 +53,9 @@ fn usual_rows_are_seldom_told_of() {
             alerts += u32::from(verdict.alert);
             news += u32::from(verdict.anomaly >= 0.5);
         }
+        // At a stated rate of one in a thousand: told of at most twice that, begun at most that.
         assert!(alerts <= 100, "{name}: {alerts} of 50,000 rows");
-        assert!(news <= 25, "{name}: {news} beginnings in 50,000 rows");
+        assert!(news <= 50, "{name}: {news} beginnings in 50,000 rows");
     }
 }
 
@@ -98,7 +102,7 @@ fn the_state_travels_and_holes_are_no_news() {
     let (mut panel, noise) = (Panel::new(3), noise(9));
     let row = |noise: &Noise, row: u32| {
         let mut values = machine(noise, row, false);
-        if row % 5 == 0 {
+        if row.is_multiple_of(5) {
             values[1] = f64::NAN;
         }
         values
