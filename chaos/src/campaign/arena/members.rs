@@ -9,7 +9,11 @@ use medic_proto::v1 as pb;
 use tokio::task::JoinHandle;
 
 use super::Arena;
-use crate::{campaign::watch::stale, harness::Dialer, nemesis::Whom};
+use crate::{
+    campaign::watch::stale,
+    harness::Dialer,
+    nemesis::{Whom, clock},
+};
 
 /// Between two tries of one change.
 const PAUSE: Duration = Duration::from_millis(150);
@@ -87,6 +91,9 @@ impl Arena {
         self.points.forget(node);
         self.doors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&node);
         self.cluster.leave(node).await?;
+        if let Some(pid) = self.pids.all().get(&node) {
+            clock::sweep(*pid);
+        }
         self.relays.remove(node).await;
         if let Some(disk) = self.disks.remove(&node) {
             disk.discard().await?;
