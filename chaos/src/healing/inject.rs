@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// What breaks and mends.
 #[derive(Clone, Debug)]
-pub struct Hands {
+pub(super) struct Hands {
     fleet: Arc<SampleFleet>,
     client: reqwest::Client,
     /// Accepts and never answers.
@@ -34,7 +34,7 @@ pub struct Hands {
 
 /// A fault that was done.
 #[derive(Debug)]
-pub struct Done {
+pub(super) struct Done {
     planned: Planned,
     /// Process of each instance when it was done.
     pids: Vec<Option<i32>>,
@@ -54,7 +54,7 @@ impl Hands {
     ///
     /// # Errors
     /// When no HTTP client can be made.
-    pub fn new(fleet: Arc<SampleFleet>, hole: String) -> anyhow::Result<Self> {
+    pub(super) fn new(fleet: Arc<SampleFleet>, hole: String) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
         Ok(Self { fleet, client, hole })
     }
@@ -67,7 +67,7 @@ impl Hands {
     ///
     /// # Errors
     /// When it cannot be done, for example because the process is gone for another reason.
-    pub async fn inject(&self, planned: &Planned) -> anyhow::Result<Done> {
+    pub(super) async fn inject(&self, planned: &Planned) -> anyhow::Result<Done> {
         let mut pids = Vec::new();
         for name in &planned.instances {
             let instance = self.instance(name)?;
@@ -145,7 +145,7 @@ impl Hands {
     }
 
     /// Whether it is over at every instance.
-    pub async fn over(&self, done: &Done) -> bool {
+    pub(super) async fn over(&self, done: &Done) -> bool {
         for (name, pid) in done.planned.instances.iter().zip(&done.pids) {
             let Ok(instance) = self.instance(name) else { return false };
             if !self.over_at(done.planned.kind, instance, *pid).await {
@@ -198,7 +198,7 @@ impl Hands {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub async fn mend(&self, done: &mut Done) -> anyhow::Result<()> {
+    pub(super) async fn mend(&self, done: &mut Done) -> anyhow::Result<()> {
         if let Some(storm) = done.storm.take() {
             storm.abort();
         }
@@ -220,7 +220,7 @@ impl Hands {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn lift_lockdown(&self, done: &mut Done) -> anyhow::Result<()> {
+    pub(super) fn lift_lockdown(&self, done: &mut Done) -> anyhow::Result<()> {
         if let Some(storm) = done.storm.take() {
             storm.abort();
         }
@@ -233,7 +233,7 @@ impl Hands {
     }
 
     /// Whether it answers that it is ready.
-    pub async fn healthy(&self, instance: &SampleInstance) -> bool {
+    pub(super) async fn healthy(&self, instance: &SampleInstance) -> bool {
         let url = format!("http://127.0.0.1:{}/ready", instance.port);
         matches!(self.client.get(url).send().await, Ok(answer) if answer.status().is_success())
     }
@@ -248,7 +248,7 @@ impl Hands {
     ///
     /// # Errors
     /// When it does not answer, or refuses.
-    pub async fn ask(&self, instance: &SampleInstance, how: Break) -> anyhow::Result<()> {
+    pub(super) async fn ask(&self, instance: &SampleInstance, how: Break) -> anyhow::Result<()> {
         let url = format!("http://127.0.0.1:{}/break", instance.port);
         let body = serde_json::to_vec(&how)?;
         let request = self.client.post(url).header("content-type", "application/json").body(body);
@@ -261,7 +261,7 @@ impl Hands {
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn roll_out(instance: &SampleInstance, config: &ServiceConfig) -> anyhow::Result<()> {
+pub(super) fn roll_out(instance: &SampleInstance, config: &ServiceConfig) -> anyhow::Result<()> {
     let text = toml::to_string(config)?;
     std::fs::write(&instance.config, text)
         .with_context(|| format!("writing {}", instance.config.display()))
@@ -283,7 +283,7 @@ fn fill(files: &Files) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When it does not run.
-pub fn signal(instance: &SampleInstance, signal: Signal) -> anyhow::Result<()> {
+pub(super) fn signal(instance: &SampleInstance, signal: Signal) -> anyhow::Result<()> {
     let Some(pid) = pid_of(instance) else { bail!("{} does not run", instance.name) };
     kill(Pid::from_raw(pid), signal)
         .with_context(|| format!("sending {signal} to {}", instance.name))

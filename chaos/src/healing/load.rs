@@ -22,7 +22,7 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 /// Requests per second in the middle of a day.
 const BASE_PER_S: f64 = 14.0;
 /// Length of a day.
-pub const DAY: Duration = Duration::from_secs(180);
+pub(super) const DAY: Duration = Duration::from_secs(180);
 /// How much more a burst brings.
 const BURST: f64 = 2.2;
 /// Length of a burst.
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Requests of one second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Second {
+pub(super) struct Second {
     /// Answered well.
     pub served: u32,
     /// Not.
@@ -52,11 +52,11 @@ struct Shared {
 
 /// Asks for more traffic.
 #[derive(Clone, Debug)]
-pub struct Crowd(Arc<Shared>);
+pub(super) struct Crowd(Arc<Shared>);
 
 impl Crowd {
     /// More traffic for a while.
-    pub fn burst(&self) {
+    pub(super) fn burst(&self) {
         let until = self.0.now_ms() + BURST_MS.end;
         self.0.burst_until_ms.store(until, Ordering::Relaxed);
     }
@@ -64,7 +64,7 @@ impl Crowd {
 
 /// Running traffic; ends when dropped.
 #[derive(Debug)]
-pub struct Load {
+pub(super) struct Load {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
@@ -80,7 +80,7 @@ impl Load {
     ///
     /// # Errors
     /// When the HTTP client cannot be built.
-    pub fn start(gateways: Vec<String>, seed: u64) -> anyhow::Result<Self> {
+    pub(super) fn start(gateways: Vec<String>, seed: u64) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
         let shared = Arc::new(Shared {
             began: Instant::now(),
@@ -93,13 +93,13 @@ impl Load {
 
     /// What more traffic can be asked of.
     #[must_use]
-    pub fn crowd(&self) -> Crowd {
+    pub(super) fn crowd(&self) -> Crowd {
         Crowd(self.shared.clone())
     }
 
     /// What became of the requests, by the second of their beginning.
     #[must_use]
-    pub fn seconds(&self) -> BTreeMap<u64, Second> {
+    pub(super) fn seconds(&self) -> BTreeMap<u64, Second> {
         self.shared.seconds.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

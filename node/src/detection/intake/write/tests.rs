@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::detection::intake::sample::{NAME, STALE_BITS};
 
-fn v1(series: &[(&[(&str, &str)], &[Sample])]) -> Vec<u8> {
+/// Labels and samples of one series.
+type Row<'a> = (&'a [(&'a str, &'a str)], &'a [Sample]);
+
+fn v1(series: &[Row<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     for (labels, samples) in series {
         put_series(&mut out, labels.iter().copied(), samples);

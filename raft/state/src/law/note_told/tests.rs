@@ -7,7 +7,7 @@ use crate::{
     ids::{Digest, Fence, IncidentId},
     law::tests::lab::*,
     manifest::{ChannelRules, ChannelSpec, Rate, SlackSpec, Spec},
-    notice::{Notice, Telling},
+    notice::Telling,
     symptom::Severity,
 };
 
