@@ -1,3 +1,5 @@
+//! Trees, forests and calibration on small histories.
+
 #![allow(clippy::unwrap_used)]
 
 use super::*;

@@ -192,16 +192,19 @@ async fn a_change_of_members_that_would_leave_no_quorum_is_refused() {
     let mut cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
     let (dead, other) = (cluster.followers(leader)[0], cluster.followers(leader)[1]);
-    cluster.down(dead).await;
-    let silent = async || loop {
+    let silent_ms = |cluster: &Cluster| {
         let members = cluster.node(leader).raft.status().members;
-        let ms = members.iter().find(|member| member.node == dead).unwrap().silent_ms;
-        if ms.is_none_or(|ms| ms > 1_000) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        members.iter().find(|member| member.node == dead).unwrap().silent_ms
     };
-    timeout(PATIENCE, silent()).await.unwrap();
+    let until = async |cluster: &Cluster, wanted: fn(u64) -> bool| {
+        while !silent_ms(cluster).is_some_and(wanted) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // Heard once, and then no more.
+    timeout(PATIENCE, until(&cluster, |_| true)).await.unwrap();
+    cluster.down(dead).await;
+    timeout(PATIENCE, until(&cluster, |ms| ms > 1_000)).await.unwrap();
     let refused = cluster.node(leader).raft.remove(other).await.unwrap_err();
     assert!(matches!(refused, LedgerError::Refused(_)), "{refused}");
     assert!(refused.to_string().contains(&dead.to_string()), "{refused}");

@@ -1,3 +1,5 @@
+//! What the measure makes of faults and incidents.
+
 #![allow(clippy::unwrap_used)]
 use std::path::Path;
 

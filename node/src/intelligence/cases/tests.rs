@@ -1,3 +1,5 @@
+//! Past cases teach classes and causes.
+
 #![allow(clippy::unwrap_used)]
 
 use super::*;

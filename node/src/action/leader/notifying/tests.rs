@@ -28,10 +28,13 @@ fn judge() -> Arc<TestJudge> {
 async fn lab() -> (Lab, IncidentId) {
     let lab = Lab::new().await;
     lab.up_to_date().await;
-    let failed = Outcome::Failed { reason: "scripted".to_owned(), retryable: false };
-    lab.world.script(0, Forward, vec![failed]);
+    lab.world.script(0, Forward, vec![scripted()]);
     let id = lab.break_service("web").await;
     (lab, id)
+}
+
+fn scripted() -> Outcome {
+    Outcome::Failed { reason: "scripted".to_owned(), retryable: false }
 }
 
 fn is_settled(incident: &Incident, channel: &str) -> bool {
@@ -79,6 +82,7 @@ async fn what_a_dead_leader_was_about_to_send_is_in_doubt_where_a_repeat_would_b
         lab.until(id, |incident| incident.notices.contains_key("pager")).await;
         lab.until(id, |incident| is_settled(incident, "chat")).await;
         // Over again, with a leader that dies while it tells.
+        lab.world.script(0, Forward, vec![scripted()]);
         let again = lab.break_service("db").await;
         first.cut_at(cut);
         first.lost().await;
@@ -120,8 +124,7 @@ async fn who_heard_of_it_hears_that_it_is_over() {
 #[tokio::test]
 async fn before_everybody_understands_it_people_are_told_and_nothing_is_noted() {
     let lab = Lab::new().await;
-    let failed = Outcome::Failed { reason: "scripted".to_owned(), retryable: false };
-    lab.world.script(0, Forward, vec![failed]);
+    lab.world.script(0, Forward, vec![scripted()]);
     let refused = Delivery::Failed("connection refused".to_owned());
     lab.world.fates("pager", vec![refused, Delivery::Delivered]);
     let (peer, ..) = lab.start(1, judge());
