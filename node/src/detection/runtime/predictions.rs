@@ -41,7 +41,6 @@ pub struct Predictions {
 
 impl Runtime {
     /// Asks for the present predictions, as long as the watch runs.
-    #[must_use]
     pub fn predictions(
         &self,
         clock: Arc<dyn Clock>,
