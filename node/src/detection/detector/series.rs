@@ -44,6 +44,11 @@ impl Role {
 pub const ERRORS_MATTER: f64 = 0.02;
 /// Latency that is worth an incident, as a multiple of the usual one.
 const LATENCY_MATTERS: f64 = 1.5;
+/// And in seconds: nobody waits noticeably for less (Nielsen, "Usability Engineering" (1993), chapter 5,
+/// puts that at 0.1 s for a whole answer). Whose users do notice declares a limit, which needs neither.
+const LATENCY_MATTERS_S: f64 = 0.05;
+/// Deviations of what has a limit are measured in steps of at least this share of it.
+const LIMIT_SHARE: f64 = 0.01;
 /// Burn rate at which a 30-day error budget lasts two days: Google, "The Site Reliability Workbook"
 /// (2018), chapter 5, the fast-burn page.
 const BURN_RATE: f64 = 14.4;
@@ -112,16 +117,19 @@ impl Series {
     pub fn new(spec: &IndicatorSpec, service: &ServiceSpec) -> Self {
         let role = Role::of(spec);
         let declared = spec.limit.as_deref().and_then(|text| parse_quantity(text).ok());
+        let limit = declared.or_else(|| slo_limit(spec, service));
         let (scale_min, scale_min_share) = match role {
             // Half a percentage point: one failure among a few hundred requests is no shift.
             Role::Errors => (0.005, 0.1),
             Role::Latency => (0.001, 0.1),
-            Role::Resource | Role::Other => (1e-9, 0.05),
+            Role::Resource | Role::Other => {
+                (limit.map_or(1e-9, |limit| (limit * LIMIT_SHARE).max(1e-9)), 0.05)
+            }
         };
         Self {
             name: spec.name.clone(),
             role,
-            limit: declared.or_else(|| slo_limit(spec, service)),
+            limit,
             tuning: Tuning { scale_min, scale_min_share, upward_only: spec.upward_only },
             state: SeriesState::default(),
             last: None,
@@ -147,7 +155,9 @@ impl Series {
         let prediction = foreseen.filter(|foreseen| foreseen.seconds <= lead_s);
         let matters = match self.role {
             Role::Errors => value >= ERRORS_MATTER,
-            Role::Latency => value >= LATENCY_MATTERS * judged.expected,
+            Role::Latency => {
+                value >= LATENCY_MATTERS_S && value >= LATENCY_MATTERS * judged.expected
+            }
             Role::Resource | Role::Other => true,
         };
         let beyond = self.limit.is_some() && self.state.limit.beyond();
