@@ -86,8 +86,9 @@ async fn a_damaged_snapshot_is_set_aside_while_an_older_one_does_and_refused_whe
     world.cluster.stop().await.unwrap();
     for id in 1..=3 {
         let path = world.cluster.node_config(id);
-        // The harness ends the file with the table of consensus.
-        std::fs::write(&path, read(&path) + "snapshot_every = 20\n").unwrap();
+        let text = read(&path).replacen("[raft]\n", "[raft]\nsnapshot_every = 20\n", 1);
+        assert!(text.contains("snapshot_every = 20"), "{text}");
+        std::fs::write(&path, text).unwrap();
     }
     world.cluster.start().await.unwrap();
     let victim = 3;
