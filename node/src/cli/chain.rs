@@ -78,11 +78,11 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<(), CliError> {
     out.value(&report, |report| {
         let begin = match report.first {
             0 => return "there is no link: an empty chain".to_owned(),
-            1 => "complete".to_owned(),
+            1 => "from the first one on".to_owned(),
             first => format!("from link {first} on; the links before it are not here"),
         };
         format!(
-            "the chain holds: {}, {begin}; head {} {}",
+            "the chain holds: {}, {begin}; head {} {} (what came after it is not here to be seen: compare it with `medic cluster status`)",
             plural(usize::try_from(report.links).unwrap_or(usize::MAX), "link"),
             report.head_seq,
             report.head_hash
