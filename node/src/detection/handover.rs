@@ -98,6 +98,9 @@ async fn send(
             }
             () = tokio::time::sleep(EACH) => {
                 let watched = learnt.shards();
+                if watched.is_empty() {
+                    continue;
+                }
                 let Some(leader) = ledger.leadership().borrow().leader else { continue };
                 let mut heirs = ledger.read(|state| heirs(state, me, leader));
                 heirs.retain(|shard, _| watched.contains(shard));

@@ -38,9 +38,12 @@ impl Learnt {
     #[must_use]
     pub fn checkpoints(&self, shard: ShardId, bytes_max: usize) -> Vec<Vec<u8>> {
         let now = self.now();
-        let entities = lock(&self.0.entities);
-        let of_shard = entities.values().filter(|(home, _)| *home == shard);
-        pieces(of_shard.map(|(_, entity)| lock(entity).checkpoint(now)), bytes_max)
+        let of_shard: Vec<EntityCheckpoint> = {
+            let entities = lock(&self.0.entities);
+            let of_shard = entities.values().filter(|(home, _)| *home == shard);
+            of_shard.map(|(_, entity)| lock(entity).checkpoint(now)).collect()
+        };
+        pieces(of_shard, bytes_max)
     }
 
     /// Shards of which instances are watched here.
