@@ -218,6 +218,19 @@ impl Node {
     }
 
     /// A service that is down: an open incident. Gives its id.
+    /// The node says what it understands.
+    pub(crate) async fn register(&self, understands: u32) {
+        let register = RegisterNode {
+            node: NodeId(1),
+            region: String::new(),
+            api_addr: self.addr.to_string(),
+            boot: BootId(1),
+            version: "0".to_owned(),
+            understands: Some(understands),
+        };
+        self.propose(&Principal::node(NodeId(1)), Command::RegisterNode(register)).await;
+    }
+
     pub(crate) async fn incident(&self, tenant: &str, service: &str) -> String {
         let node = Principal::node(NodeId(1));
         let text = SERVICE.replace("TENANT", tenant).replace("NAME", service);
@@ -230,15 +243,7 @@ impl Node {
             instance: format!("{service}-1"),
         };
         let shard = State::shard_of(&target);
-        let register = RegisterNode {
-            node: NodeId(1),
-            region: String::new(),
-            api_addr: self.addr.to_string(),
-            boot: BootId(1),
-            version: "0".to_owned(),
-            understands: Some(medic_state::CLUSTER_VERSION),
-        };
-        self.propose(&node, Command::RegisterNode(register)).await;
+        self.register(medic_state::CLUSTER_VERSION).await;
         if self.ledger.read(|state| state.shards.get(&shard).and_then(|s| s.owner)).is_none() {
             let moves = [(shard, NodeId(1))].into();
             self.propose(&node, Command::AssignShards(AssignShards { moves })).await;

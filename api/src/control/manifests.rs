@@ -40,6 +40,7 @@ impl Manifests for Control {
         let expected = expected(&ask.expected_digest, bundle.len())?;
         let request_id = self.request_id(&ask.request_id)?;
         self.ledger.linearize().await.map_err(|error| super::errors::ledger_status(&error))?;
+        self.has_begun(&bundle)?;
         let rehearsed = self.rehearse(&grant, &bundle, expected, &request_id);
         if ask.dry_run {
             let response = pb::ApplyManifestsResponse { manifests: rehearsed.0, dry_run: true };
@@ -124,6 +125,31 @@ impl Manifests for Control {
 }
 
 impl Control {
+    /// A cluster that has just begun waits for its members to say which commands they understand.
+    /// What needs to know that is to be asked again, not refused.
+    fn has_begun(&self, bundle: &[Manifest]) -> Result<(), Status> {
+        let members = self.cluster.status().members;
+        let newest = bundle.iter().max_by_key(|manifest| manifest.spec.since());
+        let Some((since, newest)) = newest.map(|newest| (newest.spec.since(), newest)) else {
+            return Ok(());
+        };
+        self.ledger.read(|state| {
+            let behind = state.nodes.values().any(|node| node.understands < since);
+            if since <= state.cluster_version || behind {
+                return Ok(());
+            }
+            let silent = members.iter().find(|member| !state.nodes.contains_key(&member.node));
+            let why = silent.map_or_else(
+                || "the leader has yet to switch it on".to_owned(),
+                |member| format!("{} has not said yet whether it knows that", member.node),
+            );
+            Err(Status::unavailable(format!(
+                "{} needs cluster version {since}, and {why}: ask again; nothing was applied",
+                newest.key()
+            )))
+        })
+    }
+
     /// What applying would do, in order; and the first refusal.
     fn rehearse(
         &self,

@@ -2,6 +2,7 @@
 
 use medic_proto::v1::{self as pb, freeze_scope::Scope};
 use medic_raft::LedgerExt as _;
+use medic_state::{Command, NodeId, rbac::Principal};
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 
@@ -51,6 +52,29 @@ async fn manifests_are_rehearsed_applied_listed_and_deleted() {
     };
     api.delete(delete).await.unwrap();
     assert_eq!(api.get(get).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_cluster_that_has_just_begun_is_asked_again_and_an_old_one_refuses() {
+    let node = Node::start().await;
+    let admin = node.user("admin").await;
+    let source = "apiVersion: medic/v1\nkind: Source\nmetadata: {name: written, tenant: blue}\n\
+                  spec: {type: remote-write}\n";
+    // No member has said yet what it understands.
+    let mut api = admin.services().manifests();
+    let refused = api.apply(apply(source)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    assert!(refused.message().contains("ask again"), "{refused:?}");
+    node.register(1).await;
+    let refused = api.apply(apply(source)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    assert!(refused.message().contains("upgrade all members first"), "{refused:?}");
+    // The leader's controller switches it on, when all members know it.
+    node.register(medic_state::CLUSTER_VERSION).await;
+    assert_eq!(api.apply(apply(source)).await.unwrap_err().code(), Code::Unavailable);
+    let switch = Command::SetClusterVersion(medic_state::CLUSTER_VERSION);
+    node.propose(&Principal::node(NodeId(1)), switch).await;
+    api.apply(apply(source)).await.unwrap();
 }
 
 #[tokio::test]

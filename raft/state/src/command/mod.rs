@@ -17,7 +17,7 @@ use crate::{
         BootId, Digest, Epoch, Fence, IncidentId, NodeId, PlanId, RequestId, Revision, ShardId,
         Timestamp, TraceId,
     },
-    manifest::{Manifest, ManifestKey, Spec},
+    manifest::{Manifest, ManifestKey},
     plan::Direction,
     rbac::Principal,
     saga::{Outcome, Verdict},
@@ -389,38 +389,6 @@ pub struct ApplyManifest {
     pub expected: Option<Digest>,
 }
 
-/// See [`Command::since`].
-fn since_of_manifest(spec: &Spec) -> u32 {
-    match spec {
-        Spec::Source(source) if source.beyond_alerts() => INTAKE_SINCE,
-        Spec::Tenant(tenant)
-            if tenant.max_series.is_some() || tenant.max_samples_per_second.is_some() =>
-        {
-            INTAKE_SINCE
-        }
-        Spec::Tenant(tenant) if tenant.agents.is_some() => AGENTS_OF_TENANTS_SINCE,
-        Spec::Channel(channel) if channel.is_new() => CHANNELS_SINCE,
-        Spec::Silence(silence) if silence.schedule.is_some() || silence.duration.is_some() => {
-            CHANNELS_SINCE
-        }
-        Spec::MaintenanceWindow(window)
-            if window.schedule.is_some() || window.ends_at.is_some() =>
-        {
-            CHANNELS_SINCE
-        }
-        Spec::Tenant(_)
-        | Spec::Channel(_)
-        | Spec::Service(_)
-        | Spec::Playbook(_)
-        | Spec::Policy(_)
-        | Spec::Source(_)
-        | Spec::Silence(_)
-        | Spec::MaintenanceWindow(_)
-        | Spec::Role(_)
-        | Spec::RoleBinding(_) => 1,
-    }
-}
-
 impl Command {
     /// The cluster version from which on it may be proposed: below it a member may run a build that
     /// does not know it, and would halt.
@@ -429,7 +397,7 @@ impl Command {
         match self {
             Self::NoteTold(told) if told.on.is_some() => CHANNELS_SINCE,
             Self::NoteTold(_) => 2,
-            Self::ApplyManifest(apply) => since_of_manifest(&apply.manifest.spec),
+            Self::ApplyManifest(apply) => apply.manifest.spec.since(),
             Self::Fence(_)
             | Self::Tick
             | Self::RegisterNode(_)

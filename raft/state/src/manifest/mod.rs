@@ -37,7 +37,10 @@ pub use service::{
 pub use validate::{Problem, validate};
 pub use window::{MAX_STARTS, MaintenanceWindowSpec, ScheduleSpec, SilenceSpec};
 
-use crate::ids::{Digest, Timestamp};
+use crate::{
+    command::{AGENTS_OF_TENANTS_SINCE, CHANNELS_SINCE, INTAKE_SINCE},
+    ids::{Digest, Timestamp},
+};
 
 /// The tenant that manifests without one belong to.
 pub const DEFAULT_TENANT: &str = "default";
@@ -79,6 +82,39 @@ pub enum Spec {
 }
 
 impl Spec {
+    /// The cluster version from which on it may be applied; see [`crate::Command::since`].
+    #[must_use]
+    pub fn since(&self) -> u32 {
+        match self {
+            Self::Source(source) if source.beyond_alerts() => INTAKE_SINCE,
+            Self::Tenant(tenant)
+                if tenant.max_series.is_some() || tenant.max_samples_per_second.is_some() =>
+            {
+                INTAKE_SINCE
+            }
+            Self::Tenant(tenant) if tenant.agents.is_some() => AGENTS_OF_TENANTS_SINCE,
+            Self::Channel(channel) if channel.is_new() => CHANNELS_SINCE,
+            Self::Silence(silence) if silence.schedule.is_some() || silence.duration.is_some() => {
+                CHANNELS_SINCE
+            }
+            Self::MaintenanceWindow(window)
+                if window.schedule.is_some() || window.ends_at.is_some() =>
+            {
+                CHANNELS_SINCE
+            }
+            Self::Tenant(_)
+            | Self::Channel(_)
+            | Self::Service(_)
+            | Self::Playbook(_)
+            | Self::Policy(_)
+            | Self::Source(_)
+            | Self::Silence(_)
+            | Self::MaintenanceWindow(_)
+            | Self::Role(_)
+            | Self::RoleBinding(_) => 1,
+        }
+    }
+
     /// The kind of this spec.
     #[must_use]
     pub const fn kind(&self) -> Kind {
