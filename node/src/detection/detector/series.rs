@@ -32,6 +32,13 @@ impl Role {
         let says = |words: &[&str]| words.iter().any(|word| name.contains(word));
         match &spec.source {
             _ if says(&["error", "fail", "5xx"]) => Self::Errors,
+            // Calls that go wrong are failures, whoever is to blame.
+            IndicatorSource::Ratio { .. }
+                if says(&["upstream", "dependency"])
+                    && says(&["timeout", "refused", "resolve", "dns"]) =>
+            {
+                Self::Errors
+            }
             IndicatorSource::Quantile { .. } => Self::Latency,
             _ if says(&["latency", "duration", "response_time"]) => Self::Latency,
             IndicatorSource::Gauge(_) if spec.limit.is_some() => Self::Resource,
