@@ -52,8 +52,8 @@ pub const ERRORS_MATTER: f64 = 0.02;
 /// Latency that is worth an incident, as a multiple of the usual one.
 const LATENCY_MATTERS: f64 = 1.5;
 /// And in seconds: nobody waits noticeably for less (Nielsen, "Usability Engineering" (1993), chapter 5,
-/// puts that at 0.1 s for a whole answer). Whose users do notice declares a limit, which needs neither.
-const LATENCY_MATTERS_S: f64 = 0.05;
+/// has the figure). Whose users do notice declares a limit, which needs neither.
+const LATENCY_MATTERS_S: f64 = 0.1;
 /// Deviations of what has a limit are measured in steps of at least this share of it.
 const LIMIT_SHARE: f64 = 0.01;
 /// And are worth a word from this share of it on: a deployment moves a small figure a little.
