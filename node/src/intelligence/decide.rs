@@ -19,7 +19,8 @@ use super::{
 };
 use crate::topology;
 
-/// Errors and latency of a service that calls others wait so long for the cause to show itself.
+/// Errors and latency of a service that calls others wait so long for the cause to show itself; those of
+/// one that calls nobody wait [`SETTLE_QUIET`] for their siblings.
 const SETTLE: Millis = Millis(4_000);
 /// …and so long after the last new symptom.
 const SETTLE_QUIET: Millis = Millis(2_000);
@@ -64,6 +65,11 @@ pub(super) fn decide(input: &DecisionInput<'_>) -> Result<Conclusion, DecideErro
         return Ok(wait);
     }
     let proposal = propose(&scene, class, input);
+    if proposal.plan.is_none()
+        && let Some(wait) = treated_beside(&scene)
+    {
+        return Ok(wait);
+    }
     let harmless = scene.own().iter().all(|s| s.symptom.severity == Severity::Info);
     if proposal.plan.is_none() && harmless && incident.attempts.is_empty() {
         let reason = "nothing hurts and nothing is known to help: it is watched".to_owned();
@@ -94,14 +100,34 @@ fn settle(scene: &Scene<'_>) -> Option<Conclusion> {
             || matches!(process, "dead" | "paused")
     });
     let calls = scene.service.is_some_and(|service| !service.depends_on.is_empty());
-    if decisive || !calls {
+    if decisive {
         return None;
     }
     let opened = scene.incident.opened_at;
     let newest = scene.incident.symptoms.values().map(|s| s.first_at).max().unwrap_or(opened);
-    let until = opened.plus(SETTLE).max(newest.plus(SETTLE_QUIET)).min(opened.plus(SETTLE_MAX));
-    let reason = format!("{} calls others: the cause may yet show itself there", scene.name());
-    (scene.now < until).then(|| wait(until, reason))
+    let (until, why) = if calls {
+        let until = opened.plus(SETTLE).max(newest.plus(SETTLE_QUIET)).min(opened.plus(SETTLE_MAX));
+        (until, "calls others: the cause may yet show itself there")
+    } else if scene.affected().len() < scene.instances().len() {
+        (opened.plus(SETTLE_QUIET), "has more instances: they may be about to show the same")
+    } else {
+        return None;
+    };
+    (scene.now < until).then(|| wait(until, format!("{} {why}", scene.name())))
+}
+
+/// Nothing fits while an instance of the same service is being treated: what is left of it then is
+/// another picture.
+fn treated_beside(scene: &Scene<'_>) -> Option<Conclusion> {
+    let beside = scene.state.incidents.values().find(|other| {
+        other.id != scene.incident.id
+            && other.tenant == scene.incident.tenant
+            && other.target.service == scene.name()
+            && matches!(other.status, IncidentStatus::Remediating | IncidentStatus::Verifying)
+    })?;
+    let give_up = scene.incident.opened_at.plus(CAUSE_MAX);
+    let reason = format!("{} is treated now, and nothing fits meanwhile", beside.target);
+    (scene.now < give_up).then(|| wait(scene.now.plus(AGAIN).min(give_up), reason))
 }
 
 /// An effect is not treated while its cause is.

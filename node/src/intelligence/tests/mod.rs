@@ -143,6 +143,42 @@ fn errors_of_a_service_that_calls_others_wait_for_the_cause() {
 }
 
 #[test]
+fn a_service_that_calls_nobody_waits_a_moment_for_its_siblings() {
+    let mut state = fleet();
+    let id = open(&mut state, 7, vec![symptom("users-1", "latency", &[("process", "running")])]);
+    for (key, stored) in &mut state.manifests {
+        if key.name == "users"
+            && let medic_state::manifest::Spec::Service(service) =
+                &mut std::sync::Arc::make_mut(&mut stored.manifest).spec
+        {
+            service.depends_on.clear();
+        }
+    }
+    let looks = BTreeMap::new();
+    let overrides = ThresholdOverrides::default();
+    let at =
+        |now| DecisionInput { state: &state, incident: id, observations: &looks, overrides, now };
+    let early = decide(&at(Timestamp(T0.0 + 500))).unwrap();
+    let Conclusion::Wait { until, reason } = early else { panic!("{early:?}") };
+    assert!(reason.contains("more instances"), "{reason}");
+    assert!(matches!(decide(&at(until)), Ok(Conclusion::Propose(_))));
+}
+
+#[test]
+fn nothing_is_escalated_for_want_of_a_playbook_while_a_sibling_is_treated() {
+    let mut state = fleet();
+    let beside = open(&mut state, 5, vec![symptom("users-1", "down", &[("process", "dead")])]);
+    state.incidents.get_mut(&beside).unwrap().status = IncidentStatus::Remediating;
+    let id = open(&mut state, 7, vec![symptom("users-2", "errors", &[("process", "running")])]);
+    let looks = [("users-1", false, &[][..]), ("users-2", true, &[("error_rate", 0.5)])];
+    let found = conclude(&state, id, &looks);
+    let Conclusion::Wait { reason, .. } = found else { panic!("{found:?}") };
+    assert!(reason.contains("users/users-1 is treated now"), "{reason}");
+    state.incidents.get_mut(&beside).unwrap().status = IncidentStatus::Resolved;
+    assert!(matches!(conclude(&state, id, &looks), Conclusion::Propose(_)));
+}
+
+#[test]
 fn an_effect_waits_while_its_cause_is_in_trouble_and_names_it() {
     let mut state = fleet();
     open(&mut state, 5, vec![symptom("datastore-1", "down", &[("process", "dead")])]);
