@@ -14,5 +14,6 @@ pub mod harness;
 pub mod healing;
 pub mod history;
 pub mod nemesis;
+pub mod netns;
 pub mod relay;
 pub mod report;

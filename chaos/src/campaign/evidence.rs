@@ -87,6 +87,7 @@ pub(super) async fn gather(stage: &mut Stage, report: &mut Report) -> anyhow::Re
     verdicts.push(clocks(stage, &verdicts));
     report.verdicts = check::join(verdicts);
     account(stage, &longest, report);
+    report.walls = stage.arena.walls.count()?;
     report.told = pager;
     report.calls = calls;
     report.samples = seen.samples;

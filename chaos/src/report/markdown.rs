@@ -8,11 +8,12 @@ const SHOWN: usize = 10;
 
 pub(super) fn render(report: &Report) -> String {
     let mut text = format!(
-        "# Campaign with seed {} on {} nodes: {}\n\n{}.\n\nAgain: `medic-chaos campaign --seed {} --nodes {}`\n",
+        "# Campaign with seed {} on {} nodes: {}\n\n{}.\n\n{}.\n\nAgain: `medic-chaos campaign --seed {} --nodes {}`\n",
         report.seed,
         report.nodes,
         if report.good() { "every invariant holds" } else { "NOT every invariant holds" },
         report.summary(),
+        report.ground(),
         report.seed,
         report.nodes
     );
