@@ -88,14 +88,21 @@ struct Followed {
 #[derive(Debug)]
 pub(super) struct Follower {
     followed: Arc<Mutex<Followed>>,
-    _task: Task,
+    task: Task,
 }
 
 impl Follower {
     pub(super) fn start(dialer: Dialer) -> Self {
         let followed: Arc<Mutex<Followed>> = Arc::default();
         let task = tokio::spawn(follow(dialer, followed.clone()));
-        Self { followed, _task: Task(task) }
+        Self { followed, task: Task(task) }
+    }
+
+    /// Hears no more. What nodes commit from now on may be in no chain that is read.
+    pub(super) async fn stop(&mut self) {
+        self.task.0.abort();
+        // It was cancelled, or had panicked: nothing comes any more.
+        drop((&mut self.task.0).await);
     }
 
     /// Events come in log order, none twice, and none that a node has in its chain is missing: what

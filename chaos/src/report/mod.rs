@@ -154,7 +154,7 @@ impl Report {
     #[must_use]
     pub fn ground(&self) -> String {
         let walls = self.walls.map(|(cuts, packets)| {
-            format!("; {cuts} partitions by the kernel, which dropped {packets} packets")
+            format!("; partitions made by the kernel: {cuts}, packets it dropped: {packets}")
         });
         format!("Network: {}{}", self.network, walls.unwrap_or_default())
     }
