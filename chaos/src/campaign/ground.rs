@@ -15,11 +15,10 @@ use std::{fmt, os::unix::process::ExitStatusExt as _, process::Stdio};
 use anyhow::{Context as _, bail};
 use tokio::{
     process::{Child, Command},
-    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
 
-use super::say;
+use super::{say, told::Told};
 use crate::netns::{self, Network, Standing, Use, within};
 
 /// Tells a campaign which network was made for it.
@@ -122,8 +121,10 @@ pub(super) async fn enter(choice: NetworkChoice, nodes: u64) -> anyhow::Result<E
         }
     };
     let outcome = keep(&standing, &mut told).await;
-    standing.remove().context("taking the network namespaces away")?;
-    outcome.map(Entered::Elsewhere)
+    let removed = standing.remove().context("taking the network namespaces away");
+    // What went wrong first is told first.
+    let good = outcome?;
+    removed.map(|()| Entered::Elsewhere(good))
 }
 
 /// Runs the campaign in the hub, hands on to it what it is told, and waits for its end.
@@ -155,31 +156,6 @@ async fn keep(standing: &Standing, told: &mut Told) -> anyhow::Result<bool> {
     match status.signal() {
         Some(signal) => bail!("the campaign was ended by signal {signal}"),
         None => Ok(status.success()),
-    }
-}
-
-/// What asks a campaign to stop.
-struct Told {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Told {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
-        }
     }
 }
 

@@ -14,6 +14,7 @@ mod evidence;
 mod ground;
 mod people;
 mod stage;
+mod told;
 mod trouble;
 pub mod watch;
 
@@ -25,10 +26,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::arena::{Cause, Death, Hits};
 pub use self::ground::NetworkChoice;
+pub(crate) use self::told::told_to_stop;
 use self::{ground::Entered, stage::Stage};
 use crate::{
     nemesis::{Capabilities, Fault, Round, disk, rounds},
@@ -136,15 +137,6 @@ impl Plan {
         let total_ms = u64::try_from(total_ms)?;
         let schedule = rounds(args.seed, total_ms, REST_MS, args.nodes, &can);
         Ok(Self { can, total_ms, schedule })
-    }
-}
-
-/// Ctrl-C, or SIGTERM.
-pub(crate) async fn told_to_stop() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
-        _ = terminate.recv() => Ok(()),
     }
 }
 
