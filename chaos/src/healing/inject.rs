@@ -85,12 +85,12 @@ impl Hands {
         let files = Files::beside(&instance.config);
         let ask = |how: Break| self.ask(instance, how);
         match kind {
-            Kind::Crash => signal(instance, Signal::SIGKILL),
+            Kind::Crash => halt(instance, Signal::SIGKILL).await,
             Kind::CrashLoop => {
                 std::fs::write(files.poison(), "2")?;
-                signal(instance, Signal::SIGKILL)
+                halt(instance, Signal::SIGKILL).await
             }
-            Kind::Hang | Kind::DependencyDown => signal(instance, Signal::SIGSTOP),
+            Kind::Hang | Kind::DependencyDown => halt(instance, Signal::SIGSTOP).await,
             Kind::CpuBurn => ask(Break { spinning_threads: Some(1), ..Break::default() }).await,
             Kind::Deadlock => ask(Break { deadlock: Some(true), ..Break::default() }).await,
             Kind::MemoryLeak => {
@@ -124,7 +124,7 @@ impl Hands {
             }
             Kind::BrokenConfig => {
                 std::fs::write(&instance.config, "timeout_ms = \"soon\"\n")?;
-                signal(instance, Signal::SIGKILL)
+                halt(instance, Signal::SIGKILL).await
             }
             Kind::LoginStorm => Ok(()),
         }
@@ -287,6 +287,32 @@ pub(super) fn signal(instance: &SampleInstance, signal: Signal) -> anyhow::Resul
     let Some(pid) = pid_of(instance) else { bail!("{} does not run", instance.name) };
     kill(Pid::from_raw(pid), signal)
         .with_context(|| format!("sending {signal} to {}", instance.name))
+}
+
+/// Sends a signal that ends or stops a process, and waits until it has: a signal is on its way for a
+/// moment, in which the process still answers.
+///
+/// # Errors
+/// When it does not run, or goes on running.
+async fn halt(instance: &SampleInstance, how: Signal) -> anyhow::Result<()> {
+    let Some(pid) = pid_of(instance) else { bail!("{} does not run", instance.name) };
+    signal(instance, how)?;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while runs(pid) {
+        if tokio::time::Instant::now() > deadline {
+            bail!("{} (process {pid}) runs on after {how}", instance.name);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+/// Whether a process is there and neither stopped nor ended.
+fn runs(pid: i32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // The state follows the command's name, which is in parentheses and may hold anything.
+    let state = status.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    !matches!(state, None | Some('T' | 't' | 'Z' | 'X'))
 }
 
 /// The process of an instance: the one whose command line names its configuration file.

@@ -13,8 +13,9 @@ use serde::Serialize;
 use super::kinds::{Kind, Reach};
 use crate::fleet::SampleFleet;
 
-/// Between the beginnings of two faults, milliseconds.
-const GAP_MS: std::ops::Range<u64> = 4_000..13_000;
+/// Between the beginnings of two faults, milliseconds: one is often still being healed when the next
+/// comes.
+const GAP_MS: std::ops::Range<u64> = 6_000..30_000;
 /// An instance is left alone for so long after a fault of its own began …
 const REST_MS: u64 = 60_000;
 /// … and its service for so long, so that its siblings are well and there is something to compare.

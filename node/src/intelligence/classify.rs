@@ -3,7 +3,7 @@
 //! ```text
 //!  rule ─► Evidence{class, weight, reason}      per class: 1 - Π(1 - weight)   (noisy-or)
 //!                                               a class may explain others away
-//!  best class × (1 - 0.4 × best unexplained rival) = confidence
+//!  best class × (1 - 0.4 × best unexplained rival) = confidence    (no rival to what was observed)
 //! ```
 //!
 //! Noisy-or: Pearl, Probabilistic Reasoning in Intelligent Systems (1988), section 4.3.2. "Explains
@@ -88,6 +88,19 @@ fn explains(class: &str) -> &'static [&'static str] {
     }
 }
 
+/// Whether the evidence of a class is the fault itself, seen by whoever can know: a dead process, a
+/// port that nobody declared. Another fault beside it does not make it doubtful.
+fn observed(class: &str) -> bool {
+    matches!(
+        class,
+        "application/crash"
+            | "infrastructure/disk-full"
+            | "security/certificate-expiry"
+            | "security/unexpected-listener"
+            | "security/tampering"
+    )
+}
+
 /// At this confidence a class explains others away even when they alone would score higher.
 const EXPLAINS_FROM: f64 = 0.7;
 /// How much the strongest unexplained rival takes away.
@@ -114,8 +127,12 @@ pub(super) fn classify(scene: &Scene<'_>) -> Classification {
         .collect();
     let mut confidence = score;
     if let Some((other, strength)) = rival {
-        confidence *= 1.0 - RIVALRY * strength;
-        reasons.push(format!("it could also be {other} ({strength:.2})"));
+        if observed(class) && score >= EXPLAINS_FROM {
+            reasons.push(format!("beside it there is {other} ({strength:.2})"));
+        } else {
+            confidence *= 1.0 - RIVALRY * strength;
+            reasons.push(format!("it could also be {other} ({strength:.2})"));
+        }
     }
     for explained in evidence.iter().filter(|e| explains(class).contains(&e.class)) {
         reasons.push(format!("accounts for: {}", explained.reason));

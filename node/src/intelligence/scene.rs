@@ -80,12 +80,32 @@ impl<'a> Scene<'a> {
             && own.iter().all(|s| s.symptom.predicted() || s.symptom.severity == Severity::Info)
     }
 
-    /// The instances that have symptoms. A symptom of the service as a whole affects all.
+    /// How severe the worst own symptom is.
+    fn worst(&self) -> Severity {
+        self.own().iter().map(|s| s.symptom.severity).max().unwrap_or(Severity::Info)
+    }
+
+    /// Symptoms that a judgement rests on: of the affected instances, and of the service as a whole.
+    #[must_use]
+    pub(super) fn telling(&self) -> Vec<&'a SymptomState> {
+        let affected: BTreeSet<Target> = self.affected().into_iter().collect();
+        let tells = |s: &&SymptomState| {
+            let target = &s.symptom.target;
+            target.instance.is_empty() || affected.contains(target)
+        };
+        self.own().into_iter().filter(tells).collect()
+    }
+
+    /// The instances that have symptoms as severe as the worst. Beside one that does not answer, one
+    /// that is a little slow is a bystander: it is watched, and not treated for what another has.
+    /// A symptom of the service as a whole affects all.
     #[must_use]
     pub(super) fn affected(&self) -> Vec<Target> {
+        let worst = self.worst();
         let named: BTreeSet<Target> = self
             .own()
             .into_iter()
+            .filter(|s| s.symptom.severity == worst)
             .map(|s| &s.symptom.target)
             .filter(|target| !target.instance.is_empty())
             .cloned()
@@ -232,20 +252,26 @@ impl<'a> Scene<'a> {
         facts
     }
 
-    /// Whether nothing is known against an instance: no failing probe, no symptom but predictions.
+    /// Whether nothing is known against an instance: no failing probe, no symptom but predictions,
+    /// and, at an instance of the treated service, such as are milder than what is treated.
     #[must_use]
     pub(super) fn healthy(&self, target: &Target) -> bool {
         let failing = self
             .observations
             .get(target)
             .is_some_and(|seen| seen.probes.values().any(|good| !good));
+        let from = if target.service == self.name() {
+            self.worst().max(Severity::Warning)
+        } else {
+            Severity::Warning
+        };
         !failing
             && !topology::active_symptoms(self.state, self.tenant(), &target.service).any(
                 |(_, s)| {
                     let whole = s.symptom.target.instance.is_empty();
                     (whole || s.symptom.target == *target)
                         && !s.symptom.predicted()
-                        && s.symptom.severity > Severity::Info
+                        && s.symptom.severity >= from
                 },
             )
     }

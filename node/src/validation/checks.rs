@@ -91,10 +91,17 @@ fn limit(indicator: &IndicatorSpec) -> Option<f64> {
     medic_api::manifest::parse_quantity(text).ok()
 }
 
-/// Latency within its limit or, without one, not above what it was before.
+/// Whether an indicator tells of requests: it suffers with whatever is called.
+fn of_requests(indicator: &str) -> bool {
+    ["error", "latency", "upstream"].iter().any(|word| indicator.contains(word))
+}
+
+/// Latency within its limit or, without one, not above what it was before. While a callee is ill, a
+/// long one says nothing.
 fn performance(input: &AssessInput<'_>) -> Checked {
     let mut good = 0;
     let mut bad = Vec::new();
+    let excused = callee_ill(input);
     for (target, indicator) in indicators(input) {
         if !indicator.name.contains("latency") {
             continue;
@@ -104,6 +111,7 @@ fn performance(input: &AssessInput<'_>) -> Checked {
             before(input.saga, target).get(&indicator.name).map(|before| before * TOLERANCE)
         });
         match bound {
+            Some(bound) if now > bound && excused => {}
             Some(bound) if now > bound => {
                 let name = &indicator.name;
                 let (now, bound) = (value_of(name, now), value_of(name, bound));
@@ -149,15 +157,22 @@ fn security(input: &AssessInput<'_>) -> Checked {
     tally(("security", 0.10), good, &bad, well, "nothing to look at")
 }
 
-/// Services next to those remediated: no symptom, probes good. One that nobody could look at speaks
-/// neither way.
+/// Services next to those remediated: no symptom that this incident brought or that came since the
+/// plan began, probes good. What a service had before, or has from another that it calls, is no
+/// fault of the plan's; and one that nobody could look at speaks neither way.
 fn integration(input: &AssessInput<'_>) -> Checked {
     let tenant = &input.saga.tenant;
     let mut good = 0;
     let mut bad = Vec::new();
+    let began = input.saga.started_at.unwrap_or(input.saga.created_at);
     for name in neighbours(input) {
-        let symptom = topology::active_symptoms(input.state, tenant, name)
-            .find(|(_, s)| !s.symptom.predicted() && s.symptom.severity > Severity::Info);
+        let mut symptoms = topology::active_symptoms(input.state, tenant, name)
+            .filter(|(_, s)| !s.symptom.predicted() && s.symptom.severity > Severity::Info)
+            .peekable();
+        let had_some = symptoms.peek().is_some();
+        let of_plan = symptoms
+            .find(|(incident, s)| incident.id == input.saga.incident || s.first_at > began)
+            .filter(|_| !others_ill(input, name));
         let targets = topology::running_targets(input.state, tenant, name);
         let mut seen = targets
             .iter()
@@ -166,8 +181,10 @@ fn integration(input: &AssessInput<'_>) -> Checked {
             .peekable();
         let looked_at = seen.peek().is_some();
         let failing = seen.find(|sample| sample.observation.probes.values().any(|good| !good));
-        if let Some((_, s)) = symptom {
+        if let Some((_, s)) = of_plan {
             bad.push(format!("{} still has `{}`", s.symptom.target, s.symptom.kind));
+        } else if had_some {
+            // Left out: another incident's.
         } else if let Some(sample) = failing {
             bad.push(format!("a probe of {} fails", sample.target));
         } else if looked_at {
@@ -178,11 +195,18 @@ fn integration(input: &AssessInput<'_>) -> Checked {
     tally(("integration", 0.15), good, &bad, well, "no service next to it could be looked at")
 }
 
+/// Whether a service calls another that is ill, beside those that the plan touched.
+fn others_ill(input: &AssessInput<'_>, service: &str) -> bool {
+    let touched = touched(input);
+    topology::dependencies(input.state, &input.saga.tenant, service)
+        .into_iter()
+        .filter(|callee| !touched.contains(callee))
+        .any(|callee| ill(input, callee))
+}
+
 /// Direct callers and callees of the services the plan touched.
 pub(super) fn neighbours<'a>(input: &AssessInput<'a>) -> BTreeSet<&'a str> {
-    let plan = &input.saga.plan;
-    let touched: BTreeSet<&str> =
-        plan.verify_targets.iter().map(|target| target.service.as_str()).collect();
+    let touched = touched(input);
     let mut found = BTreeSet::new();
     for (name, spec) in topology::services(input.state, &input.saga.tenant) {
         let calls = spec.depends_on.iter().any(|callee| touched.contains(callee.as_str()));
@@ -197,26 +221,28 @@ pub(super) fn neighbours<'a>(input: &AssessInput<'a>) -> BTreeSet<&'a str> {
     found
 }
 
-/// Whether a service that one of the targets calls, itself or through others, has trouble of its own.
-pub(super) fn callee_ill(input: &AssessInput<'_>) -> bool {
-    let tenant = &input.saga.tenant;
-    let targets = &input.saga.plan.verify_targets;
-    let services: BTreeSet<&str> = targets.iter().map(|target| target.service.as_str()).collect();
-    services.iter().any(|service| {
-        topology::dependencies(input.state, tenant, service)
-            .into_iter()
-            .filter(|callee| !services.contains(callee))
-            .any(|callee| {
-                topology::active_symptoms(input.state, tenant, callee)
-                    .any(|(_, s)| !s.symptom.predicted() && s.symptom.severity > Severity::Info)
-            })
-    })
+/// The services of the verify targets.
+fn touched<'a>(input: &AssessInput<'a>) -> BTreeSet<&'a str> {
+    input.saga.plan.verify_targets.iter().map(|target| target.service.as_str()).collect()
 }
 
-/// The objective's indicator, averaged over the last seconds, within its allowance.
+/// Whether a service has trouble that others can feel.
+fn ill(input: &AssessInput<'_>, service: &str) -> bool {
+    topology::active_symptoms(input.state, &input.saga.tenant, service)
+        .any(|(_, s)| !s.symptom.predicted() && s.symptom.severity > Severity::Info)
+}
+
+/// Whether a service that one of the targets calls, itself or through others, has trouble of its own.
+pub(super) fn callee_ill(input: &AssessInput<'_>) -> bool {
+    touched(input).into_iter().any(|service| others_ill(input, service))
+}
+
+/// The objective's indicator, averaged over the last seconds, within its allowance. While a callee is
+/// ill, a missed objective says nothing.
 fn slo(input: &AssessInput<'_>) -> Checked {
     let mut good = 0;
     let mut bad = Vec::new();
+    let excused = callee_ill(input);
     for target in &input.saga.plan.verify_targets {
         let spec = topology::service(input.state, &target.tenant, &target.service);
         let Some(slo) = spec.and_then(|spec| spec.slo.as_ref()) else { continue };
@@ -236,6 +262,9 @@ fn slo(input: &AssessInput<'_>) -> Checked {
         #[allow(clippy::cast_precision_loss, reason = "samples of a few seconds")]
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let allowed = 1.0 - f64::from(slo.availability.0) / 1e6;
+        if mean > allowed && excused {
+            continue;
+        }
         if mean > allowed {
             let name = &slo.indicator;
             bad.push(format!("{name} of {target} is {mean:.4}, the objective allows {allowed:.4}"));
@@ -246,10 +275,13 @@ fn slo(input: &AssessInput<'_>) -> Checked {
     tally(("slo", 0.10), good, &bad, "within the objective", "no objective, or nothing measured")
 }
 
-/// Nothing became notably worse than before, and nothing new broke.
+/// Nothing became notably worse than before, and nothing new broke where the plan acted; nor do others
+/// of the service, who did more meanwhile, serve worse. What requests suffer while a callee is ill says
+/// nothing.
 fn regression(input: &AssessInput<'_>) -> Checked {
     let mut good = 0;
     let mut bad = Vec::new();
+    let excused = callee_ill(input);
     for (target, indicator) in indicators(input) {
         let before = before(input.saga, target).get(&indicator.name).copied();
         let (Some(before), Some(now)) = (before, metric(input, target, &indicator.name)) else {
@@ -259,6 +291,9 @@ fn regression(input: &AssessInput<'_>) -> Checked {
         let noise = limit(indicator).map_or(0.01, |limit| limit.abs() * 0.1);
         let worse = now > before + before.abs() * (TOLERANCE - 1.0) + noise
             || (!indicator.upward_only && now < before - before.abs() * (TOLERANCE - 1.0) - noise);
+        if worse && excused && of_requests(&indicator.name) {
+            continue;
+        }
         if worse {
             let name = &indicator.name;
             let (before, now) = (value_of(name, before), value_of(name, now));
@@ -268,11 +303,14 @@ fn regression(input: &AssessInput<'_>) -> Checked {
         }
     }
     let since = input.saga.verifying_since.unwrap_or(Timestamp(u64::MAX));
-    let services: BTreeSet<&str> =
-        input.saga.plan.verify_targets.iter().map(|target| target.service.as_str()).collect();
-    for name in services {
-        let fresh = topology::active_symptoms(input.state, &input.saga.tenant, name)
+    for target in &input.saga.plan.verify_targets {
+        let fresh = topology::active_symptoms(input.state, &target.tenant, &target.service)
             .map(|(_, s)| s)
+            .filter(|s| {
+                let requests = matches!(s.symptom.kind.as_str(), "errors" | "latency");
+                let here = s.symptom.target == *target || s.symptom.target.instance.is_empty();
+                if requests { !excused } else { here }
+            })
             .find(|s| s.first_at > since && s.symptom.severity > Severity::Info);
         match fresh {
             Some(s) => {

@@ -191,6 +191,34 @@ fn a_target_is_not_judged_by_the_trouble_of_what_it_calls() {
 }
 
 #[test]
+fn what_its_neighbours_had_before_is_not_its_fault() {
+    let integration = |state: &State| {
+        let saga = restart(&["orders-1"], "probe.http_ok == 1.0", &[]);
+        let seen = looks("orders-1", &vec![good(&[("error_rate", 0.5)]); 20]);
+        let found = verdict(at_the_end(state, &saga, &seen));
+        let of = |kind: &str| found.checks.iter().find(|check| check.kind == kind).unwrap().value;
+        (of("integration"), of("slo"), found.value)
+    };
+    let before = |instance: &str, kind: &str, at: u64| {
+        let mut state = fleet();
+        let id = open(&mut state, 8, vec![symptom(instance, kind, &[])]);
+        for known in state.incidents.get_mut(&id).unwrap().symptoms.values_mut() {
+            known.first_at = Timestamp(T0.0 + at - 10_000);
+        }
+        state
+    };
+    // Another incident's, from before the plan; and a callee's, which accounts for the errors too.
+    let (of_others, slo, value) = integration(&before("datastore-1", "saturation", 0));
+    assert_eq!((of_others, slo), (VerdictValue::Inconclusive, VerdictValue::Inconclusive));
+    assert_eq!(value, VerdictValue::Passed);
+    let (of_others, slo, _) = integration(&before("gateway-1", "errors", 0));
+    assert_eq!((of_others, slo), (VerdictValue::Inconclusive, VerdictValue::Failed));
+    // A caller's that came with the plan.
+    let (of_others, ..) = integration(&before("gateway-1", "errors", 12_000));
+    assert_eq!(of_others, VerdictValue::Failed);
+}
+
+#[test]
 fn no_data_is_inconclusive_or_failed_but_never_passed() {
     let state = fleet();
     let mut saga = restart(&["orders-1"], "metric.error_rate <= 0.05", &[]);
@@ -246,7 +274,9 @@ fn baseline_and_delta_are_of_each_target() {
 fn neighbours_and_new_symptoms_are_heard() {
     let mut state = fleet();
     let saga = restart(&["orders-1"], "probe.http_ok == 1.0", &[]);
-    open(&mut state, 8, vec![symptom("gateway-1", "errors", &[])]);
+    let came = open(&mut state, 8, vec![symptom("gateway-1", "errors", &[])]);
+    let incident = state.incidents.get_mut(&came).unwrap();
+    incident.symptoms.values_mut().for_each(|s| s.first_at = second(1));
     let seen = vec![good(&[]); 6];
     let early = at_the_end(&state, &saga, &looks("orders-1", &seen));
     assert_eq!(early, Assessment::Wait, "symptoms clear some seconds later");

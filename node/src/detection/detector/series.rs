@@ -49,6 +49,8 @@ const LATENCY_MATTERS: f64 = 1.5;
 const LATENCY_MATTERS_S: f64 = 0.05;
 /// Deviations of what has a limit are measured in steps of at least this share of it.
 const LIMIT_SHARE: f64 = 0.01;
+/// And are worth a word from this share of it on: a deployment moves a small figure a little.
+const LIMIT_MATTERS: f64 = 0.1;
 /// Burn rate at which a 30-day error budget lasts two days: Google, "The Site Reliability Workbook"
 /// (2018), chapter 5, the fast-burn page.
 const BURN_RATE: f64 = 14.4;
@@ -158,7 +160,9 @@ impl Series {
             Role::Latency => {
                 value >= LATENCY_MATTERS_S && value >= LATENCY_MATTERS * judged.expected
             }
-            Role::Resource | Role::Other => true,
+            Role::Resource | Role::Other => self
+                .limit
+                .is_none_or(|limit| (value - judged.expected).abs() >= LIMIT_MATTERS * limit.abs()),
         };
         let beyond = self.limit.is_some() && self.state.limit.beyond();
         // An odd resource is no trouble in itself: only its limit and its trend are.

@@ -39,7 +39,7 @@ fn evidence(class: &'static str, weight: f64, reason: String) -> Evidence {
 }
 
 fn each(scene: &Scene<'_>, rule: impl Fn(&SymptomState) -> Option<Evidence>) -> Vec<Evidence> {
-    scene.own().into_iter().filter_map(rule).collect()
+    scene.telling().into_iter().filter_map(rule).collect()
 }
 
 /// `process` label of the symptom, or what the process probe of a fresh look says.
@@ -112,12 +112,14 @@ fn unreachable(scene: &Scene<'_>) -> Vec<Evidence> {
     })
 }
 
-/// A change of configuration just before the fault began, by an agent that keeps the version before. The longer before, the weaker; a change
-/// after the fault began is no cause; nor is one that Medic made itself.
+/// A change of configuration just before the fault began, by an agent that keeps the version before.
+/// The longer before, the weaker; a change after the fault began is no cause; nor is one that Medic
+/// made itself; and what is merely unusual after a change is no fault.
 fn bad_rollout(scene: &Scene<'_>) -> Vec<Evidence> {
     const JITTER: Millis = Millis(5_000);
     each(scene, |s| {
-        if s.symptom.kind.starts_with("saturation") || scene.predicted() {
+        let harmless = s.symptom.severity == Severity::Info;
+        if s.symptom.kind.starts_with("saturation") || scene.predicted() || harmless {
             return None;
         }
         let target = &s.symptom.target;
@@ -191,15 +193,30 @@ fn failing_requests(scene: &Scene<'_>) -> Vec<Evidence> {
     })
 }
 
-/// Trouble of something this service calls. Only for symptoms that trouble elsewhere can cause.
+/// Whether an instance that is not affected was looked at, and serves its requests well.
+fn spared(scene: &Scene<'_>) -> bool {
+    const WELL: f64 = 0.05;
+    let affected = scene.affected();
+    scene.instances().iter().filter(|target| !affected.contains(target)).any(|target| {
+        let seen = scene.observations.get(target);
+        let errors = seen.and_then(|seen| seen.metrics.get("error_rate"));
+        errors.is_some_and(|rate| *rate <= WELL) && scene.healthy(target)
+    })
+}
+
+/// Trouble of something this service calls. Only for symptoms that trouble elsewhere can cause; and
+/// half as likely while siblings that call the same do well.
 fn dependency(scene: &Scene<'_>) -> Vec<Evidence> {
-    let Some(suffering) = scene.own().into_iter().find(|s| {
+    let Some(suffering) = scene.telling().into_iter().find(|s| {
         let process = process(scene, s);
-        matches!(s.symptom.kind.as_str(), "errors" | "latency" | "unresponsive" | "alert")
+        let kind = s.symptom.kind.as_str();
+        (matches!(kind, "errors" | "latency" | "unresponsive" | "alert")
+            || kind == "saturation" && named::of_calls(Scene::label(s, "indicator")))
             && !matches!(process, "dead" | "paused" | "stopped" | "not alive")
     }) else {
         return Vec::new();
     };
+    let share = if spared(scene) { 0.5 } else { 1.0 };
     let callees = topology::dependencies(scene.state, scene.tenant(), scene.name());
     // Farthest first: what the others of the chain depend on is the likelier cause.
     callees
@@ -209,6 +226,7 @@ fn dependency(scene: &Scene<'_>) -> Vec<Evidence> {
         .map(|(cause, weight, what)| {
             let reason =
                 format!("{} is called by {}, and {what}", cause.service, suffering.symptom.target);
+            let weight = weight * share;
             Evidence { class: "dependency/failure", weight, reason, cause: Some(cause) }
         })
         .collect()

@@ -79,6 +79,11 @@ impl Meaning {
     }
 }
 
+/// Whether an indicator counts calls to other services that fail.
+pub(super) fn of_calls(indicator: &str) -> bool {
+    matches!(Meaning::of(indicator), Meaning::CallsTimeOut | Meaning::CallsRefused)
+}
+
 /// The indicators over their limit that a symptom rests on, whatever kind it is of.
 fn over_limit(symptom: &SymptomState) -> BTreeSet<&str> {
     symptom
@@ -98,7 +103,7 @@ fn about_limits(kind: &str) -> bool {
 /// What is over its limit, by its name.
 pub(super) fn limits(scene: &Scene<'_>) -> Vec<Evidence> {
     let mut found = Vec::new();
-    for s in scene.own().into_iter().filter(|s| about_limits(&s.symptom.kind)) {
+    for s in scene.telling().into_iter().filter(|s| about_limits(&s.symptom.kind)) {
         let mut names = over_limit(s);
         if s.symptom.kind == "saturation" {
             names.insert(Scene::label(s, "indicator"));
@@ -156,7 +161,7 @@ pub(super) fn calls(scene: &Scene<'_>) -> Vec<Evidence> {
         return Vec::new();
     }
     let mut found = Vec::new();
-    for s in scene.own().into_iter().filter(|s| about_limits(&s.symptom.kind)) {
+    for s in scene.telling().into_iter().filter(|s| about_limits(&s.symptom.kind)) {
         let who = &s.symptom.target;
         let mut names = over_limit(s);
         names.insert(Scene::label(s, "indicator"));

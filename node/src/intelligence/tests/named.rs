@@ -3,7 +3,7 @@
 use medic_state::{
     Ppm,
     decision::Route,
-    symptom::{Signal, Symptom},
+    symptom::{Severity, Signal, Symptom},
 };
 
 use super::{Look, proposal, route};
@@ -32,6 +32,58 @@ const WELL: &[Look<'static>] = &[
     ("orders-3", true, &[("error_rate", 0.0)]),
     ("datastore-1", true, &[("error_rate", 0.0)]),
 ];
+
+#[test]
+fn a_bystander_is_neither_evidence_nor_treated() {
+    let slow = Symptom {
+        severity: Severity::Warning,
+        ..symptom("orders-2", "latency", &[("process", "running")])
+    };
+    for (symptoms, class, playbook) in [
+        (
+            vec![over("orders-1", "saturation", &["unexpected_listeners"]), slow.clone()],
+            "security/unexpected-listener",
+            "redeploy-tampered-instance",
+        ),
+        (
+            vec![symptom("orders-1", "errors", &[("process", "running")]), slow.clone()],
+            "application/errors",
+            "restart-faulty-instance",
+        ),
+    ] {
+        let mut state = fleet();
+        let id = open(&mut state, 7, symptoms);
+        let found = proposal(&state, id, WELL);
+        assert_eq!(found.class, class, "{:#?}", found.class_reasons);
+        let plan = found.plan.as_ref().unwrap();
+        assert_eq!(plan.playbook, playbook);
+        assert_eq!(plan.steps.len(), 1, "orders-2 is left alone: {plan:#?}");
+        assert_eq!(route(&found), Route::AutoExecute, "{:#?}", found.confidence_reasons);
+    }
+}
+
+#[test]
+fn what_was_seen_is_not_made_doubtful_by_trouble_elsewhere() {
+    let mut state = fleet();
+    open(&mut state, 8, vec![symptom("datastore-1", "unresponsive", &[])]);
+    let listener = over("orders-1", "saturation", &["unexpected_listeners"]);
+    let errors = symptom("orders-1", "errors", &[("process", "running")]);
+    let id = open(&mut state, 7, vec![listener, errors]);
+    let found = proposal(&state, id, WELL);
+    assert_eq!(found.class, "security/unexpected-listener", "{:#?}", found.class_reasons);
+    assert_eq!(route(&found), Route::AutoExecute, "{:#?}", found.confidence_reasons);
+}
+
+#[test]
+fn failing_calls_of_all_are_the_fault_of_who_is_called() {
+    let mut state = fleet();
+    open(&mut state, 8, vec![symptom("datastore-1", "unresponsive", &[])]);
+    let failing = |instance| over(instance, "saturation", &["upstream_timeouts"]);
+    let id =
+        open(&mut state, 7, vec![failing("orders-1"), failing("orders-2"), failing("orders-3")]);
+    let found = super::conclude(&state, id, &[]);
+    assert!(format!("{found:?}").contains("datastore-1 is in trouble"), "{found:?}");
+}
 
 #[test]
 fn what_is_over_its_limit_says_what_it_is() {

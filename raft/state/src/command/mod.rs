@@ -145,8 +145,12 @@ pub(crate) const INTAKE_SINCE: u32 = 4;
 /// and from which on silences and windows have schedules.
 pub const CHANNELS_SINCE: u32 = 5;
 
+/// The cluster version from which on a plan that waits for approval is taken back when worse comes to
+/// light; and from which on an incident explains others' trouble only by trouble of its own.
+pub(crate) const JUDGED_AGAIN_SINCE: u32 = 6;
+
 /// The newest command set this build understands; see [`Command::since`].
-pub const CLUSTER_VERSION: u32 = 5;
+pub const CLUSTER_VERSION: u32 = 6;
 
 /// See [`Command::Fence`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

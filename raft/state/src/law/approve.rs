@@ -56,6 +56,7 @@ mod tests {
         manifest::*,
         plan::Direction,
         saga::SagaStatus,
+        symptom::{Severity, Symptom},
     };
 
     /// A lab whose playbook asks; `ann`, `ben` and `cat` are approvers.
@@ -81,6 +82,22 @@ mod tests {
         assert!(lab.incident(id).manual);
         assert_eq!(lab.state.locks.get(&target("api", "a")), Some(&plan));
         lab.run(plan, 0, done());
+    }
+
+    #[test]
+    fn worse_trouble_takes_the_plan_back() {
+        let (mut lab, id, plan) = asking(|approval| approval.min_approvers = 2);
+        lab.approve("ann", id).unwrap();
+        let beside = |kind: &str, severity| Symptom { severity, ..symptom("api", "a", kind) };
+        lab.report_symptom(beside("anomaly", Severity::Info)).unwrap();
+        assert_eq!(lab.saga(plan).status, SagaStatus::AwaitingApproval, "nothing that matters");
+        let as_bad = lab.incident(id).severity;
+        lab.report_symptom(beside("saturation", as_bad)).unwrap();
+        assert_eq!(lab.saga(plan).status, SagaStatus::Dropped);
+        assert_eq!(lab.status(id), IncidentStatus::Open);
+        assert!(lab.owed().contains(&crate::Effect::Decide(id)));
+        let next = lab.adopt(id, vec![step(&target("api", "a"))]);
+        assert!(lab.saga(next).approvals.is_empty(), "who agreed to the other is asked again");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! report (`report_symptom`).
 
 use crate::{
+    command::JUDGED_AGAIN_SINCE,
     ids::IncidentId,
     incident::{Incident, IncidentStatus, MAX_SYMPTOMS, Resolution, SymptomState},
     law::{
@@ -13,7 +14,7 @@ use crate::{
         incidents::{bump, tell},
     },
     state::State,
-    symptom::{Symptom, Target},
+    symptom::{Severity, Symptom, Target},
 };
 
 /// Kinds that something on the instance itself must explain, whatever it depends on.
@@ -62,23 +63,26 @@ pub(super) fn cause_of(state: &State, symptom: &Symptom) -> Option<IncidentId> {
             .find(|incident| {
                 incident.tenant == target.tenant
                     && incident.target.service == *service
-                    && is_ill(incident)
+                    && is_ill(state, incident)
             })
             .map(|incident| incident.id)
     })
 }
 
-/// Has an active symptom of its own that is more than a prediction, or is being treated. An
-/// incident that merely waits for somebody to close it explains nothing.
-fn is_ill(incident: &Incident) -> bool {
+/// Has an active symptom of its own that is more than a prediction and than a finding that hurts
+/// nobody, or is being treated. An incident that merely waits for somebody to close it explains nothing.
+fn is_ill(state: &State, incident: &Incident) -> bool {
+    let hurts = |symptom: &Symptom| {
+        symptom.severity > Severity::Info || state.cluster_version < JUDGED_AGAIN_SINCE
+    };
     match incident.status {
         IncidentStatus::Remediating | IncidentStatus::Verifying | IncidentStatus::RollingBack => {
             true
         }
         IncidentStatus::Open | IncidentStatus::AwaitingApproval | IncidentStatus::Escalated => {
-            incident
-                .own_symptoms()
-                .any(|known| known.cleared_at.is_none() && !known.symptom.predicted())
+            let active = |known: &&SymptomState| known.cleared_at.is_none();
+            let mut own = incident.own_symptoms().filter(active).map(|known| &known.symptom);
+            own.any(|symptom| !symptom.predicted() && hurts(symptom))
         }
         IncidentStatus::Resolved => false,
     }
@@ -87,7 +91,12 @@ fn is_ill(incident: &Incident) -> bool {
 /// Takes in the undecided incidents of services that depend on the new one's, where a failing
 /// dependency explains every active symptom.
 pub(super) fn merge_effects(state: &mut State, context: &mut Context<'_>, cause: IncidentId) {
-    let Some(target) = state.incidents.get(&cause).map(|incident| incident.target.clone()) else {
+    let Some(target) = state
+        .incidents
+        .get(&cause)
+        .filter(|incident| is_ill(state, incident))
+        .map(|incident| incident.target.clone())
+    else {
         return;
     };
     let effects: Vec<IncidentId> = state

@@ -10,13 +10,15 @@
 //!                              quota ─► open; take in its dependents' undecided incidents
 //! ```
 //!
-//! A mere repeat bumps no revision: a decision under way stays valid.
+//! A mere repeat bumps no revision: a decision under way stays valid. A plan that waits for approval is
+//! taken back when something as bad as what it is for joins, or when that grows worse: people would
+//! agree to a plan for another picture, and the new trouble would wait with it.
 
 use std::collections::BTreeMap;
 
 use crate::{
     applied::{Answer, Refusal, Reply},
-    command::ReportSymptom,
+    command::{JUDGED_AGAIN_SINCE, ReportSymptom},
     ids::{IncidentId, Revision},
     incident::{Incident, IncidentStatus, MAX_SYMPTOMS, SymptomState},
     law::{
@@ -24,7 +26,9 @@ use crate::{
         grouping::{cause_of, merge_effects, own_home},
         holds,
         incidents::{bump, tell},
+        saga,
     },
+    saga::{Saga, SagaStatus},
     state::State,
     symptom::{Fingerprint, MAX_SIGNALS, Symptom, Target},
 };
@@ -113,8 +117,9 @@ fn repeat(
     known.symptom = symptom;
     known.last_at = context.now;
     known.count = known.count.saturating_add(1);
-    let severity = known.symptom.severity;
+    let (severity, own) = (known.symptom.severity, !known.grouped);
     let text = format!("{} of {}", known.symptom.kind, known.symptom.target);
+    let before = incident.severity;
     incident.updated_at = context.now;
     incident.severity = incident.severity.max(severity);
     if worse || back {
@@ -123,7 +128,25 @@ fn repeat(
         tell(incident, context, format!("{text} {what}"));
         context.touched.insert(id);
     }
+    if worse && own && severity >= before {
+        judge_again(state, context, id, &format!("{text} grew worse"));
+    }
     Ok(Reply::Incident(id))
+}
+
+/// Takes a plan back that waits for approval: the leader owes a decision about the new picture.
+fn judge_again(state: &mut State, context: &mut Context<'_>, id: IncidentId, what: &str) {
+    let waits =
+        |saga: &&Saga| saga.status == SagaStatus::AwaitingApproval && saga.started_at.is_none();
+    let Some(plan) = state.saga_of(id).filter(waits).map(|saga| saga.id) else { return };
+    if state.cluster_version < JUDGED_AGAIN_SINCE {
+        return;
+    }
+    saga::drop_plan(state, context, plan, &format!("it was for another picture: {what}"));
+    if let Ok(incident) = state.incident_mut(id) {
+        incident.plan = None;
+    }
+    state.back_to_open(context, id, "judged again");
 }
 
 /// Adds a symptom to an open incident.
@@ -141,6 +164,8 @@ fn join(
     }
     let how = if grouped { "grouped here, being an effect" } else { "joined" };
     tell(incident, context, format!("{how}: {}: {}", symptom.target, symptom.summary));
+    let as_bad = !grouped && symptom.severity >= incident.severity;
+    let what = format!("{} has `{}`", symptom.target, symptom.kind);
     incident.severity = incident.severity.max(symptom.severity);
     incident.predicted &= symptom.predicted() || grouped;
     bump(incident);
@@ -148,6 +173,9 @@ fn join(
     state.fingerprints.insert(fingerprint, id);
     holds::refresh_one(state, context, id);
     context.touched.insert(id);
+    if as_bad {
+        judge_again(state, context, id, &what);
+    }
     Ok(Reply::Incident(id))
 }
 
