@@ -12,6 +12,7 @@ mod commands;
 mod deposed;
 mod experiment;
 mod full_disk;
+mod healing;
 mod interop;
 mod moved;
 mod netns;

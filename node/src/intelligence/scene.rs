@@ -138,20 +138,30 @@ impl<'a> Scene<'a> {
             }
             let errors = seen.metrics.get("error_rate").filter(|rate| rate.is_finite());
             if let Some(errors) = errors {
-                return Some(1.0 - errors.clamp(0.0, 1.0));
+                return Some((1.0 - errors.clamp(0.0, 1.0)) * self.in_time(target));
             }
         }
-        let mut left = Some(1.0);
+        let mut left = Some(self.in_time(target));
         let of_target = topology::active_symptoms(self.state, self.tenant(), &target.service)
             .filter(|(_, s)| s.symptom.target == *target);
         for (_, symptom) in of_target {
             match symptom.symptom.kind.as_str() {
                 kind if topology::out_of_service(kind) => return None,
-                "errors" => left = Some(0.5),
+                "errors" => left = left.map(|left| left * 0.5),
                 _ => {}
             }
         }
         left
+    }
+
+    /// The share of its answers that come in time, by its symptoms: one over its limit has a hundredth
+    /// or more too late, one far over it most.
+    fn in_time(&self, target: &Target) -> f64 {
+        let late = topology::active_symptoms(self.state, self.tenant(), &target.service)
+            .filter(|(_, s)| s.symptom.target == *target && s.symptom.kind == "latency")
+            .filter(|(_, s)| s.symptom.signals.iter().any(|signal| signal.detector == "limit"))
+            .map(|(_, s)| if s.symptom.severity == Severity::Critical { 0.25 } else { 0.5 });
+        late.fold(1.0, f64::min)
     }
 
     /// When the configuration of the symptom's target last changed, as its agent reports.

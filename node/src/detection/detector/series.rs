@@ -32,6 +32,13 @@ impl Role {
         let says = |words: &[&str]| words.iter().any(|word| name.contains(word));
         match &spec.source {
             _ if says(&["error", "fail", "5xx"]) => Self::Errors,
+            // Calls that go wrong are failures, whoever is to blame.
+            IndicatorSource::Ratio { .. }
+                if says(&["upstream", "dependency"])
+                    && says(&["timeout", "refused", "resolve", "dns"]) =>
+            {
+                Self::Errors
+            }
             IndicatorSource::Quantile { .. } => Self::Latency,
             _ if says(&["latency", "duration", "response_time"]) => Self::Latency,
             IndicatorSource::Gauge(_) if spec.limit.is_some() => Self::Resource,
@@ -45,8 +52,8 @@ pub const ERRORS_MATTER: f64 = 0.02;
 /// Latency that is worth an incident, as a multiple of the usual one.
 const LATENCY_MATTERS: f64 = 1.5;
 /// And in seconds: nobody waits noticeably for less (Nielsen, "Usability Engineering" (1993), chapter 5,
-/// puts that at 0.1 s for a whole answer). Whose users do notice declares a limit, which needs neither.
-const LATENCY_MATTERS_S: f64 = 0.05;
+/// has the figure). Whose users do notice declares a limit, which needs neither.
+const LATENCY_MATTERS_S: f64 = 0.1;
 /// Deviations of what has a limit are measured in steps of at least this share of it.
 const LIMIT_SHARE: f64 = 0.01;
 /// And are worth a word from this share of it on: a deployment moves a small figure a little.
