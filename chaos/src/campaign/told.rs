@@ -2,6 +2,8 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::say;
+
 /// What tells this process to stop. From the moment it listens none of it ends the process by itself.
 #[derive(Debug)]
 pub(super) struct Told {
@@ -30,11 +32,12 @@ impl Told {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            () = hung_up => {}
-        }
+        let by = tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+            () = hung_up => "SIGHUP",
+        };
+        say(&format!("told to stop by {by} (process {})", std::process::id()));
     }
 }
 
