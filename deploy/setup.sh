@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks for what a build of Medic needs: Rust, a C and C++ compiler, libclang (RocksDB's bindings are
 # generated at build time). With --tests also: nginx, which the tests heal for real, nftables, which
-# experiments cut networks with, libfaketime, with which campaigns set clocks wrong, and Prometheus, its
+# experiments and campaigns cut networks with, iproute2, with which campaigns make them, libfaketime, with which campaigns set clocks wrong, and Prometheus, its
 # node exporter and Alertmanager, which tests talk to.
 # Installs what is missing with the system's package manager when it may; else says what to install.
 set -euo pipefail
@@ -24,6 +24,7 @@ has_libclang || missing+=(libclang)
 if $want_tests; then
   PATH="$PATH:/usr/sbin:/sbin" command -v nginx >/dev/null || missing+=(nginx)
   PATH="$PATH:/usr/sbin:/sbin" command -v nft >/dev/null || [ "$(uname)" != Linux ] || missing+=(nftables)
+  PATH="$PATH:/usr/sbin:/sbin" command -v ip >/dev/null || [ "$(uname)" != Linux ] || missing+=(iproute2)
   command -v faketime >/dev/null || [ "$(uname)" != Linux ] || missing+=(faketime)
   # Elsewhere they have other names: the test that needs them says so.
   ! command -v apt-get >/dev/null || for program in prometheus prometheus-node-exporter prometheus-alertmanager; do
@@ -47,6 +48,8 @@ packages() { # package names by package manager
       brew:libclang) echo llvm ;;
       *:nginx) echo nginx ;;
       *:nftables) echo nftables ;;
+      dnf:iproute2) echo iproute ;;
+      *:iproute2) echo iproute2 ;;
       apt:prometheus*) echo "$item" ;;
       apt:faketime) echo faketime ;;
       *:faketime) echo libfaketime ;;

@@ -1,7 +1,7 @@
 //! Proof: a sample fleet that can be broken, clusters of real processes, the demo, and measurements.
 //!
 //! Everything here drives the real `medic` binary from outside, as a user would. Faults and load go
-//! to loopback and to processes started here, and to nothing else; only an [`experiment`] can be aimed
+//! to loopback, to network namespaces made here and to processes started here, and to nothing else; only an [`experiment`] can be aimed
 //! at what was there before, and only at what an allow-list names.
 
 pub mod bench;
@@ -14,5 +14,6 @@ pub mod harness;
 pub mod healing;
 pub mod history;
 pub mod nemesis;
+pub mod netns;
 pub mod relay;
 pub mod report;

@@ -7,7 +7,8 @@ use medic_chaos::{bench, campaign, demo, experiment, fleet};
 
 /// Breaks things on purpose, to show and to prove that Medic heals them.
 ///
-/// Everything stays on loopback and on processes that were started here; an experiment alone can be
+/// Everything stays on loopback or in network namespaces of its own, and on processes that were started
+/// here; an experiment alone can be
 /// aimed at others, within an allow-list.
 #[derive(clap::Parser)]
 #[command(
@@ -30,7 +31,7 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Real nodes and agents under faults drawn from a seed; checks what they left behind.
     #[command(
-        after_help = "Examples:\n  medic-chaos campaign --minutes 5 --seed 1\n  medic-chaos campaign --minutes 30 --seed 7 --nodes 5 --out ./reports\n  medic-chaos campaign --seed 7 --dry-run     what would be done, and when\n  medic-chaos campaign --healing --minutes 8 --seed 1"
+        after_help = "Examples:\n  medic-chaos campaign --minutes 5 --seed 1\n  medic-chaos campaign --minutes 30 --seed 7 --nodes 5 --out ./reports\n  medic-chaos campaign --network namespaces   each node on a network of its own, or fail\n  medic-chaos campaign --seed 7 --dry-run     what would be done, and when\n  medic-chaos campaign --healing --minutes 8 --seed 1"
     )]
     Campaign(campaign::CampaignArgs),
     /// A hypothesis and faults of your own, on a cluster of its own or on what an allow-list names.

@@ -1,5 +1,5 @@
 //! Clusters of real processes: leaders killed at every boundary, deposed leaders, unknown outcomes,
-//! real nginx, damaged and full disks, killed agents, bad input, every command, operators and
+//! real nginx, network namespaces, damaged and full disks, killed agents, bad input, every command, operators and
 //! strangers at the door.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should fail where it stands")]
 
@@ -15,6 +15,7 @@ mod full_disk;
 mod healing;
 mod interop;
 mod moved;
+mod netns;
 mod nginx;
 mod opaque;
 mod operator;

@@ -2,7 +2,7 @@
 //! another node whenever its own is lost.
 
 use std::{
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -39,18 +39,18 @@ impl Drop for Task {
 /// A webhook that counts what it is told.
 #[derive(Debug)]
 pub(super) struct Pager {
-    port: u16,
+    address: SocketAddr,
     told: Arc<AtomicU64>,
     _task: Task,
 }
 
 impl Pager {
-    pub(super) async fn open() -> anyhow::Result<Self> {
+    /// Opens one on a port that is free.
+    pub(super) async fn open(host: Ipv4Addr) -> anyhow::Result<Self> {
         let told = Arc::new(AtomicU64::new(0));
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .context("binding the pager")?;
-        let port = listener.local_addr()?.port();
+        let listener =
+            tokio::net::TcpListener::bind((host, 0)).await.context("binding the pager")?;
+        let address = listener.local_addr()?;
         let tell = |State(told): State<Arc<AtomicU64>>| async move {
             told.fetch_add(1, Ordering::Relaxed);
         };
@@ -60,15 +60,15 @@ impl Pager {
                 tracing::warn!(%error, "the pager has ended");
             }
         });
-        Ok(Self { port, told, _task: Task(task) })
+        Ok(Self { address, told, _task: Task(task) })
     }
 
     /// The channel that leads here.
     pub(super) fn manifest(&self) -> String {
         format!(
             "---\napiVersion: medic/v1\nkind: Channel\nmetadata: {{name: pager}}\n\
-             spec: {{webhook: {{url: \"http://127.0.0.1:{}/\"}}}}\n",
-            self.port
+             spec: {{webhook: {{url: \"http://{}/\"}}}}\n",
+            self.address
         )
     }
 
@@ -88,14 +88,21 @@ struct Followed {
 #[derive(Debug)]
 pub(super) struct Follower {
     followed: Arc<Mutex<Followed>>,
-    _task: Task,
+    task: Task,
 }
 
 impl Follower {
     pub(super) fn start(dialer: Dialer) -> Self {
         let followed: Arc<Mutex<Followed>> = Arc::default();
         let task = tokio::spawn(follow(dialer, followed.clone()));
-        Self { followed, _task: Task(task) }
+        Self { followed, task: Task(task) }
+    }
+
+    /// Hears no more. What nodes commit from now on may be in no chain that is read.
+    pub(super) async fn stop(&mut self) {
+        self.task.0.abort();
+        // It was cancelled, or had panicked: nothing comes any more.
+        drop((&mut self.task.0).await);
     }
 
     /// Events come in log order, none twice, and none that a node has in its chain is missing: what

@@ -42,9 +42,14 @@ pub(super) async fn gather(stage: &mut Stage, report: &mut Report) -> anyhow::Re
     history::write(&file, &calls)?;
     let plans = final_plans(stage, &seen).await?;
     let agreed = stage.agree().await.unwrap_or(false);
+    let mut follower = stage.follower.take();
+    if let Some(follower) = &mut follower {
+        // Before the chains are read: nodes that are stopped hand leadership over, which is an event.
+        follower.stop().await;
+    }
     let exported = exports(stage).await?;
     keep(stage, &plans, &exported).await?;
-    let (pager, follower) = (stage.pager.told(), stage.follower.take());
+    let pager = stage.pager.told();
     stage.end().await;
     let logs = stage.dir.join("cluster/logs");
     let journals = journals(stage)?;
@@ -87,6 +92,7 @@ pub(super) async fn gather(stage: &mut Stage, report: &mut Report) -> anyhow::Re
     verdicts.push(clocks(stage, &verdicts));
     report.verdicts = check::join(verdicts);
     account(stage, &longest, report);
+    report.walls = stage.arena.walls.count()?;
     report.told = pager;
     report.calls = calls;
     report.samples = seen.samples;

@@ -11,8 +11,10 @@ mod ask;
 mod bystanders;
 mod clients;
 mod evidence;
+mod ground;
 mod people;
 mod stage;
+mod told;
 mod trouble;
 pub mod watch;
 
@@ -23,13 +25,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::{Context as _, bail};
 
 pub use self::arena::{Cause, Death, Hits};
-use self::stage::Stage;
+pub use self::ground::NetworkChoice;
+pub(crate) use self::told::told_to_stop;
+use self::{ground::Entered, stage::Stage};
 use crate::{
     nemesis::{Capabilities, Fault, Round, disk, rounds},
+    netns::Network,
     report::{Event, Report},
 };
 
@@ -49,6 +53,9 @@ pub struct CampaignArgs {
     /// program.
     #[arg(long, env = "MEDIC_BIN")]
     pub medic: Option<PathBuf>,
+    /// Where nodes live.
+    #[arg(long, value_enum, default_value_t = NetworkChoice::Auto)]
+    pub network: NetworkChoice,
     /// Folder for report, history and logs; by default a fresh one.
     #[arg(long)]
     pub out: Option<PathBuf>,
@@ -83,28 +90,30 @@ const WARM_UP: Duration = Duration::from_secs(4);
 /// When the stage cannot be set up or the report cannot be written.
 pub async fn run(args: CampaignArgs) -> anyhow::Result<bool> {
     if args.healing.healing {
+        if args.network == NetworkChoice::Namespaces {
+            bail!("--healing measures on loopback only: leave --network namespaces out");
+        }
         return Box::pin(crate::healing::run(&args)).await;
     }
-    if !args.dry_run {
-        disk::go_private()?;
-    }
-    let can = Capabilities::look(stage::has_failpoints(&stage::medic(args.medic.as_deref())));
-    let total_ms = Duration::try_from_secs_f64(args.minutes * 60.0)
-        .context("--minutes must be positive")?
-        .as_millis();
-    let total_ms = u64::try_from(total_ms)?;
-    let schedule = rounds(args.seed, total_ms, REST_MS, args.nodes, &can);
     if args.dry_run {
-        for (number, round) in schedule.iter().enumerate() {
+        for (number, round) in Plan::draw(&args)?.schedule.iter().enumerate() {
             say(&format!("round {}: {}", number + 1, describe(round)));
         }
         return Ok(true);
     }
+    let mut ground = match ground::enter(args.network, args.nodes).await? {
+        Entered::Here(ground) => ground,
+        Entered::Elsewhere(good) => return Ok(good),
+    };
+    disk::go_private()?;
+    let plan = Plan::draw(&args)?;
+    let (words, network) = (ground.to_string(), ground.network());
     let mut slot = None;
     // Whatever happens, what was started is ended and what was done is undone.
     let outcome = tokio::select! {
-        outcome = perform(&args, &can, &schedule, total_ms, &mut slot) => outcome,
+        outcome = perform(&args, &plan, &words, network, &mut slot) => outcome,
         told = told_to_stop() => told.and(Err(anyhow::anyhow!("interrupted"))),
+        () = ground.lost() => Err(anyhow::anyhow!("whoever keeps the network is gone")),
     };
     if let Some(mut stage) = slot {
         stage.end().await;
@@ -112,22 +121,33 @@ pub async fn run(args: CampaignArgs) -> anyhow::Result<bool> {
     outcome
 }
 
-/// Ctrl-C, or SIGTERM.
-pub(crate) async fn told_to_stop() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
-        _ = terminate.recv() => Ok(()),
+/// What is to be done.
+struct Plan {
+    can: Capabilities,
+    total_ms: u64,
+    schedule: Vec<Round>,
+}
+
+impl Plan {
+    fn draw(args: &CampaignArgs) -> anyhow::Result<Self> {
+        let can = Capabilities::look(stage::has_failpoints(&stage::medic(args.medic.as_deref())));
+        let total_ms = Duration::try_from_secs_f64(args.minutes * 60.0)
+            .context("--minutes must be positive")?
+            .as_millis();
+        let total_ms = u64::try_from(total_ms)?;
+        let schedule = rounds(args.seed, total_ms, REST_MS, args.nodes, &can);
+        Ok(Self { can, total_ms, schedule })
     }
 }
 
 async fn perform(
     args: &CampaignArgs,
-    can: &Capabilities,
-    schedule: &[Round],
-    total_ms: u64,
+    plan: &Plan,
+    ground: &str,
+    network: Option<Network>,
     slot: &mut Option<Stage>,
 ) -> anyhow::Result<bool> {
+    let Plan { can, total_ms, schedule } = plan;
     say(&format!(
         "campaign: {} nodes, seed {}, {} minutes, up to {} rounds of faults",
         args.nodes,
@@ -135,14 +155,16 @@ async fn perform(
         args.minutes,
         schedule.len()
     ));
+    say(&format!("  network: {ground}"));
     for fault in Fault::ALL {
         if let Some(why) = can.missing(fault) {
             say(&format!("  not here: {fault}: {why}"));
         }
     }
-    let stage = slot.insert(Stage::raise(args, *can).await.context("setting the stage")?);
+    let stage = slot.insert(Stage::raise(args, *can, network).await.context("setting the stage")?);
     say(&format!("  folder: {}", stage.dir.display()));
     let mut report = Report::new(args.seed, args.nodes, stage.wall_began_ms());
+    report.network = ground.to_owned();
     report.full = args.minutes >= FULL_MINUTES;
     report.absent = Fault::ALL
         .into_iter()
@@ -152,7 +174,7 @@ async fn perform(
     tokio::time::sleep(WARM_UP).await;
     let began = Instant::now();
     for (number, round) in schedule.iter().enumerate() {
-        if u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) >= total_ms {
+        if u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) >= *total_ms {
             break;
         }
         say(&format!("round {}: {}", number + 1, describe(round)));
@@ -179,6 +201,7 @@ async fn perform(
         }
     }
     say(&report.summary());
+    say(&report.ground());
     for short in report.short() {
         say(&format!("NOT reached: {short}"));
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant, SystemTime},
@@ -17,6 +18,7 @@ use super::{
     ask::Key,
     bystanders::{Follower, Pager},
     clients::{Caller, Desk},
+    ground::SPARE,
     people::People,
     trouble::{MANIFESTS, Trouble},
     watch::{Eyes, Watching, stale},
@@ -26,6 +28,7 @@ use crate::{
     harness::{Cluster, ClusterOptions, free_ports, kill_processes_with},
     history::{Act, Recorder},
     nemesis::Capabilities,
+    netns::Network,
     relay::{Pids, Relays},
 };
 
@@ -83,7 +86,11 @@ pub(super) fn has_failpoints(medic: &Path) -> bool {
 
 impl Stage {
     /// Starts everything and waits until it is well.
-    pub(super) async fn raise(args: &CampaignArgs, can: Capabilities) -> anyhow::Result<Self> {
+    pub(super) async fn raise(
+        args: &CampaignArgs,
+        can: Capabilities,
+        network: Option<Network>,
+    ) -> anyhow::Result<Self> {
         let dir = match &args.out {
             Some(out) => {
                 std::fs::create_dir_all(out)
@@ -100,18 +107,19 @@ impl Stage {
             bail!("{} is missing: `make build` builds it", medic.display());
         }
         let agents: Vec<String> = ["host-a", "host-b", "host-c"].map(str::to_owned).to_vec();
-        let cluster = prepare(&dir, &medic, args.nodes, &agents).await?;
+        let cluster = prepare(&dir, &medic, args.nodes, &agents, network).await?;
         let files = dir.join("fleet");
         std::fs::create_dir_all(&files)?;
         let ports = free_ports(SampleFleet::ports_needed())?;
         let program = std::env::current_exe()?;
-        let fleet = SampleFleet::new(&files, &agents, &ports, &program, &["service"]);
+        // Where nodes find what is no node.
+        let host = network.map_or(Ipv4Addr::LOCALHOST, |network| network.hub());
+        let fleet = SampleFleet::new(&files, &agents, &ports, &program, &["service"]).on(host);
         let began = Instant::now();
         let pids = Pids::default();
         let mut relays = Relays::new(args.seed, pids.clone());
         for node in 1..=args.nodes {
-            let ports = cluster.ports(node).with_context(|| format!("no node-{node}"))?;
-            relays.add(node, ports.relay, ports.peer).await?;
+            relays.add(node, &cluster.way(node)?)?;
         }
         let (dialer, eyes) = (cluster.dialer("admin")?, Eyes::new(began));
         let desk = Desk::new(dialer.clone(), Recorder::new(began));
@@ -127,6 +135,7 @@ impl Stage {
             agents,
             nodes: args.nodes,
             can,
+            network,
         });
         let wall_began_ms = wall_ms();
         let mut stage = Self {
@@ -134,7 +143,7 @@ impl Stage {
             medic,
             arena,
             desk,
-            pager: Pager::open().await?,
+            pager: Pager::open(host).await?,
             follower: None,
             troubles: Arc::default(),
             wall_began_ms,
@@ -330,12 +339,14 @@ async fn prepare(
     medic: &Path,
     nodes: u64,
     agents: &[String],
+    network: Option<Network>,
 ) -> anyhow::Result<Cluster> {
     let mut options = ClusterOptions::new(&dir.join("cluster"), nodes, agents.to_vec());
     options.medic = medic.to_owned();
     options.users = ["admin", "oncall"].map(str::to_owned).to_vec();
     options.peer_relays = true;
-    options.spare = 1;
+    options.network = network;
+    options.spare = SPARE;
     options.snapshot_every = Some(SNAPSHOT_EVERY);
     Cluster::prepare(options).await
 }

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -45,8 +46,8 @@ pub(super) struct Trouble {
     rested: BTreeMap<String, Instant>,
 }
 
-/// HTTP ports of the nodes there are; clones share it.
-pub(super) type Doors = Arc<Mutex<BTreeMap<u64, u16>>>;
+/// HTTP addresses of the nodes there are; clones share it.
+pub(super) type Doors = Arc<Mutex<BTreeMap<u64, SocketAddr>>>;
 
 /// What somebody wants to see next; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -157,9 +158,9 @@ impl Trouble {
         let Ok(http) = reqwest::Client::builder().timeout(PATIENCE).build() else { return false };
         let doors = self.http.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let first = self.chance.random_range(0..doors.len().max(1));
-        for port in doors.values().cycle().skip(first).take(doors.len()) {
+        for door in doors.values().cycle().skip(first).take(doors.len()) {
             let request = http
-                .post(format!("http://127.0.0.1:{port}/api/v1/alertmanager/default"))
+                .post(format!("http://{door}/api/v1/alertmanager/default"))
                 .header("content-type", "application/json")
                 .body(body.to_string());
             if matches!(request.send().await, Ok(response) if response.status().is_success()) {

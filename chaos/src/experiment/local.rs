@@ -58,8 +58,7 @@ impl Local {
         let pids = Pids::default();
         let mut relays = Relays::new(seed, pids.clone());
         for node in 1..=NODES {
-            let ports = cluster.ports(node).with_context(|| format!("no node-{node}"))?;
-            relays.add(node, ports.relay, ports.peer).await?;
+            relays.add(node, &cluster.way(node)?)?;
             if clocks {
                 let library = library.as_deref();
                 let library = library.context("clockSkew needs libfaketime: install faketime")?;

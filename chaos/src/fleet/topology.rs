@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
@@ -17,7 +18,7 @@ pub struct SampleInstance {
     pub name: String,
     /// The agent on its host.
     pub agent: String,
-    /// Loopback port.
+    /// Its port.
     pub port: u16,
     /// Configuration file.
     pub config: PathBuf,
@@ -53,6 +54,7 @@ pub struct SampleFleet {
     binary: PathBuf,
     binary_args: Vec<String>,
     interval_ms: u64,
+    host: Ipv4Addr,
 }
 
 /// A service of the fleet: name, hosts of its instances (by position among the agents),
@@ -225,13 +227,24 @@ impl SampleFleet {
             binary: binary.to_owned(),
             binary_args: binary_args.iter().map(|arg| (*arg).to_owned()).collect(),
             interval_ms: 1_000,
+            host: Ipv4Addr::LOCALHOST,
         }
+    }
+
+    /// The same on another address of this machine than loopback.
+    #[must_use]
+    pub fn on(self, host: Ipv4Addr) -> Self {
+        Self { host, ..self }
     }
 
     /// Address of the first gateway, where traffic goes.
     #[must_use]
     pub fn entry(&self) -> String {
-        self.instances.get("gateway-1").map(|i| format!("127.0.0.1:{}", i.port)).unwrap_or_default()
+        self.instances.get("gateway-1").map(|i| self.address(i)).unwrap_or_default()
+    }
+
+    fn address(&self, instance: &SampleInstance) -> String {
+        format!("{}:{}", self.host, instance.port)
     }
 
     /// Instances of one service.
@@ -245,7 +258,7 @@ impl SampleFleet {
         let dependencies: Vec<Vec<String>> = self
             .depends_on(service)
             .iter()
-            .map(|name| self.of(name).map(|i| format!("127.0.0.1:{}", i.port)).collect())
+            .map(|name| self.of(name).map(|i| self.address(i)).collect())
             .collect();
         let plain = ServiceConfig { dependencies, timeout_ms: 400, ..ServiceConfig::default() };
         match self.layout {
@@ -274,10 +287,10 @@ impl SampleFleet {
     }
 
     fn args(&self, name: &str, port: &str, config: &str, data: &str) -> Vec<String> {
-        let drain = DRAIN_MS.to_string();
+        let (drain, host) = (DRAIN_MS.to_string(), self.host.to_string());
         let own = ["--name", name, "--port", port, "--config", config, "--data", data]
             .into_iter()
-            .chain(["--drain-ms", &drain])
+            .chain(["--drain-ms", &drain, "--host", &host])
             .map(str::to_owned);
         self.binary_args.iter().cloned().chain(own).collect()
     }
@@ -299,12 +312,12 @@ impl SampleFleet {
             self.of(sketch.name).next().and_then(|i| i.config.parent()).unwrap_or(Path::new("/"));
         let data = format!("{}/${{instance}}.data", dir.display());
         let args = self.args("${instance}", "${port}", "${config}", &data);
-        let interval = format!("{}ms", self.interval_ms);
+        let (interval, host) = (format!("{}ms", self.interval_ms), self.host);
         let (probe, indicators) = match self.layout {
             Layout::Small => (String::new(), ""),
             Layout::Redundant => (
                 format!(
-                    "    - {{name: ready, http: \"http://127.0.0.1:${{port}}/ready\", interval: {interval}, timeout: 700ms}}\n"
+                    "    - {{name: ready, http: \"http://{host}:${{port}}/ready\", interval: {interval}, timeout: 700ms}}\n"
                 ),
                 MORE_INDICATORS,
             ),
@@ -329,8 +342,8 @@ spec:
     reloadSignal: SIGHUP
   probes:
     - {{name: process_alive, process: true, interval: {interval}}}
-    - {{name: http_ok, http: "http://127.0.0.1:${{port}}/healthz", interval: {interval}, timeout: 700ms}}
-{probe}  scrape: {{url: "http://127.0.0.1:${{port}}/metrics", interval: {interval}}}
+    - {{name: http_ok, http: "http://{host}:${{port}}/healthz", interval: {interval}, timeout: 700ms}}
+{probe}  scrape: {{url: "http://{host}:${{port}}/metrics", interval: {interval}}}
   indicators:
     - {{name: error_rate, source: {{ratio: {{of: 'http_requests_total{{code=~"5.."}}', to: http_requests_total}}}}, limit: 0.2}}
     - {{name: latency_p99, source: {{quantile: {{histogram: http_request_duration_seconds, q: 0.99}}}}, limit: 0.6}}

@@ -1,10 +1,11 @@
-//! A cluster of real `medic` processes on loopback: nodes, agents, credentials, and clients.
+//! A cluster of real `medic` processes, on loopback or in network namespaces: nodes, agents, credentials, and clients.
 //!
 //! It is set up the way a user would: `medic init` makes the credentials, configuration files say
 //! who listens where, then `medic serve` and `medic agent` run as processes of their own.
 
 use std::{
     collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -17,6 +18,7 @@ use super::{
     ports::free_block,
     process::Process,
 };
+use crate::{netns::Network, relay::Way};
 
 /// What a cluster is made of.
 #[derive(Clone, Debug)]
@@ -38,6 +40,8 @@ pub struct ClusterOptions {
     /// Whether peers are told the address of a relay instead of each other's; the caller runs the
     /// relays, on [`Ports::relay`].
     pub peer_relays: bool,
+    /// The network whose places nodes have; without one they are on loopback, each with its own ports.
+    pub network: Option<Network>,
     /// Places (blocks of ports, which agents know from the beginning) for nodes that join later.
     pub spare: u64,
     /// Log entries between two snapshots; the node's default where absent.
@@ -61,6 +65,7 @@ impl ClusterOptions {
             node_env: Vec::new(),
             agent_env: Vec::new(),
             peer_relays: false,
+            network: None,
             spare: 0,
             snapshot_every: None,
             timings_ms: [100, 300, 600],
@@ -68,9 +73,11 @@ impl ClusterOptions {
     }
 }
 
-/// Ports of one node.
+/// Where one node is.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
+    /// Its address.
+    pub host: Ipv4Addr,
     /// Control API.
     pub api: u16,
     /// Peers.
@@ -80,6 +87,32 @@ pub struct Ports {
     /// A relay in front of the peer port.
     pub relay: u16,
 }
+
+impl Ports {
+    /// `host:port` of its control API.
+    fn api_address(&self) -> String {
+        format!("{}:{}", self.host, self.api)
+    }
+
+    /// On loopback, from a first port of its own.
+    const fn here(base: u16) -> Self {
+        Self {
+            host: Ipv4Addr::LOCALHOST,
+            api: base,
+            peer: base + 1,
+            http: base + 2,
+            relay: base + 3,
+        }
+    }
+
+    /// On an address of its own, as `medic init --hosts` has it.
+    const fn on(host: Ipv4Addr) -> Self {
+        Self { host, api: BASE, peer: BASE + 1, http: 8_080, relay: BASE + 3 }
+    }
+}
+
+/// First port of a node that has an address of its own.
+const BASE: u16 = 7_440;
 
 /// A cluster. Dropping it kills its processes.
 #[derive(Debug)]
@@ -103,26 +136,36 @@ impl Cluster {
     /// When `medic init` fails or files cannot be written.
     pub async fn prepare(options: ClusterOptions) -> anyhow::Result<Self> {
         let places = options.nodes + options.spare;
-        let base = free_block(u16::try_from(10 * places)?)?;
-        let place = |port| Ports { api: port, peer: port + 1, http: port + 2, relay: port + 3 };
-        let mut free: Vec<Ports> =
-            (base..).step_by(10).map(place).take(usize::try_from(places)?).collect();
+        let mut free: Vec<Ports> = match &options.network {
+            Some(network) => {
+                (1..=u8::try_from(places)?).map(|place| Ports::on(network.address(place))).collect()
+            }
+            None => {
+                let base = free_block(u16::try_from(10 * places)?)?;
+                (base..).step_by(10).map(Ports::here).take(usize::try_from(places)?).collect()
+            }
+        };
         let ports =
             (1..=options.nodes).zip(free.drain(..usize::try_from(options.nodes)?)).collect();
         let (nodes, agents) = (BTreeMap::new(), BTreeMap::new());
         let addresses = Addresses::default();
         let mut cluster = Self { options, ports, free, addresses, nodes, agents };
-        cluster.init(base).await?;
+        cluster.init().await?;
         cluster.adjust()?;
         Ok(cluster)
     }
 
-    async fn init(&self, base: u16) -> anyhow::Result<()> {
+    async fn init(&self) -> anyhow::Result<()> {
         let options = &self.options;
+        let base = self.ports.values().next().context("a cluster of no nodes")?.api;
         let mut command = tokio::process::Command::new(&options.medic);
         command.args(["init", "--cluster", "local"]).arg("--out").arg(&options.dir);
         command.args(["--nodes", &options.nodes.to_string(), "--base-port", &base.to_string()]);
         command.args(["--users", &options.users.join(",")]);
+        if options.network.is_some() {
+            let hosts: Vec<String> = self.ports.values().map(|p| p.host.to_string()).collect();
+            command.args(["--hosts", &hosts.join(",")]);
+        }
         if !options.agents.is_empty() {
             command.args(["--agents", &options.agents.join(",")]);
         }
@@ -181,9 +224,9 @@ impl Cluster {
         let log = self.options.dir.join(format!("logs/{name}.log"));
         let mut process = Process::new(&name, &self.options.medic, args("serve", &path), log);
         process.set_env(&borrowed(&self.options.node_env));
+        process.set_netns(self.netns(node));
         self.nodes.insert(node, process);
-        let api = self.ports(node).map(|ports| format!("127.0.0.1:{}", ports.api));
-        self.addresses.set(node, api);
+        self.addresses.set(node, self.ports(node).map(|ports| ports.api_address()));
         Ok(())
     }
 
@@ -196,7 +239,7 @@ impl Cluster {
         let ports = self.free.pop().context("no place is free for another node")?;
         let (number, base) = (node.to_string(), ports.api.to_string());
         let output = tokio::process::Command::new(&self.options.medic)
-            .args(["certs", "issue", "--host", "127.0.0.1", "--node", &number])
+            .args(["certs", "issue", "--host", &ports.host.to_string(), "--node", &number])
             .args(["--base-port", &base])
             .arg("--dir")
             .arg(&self.options.dir)
@@ -209,7 +252,7 @@ impl Cluster {
         self.ports.insert(node, ports);
         self.describe(node)?;
         let peer = if self.options.peer_relays { ports.relay } else { ports.peer };
-        Ok(format!("127.0.0.1:{peer}"))
+        Ok(format!("{}:{peer}", ports.host))
     }
 
     /// Ends the process of a node that is no member any more; its place is free again.
@@ -231,7 +274,7 @@ impl Cluster {
         let relays: BTreeMap<String, String> = self
             .ports
             .iter()
-            .map(|(id, ports)| (id.to_string(), format!("127.0.0.1:{}", ports.relay)))
+            .map(|(id, ports)| (id.to_string(), format!("{}:{}", ports.host, ports.relay)))
             .collect();
         let own = relays.get(&node.to_string()).cloned().unwrap_or_default();
         let advertise = config.get_mut("advertise").and_then(toml::Value::as_table_mut);
@@ -253,6 +296,21 @@ impl Cluster {
     #[must_use]
     pub fn ports(&self, node: u64) -> Option<Ports> {
         self.ports.get(&node).copied()
+    }
+
+    /// The way of a node's relay: where it is told to listen, and what is behind it.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn way(&self, node: u64) -> anyhow::Result<Way> {
+        let ports = self.ports(node).with_context(|| format!("there is no node-{node}"))?;
+        let at = |port| SocketAddr::from((ports.host, port));
+        Ok(Way { listen: at(ports.relay), to: at(ports.peer), netns: self.netns(node) })
+    }
+
+    /// The network namespace of a node; none on loopback.
+    fn netns(&self, node: u64) -> Option<PathBuf> {
+        self.options.network.as_ref()?.at(self.ports(node)?.host)
     }
 
     /// Configuration file of a node.
@@ -278,8 +336,7 @@ impl Cluster {
     /// # Errors
     /// When the user has no certificate, or no node answers.
     pub async fn client(&self, user: &str) -> anyhow::Result<Client> {
-        let addresses: Vec<String> =
-            self.ports.values().map(|p| format!("127.0.0.1:{}", p.api)).collect();
+        let addresses: Vec<String> = self.ports.values().map(Ports::api_address).collect();
         client::connect(&addresses, &self.material(user)?).await
     }
 
@@ -289,7 +346,7 @@ impl Cluster {
     /// When the user has no certificate, or the node does not answer.
     pub async fn client_of(&self, node: u64, user: &str) -> anyhow::Result<Client> {
         let ports = self.ports(node).with_context(|| format!("there is no node-{node}"))?;
-        client::connect(&[format!("127.0.0.1:{}", ports.api)], &self.material(user)?).await
+        client::connect(&[ports.api_address()], &self.material(user)?).await
     }
 
     /// What connects to any node with a user's certificate, independent of this handle.
@@ -404,7 +461,7 @@ fn know_places(config: &Path, places: &[Ports]) -> anyhow::Result<()> {
     let mut table: toml::Table = std::fs::read_to_string(config)?.parse()?;
     let nodes = table.get_mut("nodes").and_then(toml::Value::as_array_mut);
     let nodes = nodes.context("no `nodes` in the configuration of an agent")?;
-    nodes.extend(places.iter().map(|place| format!("127.0.0.1:{}", place.api).into()));
+    nodes.extend(places.iter().map(|place| place.api_address().into()));
     std::fs::write(config, toml::to_string(&table)?)
         .with_context(|| format!("writing {}", config.display()))
 }

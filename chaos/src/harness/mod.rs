@@ -1,4 +1,4 @@
-//! Local clusters of real processes: nodes, agents, and what they watch, on loopback.
+//! Local clusters of real processes: nodes, agents, and what they watch.
 
 mod client;
 mod cluster;

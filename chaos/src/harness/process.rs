@@ -13,6 +13,8 @@ use nix::{
 };
 use tokio::process::{Child, Command};
 
+use crate::netns::within;
+
 /// Time a process is given to end after SIGTERM.
 const TERM_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -24,6 +26,7 @@ pub struct Process {
     args: Vec<String>,
     env: Vec<(String, String)>,
     log: PathBuf,
+    netns: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -32,12 +35,17 @@ impl Process {
     #[must_use]
     pub fn new(name: &str, program: &Path, args: Vec<String>, log: PathBuf) -> Self {
         let (name, program) = (name.to_owned(), program.to_owned());
-        Self { name, program, args, env: Vec::new(), log, child: None }
+        Self { name, program, args, env: Vec::new(), log, netns: None, child: None }
     }
 
     /// Sets environment for the next start (replacing what was set before).
     pub fn set_env(&mut self, env: &[(&str, &str)]) {
         self.env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    }
+
+    /// Has it started in a network namespace from now on.
+    pub fn set_netns(&mut self, netns: Option<PathBuf>) {
+        self.netns = netns;
     }
 
     /// Its name.
@@ -68,7 +76,8 @@ impl Process {
             .append(true)
             .open(&self.log)
             .with_context(|| format!("opening {}", self.log.display()))?;
-        let child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        command
             .args(&self.args)
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
@@ -76,8 +85,12 @@ impl Process {
             .stderr(log)
             // A Ctrl-C is for the one who started us; we end our children ourselves.
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
+            .kill_on_drop(true);
+        let spawned = match &self.netns {
+            Some(netns) => within(netns, || command.spawn())?,
+            None => command.spawn(),
+        };
+        let child = spawned
             .with_context(|| format!("starting {} ({})", self.name, self.program.display()))?;
         self.child = Some(child);
         Ok(())

@@ -114,13 +114,12 @@ pub fn sweep(pid: i32) {
     }
 }
 
-/// How far ahead (milliseconds, to the second) the clock of whoever answers HTTP on a port says to
-/// be; none when it does not answer. A server that keeps the date for a second never goes back: for
+/// How far ahead (milliseconds, to the second) the clock of whoever answers HTTP there says to be; none when it does not answer. A server that keeps the date for a second never goes back: for
 /// clocks that are behind, what it says is no news.
-pub async fn ahead_ms(http: u16) -> Option<i64> {
+pub async fn ahead_ms(http: std::net::SocketAddr) -> Option<i64> {
     let client =
         reqwest::Client::builder().timeout(std::time::Duration::from_secs(1)).build().ok()?;
-    let answer = client.get(format!("http://127.0.0.1:{http}/healthz")).send().await.ok()?;
+    let answer = client.get(format!("http://{http}/healthz")).send().await.ok()?;
     let date = answer.headers().get("date")?.to_str().ok()?.to_owned();
     ahead_of(jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(&date).ok()?)
 }

@@ -21,3 +21,4 @@ pub use fault::Fault;
 pub use schedule::{Round, Timed, rounds};
 pub use step::{Aim, Step, Weather, Whom};
 pub use tools::{Capabilities, descriptors_max, memory_max, trace_syncs};
+pub(crate) use tools::{find, run};

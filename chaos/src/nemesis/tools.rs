@@ -69,7 +69,7 @@ impl Capabilities {
 }
 
 /// A program on the path.
-pub(super) fn find(name: &str) -> Option<PathBuf> {
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
@@ -78,7 +78,7 @@ pub(super) fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// Runs a tool and waits for it.
-pub(super) fn run(program: &str, args: &[&str]) -> anyhow::Result<String> {
+pub(crate) fn run(program: &str, args: &[&str]) -> anyhow::Result<String> {
     let found = find(program).unwrap_or_else(|| PathBuf::from(program));
     let output = Command::new(found)
         .args(args)

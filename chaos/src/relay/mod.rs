@@ -1,10 +1,13 @@
 //! A TCP relay in front of each peer port, and the weather between the nodes.
 //!
 //! ```text
-//!   node-1 ──► relay of node-2 ──► node-2        who dials is looked up in /proc
+//!   node-1 ──► relay of node-2 ──► node-2        who dials is known by its socket, or its address
 //!              │  1→2: up                        (relays need one listener per node, and the
 //!              └─ 2→1: down                       membership one address)
 //! ```
+//!
+//! On loopback who dials is looked up in `/proc`. Nodes in network namespaces of their own are known by
+//! their addresses: the relay of each listens in its namespace, behind whatever the kernel drops there.
 //!
 //! Each direction of each pair of nodes has weather of its own: cut, delayed, jittery, lossy. TCP
 //! hides a lost packet behind a late one, so loss here is a chunk that comes a retransmission later,
@@ -16,7 +19,8 @@ mod source;
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -27,6 +31,8 @@ use tokio::{
     sync::watch,
     task::JoinHandle,
 };
+
+use crate::netns::within;
 
 pub use source::Pids;
 
@@ -46,11 +52,37 @@ pub struct Weather {
 /// Weather by (from, to); fair where nothing is said.
 pub type Map = BTreeMap<(u64, u64), Weather>;
 
+/// The way to a node, through its relay.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// Where the others dial.
+    pub listen: SocketAddr,
+    /// Where the node listens for them.
+    pub to: SocketAddr,
+    /// The network namespace that the others dial into.
+    pub netns: Option<PathBuf>,
+}
+
+impl Way {
+    fn listener(&self) -> anyhow::Result<TcpListener> {
+        let bind = || std::net::TcpListener::bind(self.listen);
+        let listener = match &self.netns {
+            Some(netns) => within(netns, bind)?,
+            None => bind(),
+        };
+        let listener = listener?;
+        listener.set_nonblocking(true)?;
+        Ok(TcpListener::from_std(listener)?)
+    }
+}
+
 /// What the relays share.
 #[derive(Debug)]
 pub(super) struct Shared {
     weather: watch::Sender<Map>,
     pids: Pids,
+    /// Nodes that have an address of their own.
+    hosts: Mutex<BTreeMap<IpAddr, u64>>,
     seed: u64,
     connections: Mutex<u64>,
 }
@@ -61,6 +93,14 @@ impl Shared {
         let mut count = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         *count += 1;
         self.seed.wrapping_add(count.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    /// Who dials; none for a stranger, and for a client that is gone already.
+    async fn dialler(&self, from: SocketAddr) -> Option<u64> {
+        if from.ip().is_loopback() {
+            return self.pids.find(from.port()).await;
+        }
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner).get(&from.ip()).copied()
     }
 }
 
@@ -76,27 +116,32 @@ impl Relays {
     #[must_use]
     pub fn new(seed: u64, pids: Pids) -> Self {
         let (weather, connections) = (watch::Sender::new(Map::new()), Mutex::new(0));
+        let hosts = Mutex::default();
         Self {
-            shared: Arc::new(Shared { weather, pids, seed, connections }),
+            shared: Arc::new(Shared { weather, pids, hosts, seed, connections }),
             tasks: BTreeMap::new(),
         }
     }
 
-    /// Listens on `port` for whoever wants to reach `node`, whose peer port is `to`.
+    /// Listens for whoever wants to reach `node`.
     ///
     /// # Errors
-    /// When the port is taken.
-    pub async fn add(&mut self, node: u64, port: u16, to: u16) -> anyhow::Result<()> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("binding {address}, the relay of node-{node}"))?;
+    /// When the address is taken, or its namespace is gone.
+    pub fn add(&mut self, node: u64, way: &Way) -> anyhow::Result<()> {
+        let (listen, to) = (way.listen, way.to);
+        let listener = way
+            .listener()
+            .with_context(|| format!("binding {listen}, the relay of node-{node}"))?;
         let shared = self.shared.clone();
+        if !listen.ip().is_loopback() {
+            let mut hosts = shared.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+            hosts.insert(listen.ip(), node);
+        }
         let task = tokio::spawn(async move {
             loop {
                 match listener.accept().await {
                     Ok((inbound, from)) => {
-                        tokio::spawn(carry(shared.clone(), inbound, from.port(), node, to));
+                        tokio::spawn(carry(shared.clone(), inbound, from, node, to));
                     }
                     Err(error) => {
                         tracing::warn!(node, %error, "the relay cannot accept");
@@ -117,6 +162,8 @@ impl Relays {
             drop(task.await);
         }
         self.shared.pids.forget(node);
+        let mut hosts = self.shared.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.retain(|_, known| *known != node);
     }
 
     /// Changes the weather.
@@ -139,10 +186,15 @@ impl Drop for Relays {
 }
 
 /// One connection, until either side ends it.
-async fn carry(shared: Arc<Shared>, inbound: TcpStream, from_port: u16, node: u64, to: u16) {
-    // A client that is gone already, or a stranger.
-    let Some(from) = shared.pids.find(from_port).await else { return };
-    let Ok(outbound) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await else { return };
+async fn carry(
+    shared: Arc<Shared>,
+    inbound: TcpStream,
+    from: SocketAddr,
+    node: u64,
+    to: SocketAddr,
+) {
+    let Some(from) = shared.dialler(from).await else { return };
+    let Ok(outbound) = TcpStream::connect(to).await else { return };
     for stream in [&inbound, &outbound] {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
@@ -185,8 +237,13 @@ mod tests {
         let pids = Pids::default();
         pids.set(1, i32::try_from(std::process::id()).unwrap());
         let mut relays = Relays::new(7, pids);
-        relays.add(2, ports[0], ports[1]).await.unwrap();
+        relays.add(2, &way(&ports)).unwrap();
         (relays, TcpStream::connect(("127.0.0.1", ports[0])).await.unwrap())
+    }
+
+    fn way(ports: &[u16]) -> Way {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Way { listen: at(ports[0]), to: at(ports[1]), netns: None }
     }
 
     async fn echo(stream: &mut TcpStream) -> Duration {
@@ -219,7 +276,7 @@ mod tests {
         let ports = free_ports(2).unwrap();
         let target = TcpListener::bind(("127.0.0.1", ports[1])).await.unwrap();
         let mut relays = Relays::new(1, Pids::default());
-        relays.add(2, ports[0], ports[1]).await.unwrap();
+        relays.add(2, &way(&ports)).unwrap();
         let mut stream = TcpStream::connect(("127.0.0.1", ports[0])).await.unwrap();
         assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
         drop(target);

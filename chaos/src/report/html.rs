@@ -40,7 +40,7 @@ pub(super) fn render(report: &Report) -> String {
     }
     format!(
         "<!doctype html><html lang=en><meta charset=utf-8><title>Campaign {seed}</title><style>{STYLE}</style>\
-         <h1>Campaign, seed {seed}, {nodes} nodes: <span class={class}>{word}</span></h1><p>{summary}.</p>\
+         <h1>Campaign, seed {seed}, {nodes} nodes: <span class={class}>{word}</span></h1><p>{summary}.</p><p>{ground}.</p>\
          {timeline}<h2>Invariants</h2><table><tr><th>#<th>invariant<th>verdict<th>checked<th></tr>{rows}</table>\
          <p>{mid}.</p><ul class=bad>{short}</ul>{violations}\
          <h2>Faults by kind</h2><table>{drawn}</table><h2>Not done here</h2><ul>{absent}</ul>\
@@ -50,6 +50,7 @@ pub(super) fn render(report: &Report) -> String {
         seed = report.seed,
         nodes = report.nodes,
         summary = escape(&report.summary()),
+        ground = escape(&report.ground()),
         timeline = timeline(report),
         violations = violations(report),
         events = events(report),

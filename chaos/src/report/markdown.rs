@@ -8,13 +8,15 @@ const SHOWN: usize = 10;
 
 pub(super) fn render(report: &Report) -> String {
     let mut text = format!(
-        "# Campaign with seed {} on {} nodes: {}\n\n{}.\n\nAgain: `medic-chaos campaign --seed {} --nodes {}`\n",
+        "# Campaign with seed {} on {} nodes: {}\n\n{}.\n\n{}.\n\nAgain: `medic-chaos campaign --seed {} --nodes {} --network {}`\n",
         report.seed,
         report.nodes,
         if report.good() { "every invariant holds" } else { "NOT every invariant holds" },
         report.summary(),
+        report.ground(),
         report.seed,
-        report.nodes
+        report.nodes,
+        if report.walls.is_some() { "namespaces" } else { "loopback" }
     );
     text += "\n## Invariants\n\n| # | invariant | verdict | checked |\n|---|---|---|---|\n";
     for verdict in &report.verdicts {

@@ -40,6 +40,10 @@ pub struct Report {
     pub seed: u64,
     /// Nodes.
     pub nodes: u64,
+    /// The network they were on, and why.
+    pub network: String,
+    /// Partitions that the kernel made, and packets it dropped; none on loopback.
+    pub walls: Option<(usize, u64)>,
     /// Wall clock at the beginning, milliseconds.
     pub wall_began_ms: u64,
     /// Faults with when each was to begin and end, milliseconds of the campaign.
@@ -144,6 +148,15 @@ impl Report {
             of(4),
             of(2) + of(3)
         )
+    }
+
+    /// The network, and what was cut of it by the kernel.
+    #[must_use]
+    pub fn ground(&self) -> String {
+        let walls = self.walls.map(|(cuts, packets)| {
+            format!("; partitions made by the kernel: {cuts}, packets it dropped: {packets}")
+        });
+        format!("Network: {}{}", self.network, walls.unwrap_or_default())
     }
 
     /// How many violations there are.

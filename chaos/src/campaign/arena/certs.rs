@@ -28,7 +28,8 @@ impl Arena {
         let Some(node) = self.target(whom) else { return Ok(None) };
         let layout = Layout(self.cluster.dir().to_owned());
         let name = format!("node-{node}");
-        let hosts = vec!["127.0.0.1".to_owned()];
+        let host = self.cluster.ports(node).map(|ports| ports.host.to_string());
+        let hosts = host.into_iter().collect();
         let (cluster, unit) = ("local".to_owned(), Unit::Nodes);
         let subject = Subject { name: name.clone(), cluster, unit, hosts };
         let authority = Authority::open(&layout.ca_cert(), &layout.ca_key())?;

@@ -50,7 +50,10 @@ impl Arena {
         for (node, skew, log_from) in set {
             let seen = match self.last_words_ahead_ms(node, log_from) {
                 Some(ahead) => Some(ahead),
-                None => clock::ahead_ms(self.cluster.ports(node).map_or(0, |p| p.http)).await,
+                None => match self.door(node) {
+                    Some(door) => clock::ahead_ms(door).await,
+                    None => None,
+                },
             };
             let close = seen.is_some_and(|ahead| ahead.abs_diff(skew.offset_ms) <= CLOSE_MS);
             self.skews_seen += usize::from(close);

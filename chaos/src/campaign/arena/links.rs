@@ -5,10 +5,40 @@ use std::collections::BTreeSet;
 use medic_proto::v1 as pb;
 
 use super::Arena;
-use crate::nemesis::{Weather, Whom};
+use crate::{
+    nemesis::{Weather, Whom},
+    netns::Network,
+};
+
+/// What the kernel drops between nodes that have networks of their own.
+#[derive(Debug)]
+pub(in crate::campaign) struct Walls {
+    /// Where; none on loopback, where relays hold back what is cut.
+    network: Option<Network>,
+    /// Whether any stand.
+    stand: bool,
+    /// Partitions that were made of them so far.
+    built: usize,
+}
+
+impl Walls {
+    pub(super) const fn new(network: Option<Network>) -> Self {
+        Self { network, stand: false, built: 0 }
+    }
+
+    /// Partitions made by the kernel, and packets it dropped; none on loopback.
+    ///
+    /// # Errors
+    /// When the kernel does not say how many.
+    pub(in crate::campaign) fn count(&self) -> anyhow::Result<Option<(usize, u64)>> {
+        let Some(network) = self.network else { return Ok(None) };
+        Ok(Some((self.built, network.dropped()?)))
+    }
+}
 
 impl Arena {
-    pub(super) fn set_weather(&mut self, weather: Weather) -> Option<String> {
+    /// Cuts or slows links. Nothing, when there is nobody to do it to.
+    pub(super) fn set_weather(&mut self, weather: Weather) -> anyhow::Result<Option<String>> {
         let leader = self.eyes.leader();
         let all: Vec<u64> = self.members.iter().copied().collect();
         let nodes = u64::try_from(all.len()).unwrap_or(1).max(1);
@@ -18,7 +48,7 @@ impl Arena {
         };
         let (cut, text): (Vec<(u64, u64)>, String) = match weather {
             Weather::IsolateLeader => {
-                let leader = leader?;
+                let Some(leader) = leader else { return Ok(None) };
                 self.isolations.push((self.eyes.now_ms(), None, leader));
                 let cut = pairs().filter(|(a, b)| *a == leader || *b == leader).collect();
                 (cut, format!("node-{leader} (leader) is cut off"))
@@ -32,17 +62,18 @@ impl Arena {
                 (cut, format!("{few:?} are cut off from the rest"))
             }
             Weather::LeaderMute => {
-                let leader = leader?;
+                let Some(leader) = leader else { return Ok(None) };
                 let cut = pairs().filter(|(a, _)| *a == leader).collect();
                 (cut, format!("what node-{leader} (leader) sends gets lost"))
             }
             Weather::LeaderDeaf => {
-                let leader = leader?;
+                let Some(leader) = leader else { return Ok(None) };
                 let cut = pairs().filter(|(_, b)| *b == leader).collect();
                 (cut, format!("what is sent to node-{leader} (leader) gets lost"))
             }
             Weather::Bridge(pick) => {
-                let middle = all.get(usize::try_from(pick % nodes).unwrap_or(0)).copied()?;
+                let at = usize::try_from(pick % nodes).unwrap_or(0);
+                let Some(middle) = all.get(at).copied() else { return Ok(None) };
                 let rest: Vec<u64> = all.iter().copied().filter(|node| *node != middle).collect();
                 let (one, other) = rest.split_at(rest.len() / 2);
                 let apart = |a: &u64, b: &u64| one.contains(a) && other.contains(b);
@@ -59,15 +90,46 @@ impl Arena {
                 };
                 self.relays.set(|map| *map = pairs().map(|pair| (pair, bad)).collect());
                 let text = format!("all links: {delay} ms, jitter {jitter} ms, loss {loss} ‰");
-                return Some(text);
+                return Ok(Some(text));
             }
         };
-        let wet = crate::relay::Weather { cut: true, ..Default::default() };
-        self.relays.set(|map| *map = cut.into_iter().map(|pair| (pair, wet)).collect());
-        Some(text)
+        if cut.is_empty() {
+            return Ok(Some(text));
+        }
+        let by = self.wall_off(&cut)?;
+        Ok(Some(format!("{text}{by}")))
     }
 
-    pub(super) fn end_isolation(&mut self) {
+    /// Cuts these directions (from, to), and no others: with the kernel where nodes have networks of
+    /// their own, else with the relays. Says which, where it is the former.
+    fn wall_off(&mut self, cut: &[(u64, u64)]) -> anyhow::Result<&'static str> {
+        let Some(network) = self.walls.network else {
+            let wet = crate::relay::Weather { cut: true, ..Default::default() };
+            self.relays.set(|map| *map = cut.iter().map(|pair| (*pair, wet)).collect());
+            return Ok("");
+        };
+        let host = |node| self.cluster.ports(node).map(|ports| ports.host);
+        let ways: Vec<_> =
+            cut.iter().filter_map(|(from, to)| Some((host(*from)?, host(*to)?))).collect();
+        // Even half of a wall is to be taken down.
+        self.walls.stand = true;
+        network.cut(&ways)?;
+        self.walls.built += 1;
+        Ok(" (the kernel drops the packets)")
+    }
+
+    /// All links are fair.
+    pub(super) fn fair(&mut self) -> anyhow::Result<()> {
+        self.end_isolation();
+        self.relays.heal();
+        if let Some(network) = self.walls.network.filter(|_| self.walls.stand) {
+            network.cut(&[])?;
+            self.walls.stand = false;
+        }
+        Ok(())
+    }
+
+    fn end_isolation(&mut self) {
         let now = self.eyes.now_ms();
         if let Some((_, end @ None, _)) = self.isolations.last_mut() {
             *end = Some(now);

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use medic_proto::v1 as pb;
 use tokio::task::JoinHandle;
 
@@ -55,8 +55,7 @@ impl Arena {
         let new = self.next;
         self.next += 1;
         let peer = self.cluster.join(new).await?;
-        let ports = self.cluster.ports(new).context("a node without ports")?;
-        self.relays.add(new, ports.relay, ports.peer).await?;
+        self.relays.add(new, &self.cluster.way(new)?)?;
         self.equip(new)?;
         self.start_node(new)?;
         let task = tokio::spawn(replace(self.dialer.clone(), old, new, peer));

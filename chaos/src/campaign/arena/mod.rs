@@ -17,6 +17,7 @@ mod points;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     path::PathBuf,
     time::Instant,
 };
@@ -27,7 +28,7 @@ use nix::sys::signal::Signal;
 pub use self::deaths::{Cause, Death};
 pub(crate) use self::disks::Flipped;
 pub use self::points::Hits;
-use self::{members::Replacing, points::Points};
+use self::{links::Walls, members::Replacing, points::Points};
 use super::{
     trouble::{Doors, Wish},
     watch::Eyes,
@@ -36,6 +37,7 @@ use crate::{
     fleet::SampleFleet,
     harness::{Cluster, Dialer},
     nemesis::{Capabilities, Step, Whom, clock, disk::Disk},
+    netns::Network,
     relay::{Pids, Relays},
 };
 
@@ -46,6 +48,7 @@ pub(super) struct Arena {
     pub(super) medic: PathBuf,
     pub(super) cluster: Cluster,
     pub(super) relays: Relays,
+    pub(super) walls: Walls,
     pub(super) pids: Pids,
     pub(super) eyes: Eyes,
     pub(super) dialer: Dialer,
@@ -98,18 +101,21 @@ pub(super) struct Parts {
     pub(super) agents: Vec<String>,
     pub(super) nodes: u64,
     pub(super) can: Capabilities,
+    pub(super) network: Option<Network>,
 }
 
 impl Arena {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { dir, medic, cluster, relays, pids, eyes, dialer, fleet, agents, nodes, can } =
+        let Parts { dir, medic, cluster, relays, pids, eyes, dialer, fleet, agents, nodes, .. } =
             parts;
+        let (can, network) = (parts.can, parts.network);
         Self {
             points: Points::new(&dir),
             dir,
             medic,
             cluster,
             relays,
+            walls: Walls::new(network),
             pids,
             eyes,
             dialer,
@@ -159,11 +165,16 @@ impl Arena {
         let env: Vec<(&str, &str)> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         self.cluster.node_mut(node)?.set_env(&env);
         self.members.insert(node);
-        if let Some(ports) = self.cluster.ports(node) {
+        if let Some(door) = self.door(node) {
             let mut doors = self.doors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            doors.insert(node, ports.http);
+            doors.insert(node, door);
         }
         Ok(())
+    }
+
+    /// Where a node answers HTTP.
+    fn door(&self, node: u64) -> Option<SocketAddr> {
+        self.cluster.ports(node).map(|ports| SocketAddr::from((ports.host, ports.http)))
     }
 
     /// Starts a node and tells the relays who it is.
@@ -232,10 +243,9 @@ impl Arena {
                 Ok(Some(format!("whoever reaches {name} dies there")))
             }
             Step::Disarm => self.disarm(),
-            Step::Weather(weather) => Ok(self.set_weather(*weather)),
+            Step::Weather(weather) => self.set_weather(*weather),
             Step::Fair => {
-                self.end_isolation();
-                self.relays.heal();
+                self.fair()?;
                 Ok(Some("links are fair".to_owned()))
             }
             Step::KillAgent(pick) => self.kill_agent(*pick).await,
@@ -325,7 +335,7 @@ impl Arena {
 
     /// Undoes what would keep processes from ending.
     pub(super) async fn heal_links(&mut self) -> anyhow::Result<()> {
-        self.relays.heal();
+        self.fair()?;
         self.untrace().await;
         self.speak();
         self.unlimited().map(drop)
@@ -333,8 +343,7 @@ impl Arena {
 
     /// Undoes everything.
     pub(super) async fn heal(&mut self) -> anyhow::Result<Option<String>> {
-        self.end_isolation();
-        self.relays.heal();
+        self.fair()?;
         self.untrace().await;
         self.true_clocks()?;
         self.make_room()?;

@@ -1,6 +1,6 @@
 //! What a service is told: its command line, and the file that operators roll out.
 
-use std::path::PathBuf;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -11,9 +11,12 @@ pub struct ServiceArgs {
     /// Instance name, for the log.
     #[arg(long)]
     pub name: String,
-    /// Loopback port to serve on.
+    /// Port to serve on.
     #[arg(long)]
     pub port: u16,
+    /// Address to serve on; loopback, unless those who call are elsewhere.
+    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
+    pub host: Ipv4Addr,
     /// Configuration file (TOML); read at start and on SIGHUP. Beside it, under the same name, the
     /// service keeps its other files: certificate, artefact, spool.
     #[arg(long)]

@@ -1,4 +1,4 @@
-//! One sample service: HTTP on loopback, `/work` calls its dependencies, `/metrics`, `/healthz`,
+//! One sample service: HTTP, `/work` calls its dependencies, `/metrics`, `/healthz`,
 //! `/ready` (which needs a worker), `/login`.
 //!
 //! It is broken from outside by signals (SIGKILL, SIGSTOP), by its configuration file (a wrong
@@ -13,7 +13,7 @@ mod measure;
 mod upstream;
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     os::unix::process::CommandExt as _,
     sync::{
         Arc, PoisonError, RwLock,
@@ -152,7 +152,7 @@ async fn serve(
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = match port {
             Some(port) => {
-                let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                let addr = SocketAddr::from((args.host, port));
                 let listener = tokio::net::TcpListener::bind(addr)
                     .await
                     .with_context(|| format!("binding {addr}"))?;
