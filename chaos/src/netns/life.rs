@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use nix::{
+    sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -19,7 +20,7 @@ const GONE_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at whether they are.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Why there can be no namespaces here, as far as is known without trying.
+/// Why there can be no namespaces here. The kernel is asked for one, which is gone at once.
 #[must_use]
 pub fn reason() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
@@ -27,7 +28,17 @@ pub fn reason() -> Option<String> {
     }
     let tools = [("ip", "iproute2"), ("nft", "nftables")];
     let missing = tools.into_iter().find(|(tool, _)| find(tool).is_none());
-    missing.map(|(tool, package)| format!("`{tool}` is not installed (package {package})"))
+    missing.map(|(tool, package)| format!("`{tool}` is not installed (package {package})")).or_else(
+        || {
+            // In a thread of its own, which takes the namespace with it.
+            let tried = std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET)).join();
+            match tried {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(format!("the kernel grants no network namespace: {error}")),
+                Err(_) => Some("no network namespace could be tried".to_owned()),
+            }
+        },
+    )
 }
 
 /// A network that stands. Dropping it takes it away, with every process that is left in it.
