@@ -229,7 +229,7 @@ fn touched<'a>(input: &AssessInput<'a>) -> BTreeSet<&'a str> {
 /// Whether a service has trouble that others can feel.
 fn ill(input: &AssessInput<'_>, service: &str) -> bool {
     topology::active_symptoms(input.state, &input.saga.tenant, service)
-        .any(|(_, s)| !s.symptom.predicted() && s.symptom.severity > Severity::Info)
+        .any(|(_, s)| s.symptom.felt_by_others())
 }
 
 /// Whether a service that one of the targets calls, itself or through others, has trouble of its own.

@@ -208,7 +208,7 @@ fn what_its_neighbours_had_before_is_not_its_fault() {
         state
     };
     // Another incident's, from before the plan; and a callee's, which accounts for the errors too.
-    let (of_others, slo, value) = integration(&before("datastore-1", "saturation", 0));
+    let (of_others, slo, value) = integration(&before("datastore-1", "unresponsive", 0));
     assert_eq!((of_others, slo), (VerdictValue::Inconclusive, VerdictValue::Inconclusive));
     assert_eq!(value, VerdictValue::Passed);
     let (of_others, slo, _) = integration(&before("gateway-1", "errors", 0));

@@ -163,6 +163,15 @@ impl Symptom {
         self.kind == ALERT_KIND && self.source.starts_with(ALERT_SOURCE)
     }
 
+    /// Whether those who depend on the instance feel it: a port that should not be open, a disk that
+    /// fills or an odd figure are trouble of its own alone.
+    #[must_use]
+    pub fn felt_by_others(&self) -> bool {
+        !self.predicted()
+            && self.severity > Severity::Info
+            && !matches!(self.kind.as_str(), "saturation" | "anomaly")
+    }
+
     /// Whether it speaks of the future.
     #[must_use]
     pub const fn predicted(&self) -> bool {

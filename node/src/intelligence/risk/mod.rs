@@ -10,7 +10,8 @@
 //!
 //! What most of them turn on is the *loss*: the share of requests to a service that are answered well
 //! now and would not be while a step runs. Steps run one after another, so it is that of the worst
-//! step. Restarting a dead process loses nothing; restarting the only healthy instance loses all.
+//! step. Restarting a dead process loses nothing; restarting the only healthy instance loses all. Where
+//! others are in rotation, they take part of it over: callers try again there, or find out.
 
 mod blast_radius;
 mod business;
@@ -123,6 +124,10 @@ fn interrupts(step: &PlannedStep) -> Result<bool, RiskError> {
     Ok(info(step)?.interrupts || step.safety == SafetyClass::Opaque)
 }
 
+/// The part of an instance's requests that is lost while it restarts, though others serve: those under
+/// way, and those that come before callers notice.
+const NOT_TAKEN_OVER: f64 = 0.6;
+
 /// The greatest share of a service's present good answers that any one step stops: what its target
 /// answers well, over the instances that requests go to.
 fn loss(input: &RiskInput<'_>) -> Result<f64, RiskError> {
@@ -140,7 +145,8 @@ fn loss(input: &RiskInput<'_>) -> Result<f64, RiskError> {
         let in_rotation = all.iter().filter(|target| scene.serving(target).is_some()).count();
         #[allow(clippy::cast_precision_loss, reason = "instances of one service")]
         let share = serving / in_rotation.max(1) as f64;
-        greatest = greatest.max(share);
+        let alone = in_rotation <= 1;
+        greatest = greatest.max(if alone { share } else { share * NOT_TAKEN_OVER });
     }
     Ok(greatest.clamp(0.0, 1.0))
 }

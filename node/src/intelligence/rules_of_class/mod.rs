@@ -234,7 +234,7 @@ fn dependency(scene: &Scene<'_>) -> Vec<Evidence> {
 
 fn trouble(scene: &Scene<'_>, callee: &str) -> Option<(Target, f64, String)> {
     let symptoms: Vec<_> = topology::active_symptoms(scene.state, scene.tenant(), callee)
-        .filter(|(_, s)| !s.symptom.predicted() && s.symptom.severity > Severity::Info)
+        .filter(|(_, s)| s.symptom.felt_by_others())
         .collect();
     let gone = symptoms.iter().find(|(_, s)| topology::out_of_service(&s.symptom.kind));
     if let Some((incident, s)) = gone {

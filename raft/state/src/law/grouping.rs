@@ -14,7 +14,7 @@ use crate::{
         incidents::{bump, tell},
     },
     state::State,
-    symptom::{Severity, Symptom, Target},
+    symptom::{Symptom, Target},
 };
 
 /// Kinds that something on the instance itself must explain, whatever it depends on.
@@ -69,12 +69,12 @@ pub(super) fn cause_of(state: &State, symptom: &Symptom) -> Option<IncidentId> {
     })
 }
 
-/// Has an active symptom of its own that is more than a prediction and than a finding that hurts
-/// nobody, or is being treated. An incident that merely waits for somebody to close it explains nothing.
+/// Has an active symptom of its own that others can feel, or is being treated. A finding that hurts
+/// nobody else (a port that should not be open, a disk that fills) explains nothing, nor does an
+/// incident that merely waits for somebody to close it.
 fn is_ill(state: &State, incident: &Incident) -> bool {
-    let hurts = |symptom: &Symptom| {
-        symptom.severity > Severity::Info || state.cluster_version < JUDGED_AGAIN_SINCE
-    };
+    let felt =
+        |symptom: &Symptom| state.cluster_version < JUDGED_AGAIN_SINCE || symptom.felt_by_others();
     match incident.status {
         IncidentStatus::Remediating | IncidentStatus::Verifying | IncidentStatus::RollingBack => {
             true
@@ -82,7 +82,7 @@ fn is_ill(state: &State, incident: &Incident) -> bool {
         IncidentStatus::Open | IncidentStatus::AwaitingApproval | IncidentStatus::Escalated => {
             let active = |known: &&SymptomState| known.cleared_at.is_none();
             let mut own = incident.own_symptoms().filter(active).map(|known| &known.symptom);
-            own.any(|symptom| !symptom.predicted() && hurts(symptom))
+            own.any(|symptom| !symptom.predicted() && felt(symptom))
         }
         IncidentStatus::Resolved => false,
     }
@@ -173,6 +173,17 @@ mod tests {
         assert_eq!(lab.report("web", "w", "errors"), cause);
         assert!(lab.incident(cause).symptoms.values().any(|known| known.grouped));
         assert_eq!(lab.incident(cause).target, target("db", "d"));
+    }
+
+    #[test]
+    fn what_others_cannot_feel_explains_nothing() {
+        let mut lab = Lab::new();
+        let finding = lab.report("db", "d", "saturation");
+        let id = lab.report("api", "a", "errors");
+        assert_ne!(id, finding);
+        lab.report("db", "d", "errors");
+        let third = lab.report("web", "w", "errors");
+        assert_eq!(third, id, "of the nearest that is ill");
     }
 
     #[test]
