@@ -226,8 +226,18 @@ impl Core {
             .map_or(Duration::ZERO, |acked| lease.saturating_sub(acked.elapsed()))
     }
 
-    /// Changes membership or leadership, if this node leads.
-    pub(crate) async fn administer(&self, operation: Operation) -> Result<(), LedgerError> {
+    /// Changes membership or leadership, if this node leads. What was begun comes to its end though
+    /// whoever asked goes away meanwhile: a lease given up for a transfer would never come back.
+    pub(crate) async fn administer(
+        self: &Arc<Self>,
+        operation: Operation,
+    ) -> Result<(), LedgerError> {
+        let core = Arc::clone(self);
+        let task = tokio::spawn(async move { core.carry_out(operation).await });
+        task.await.unwrap_or_else(|error| Err(LedgerError::Stopped(error.to_string())))
+    }
+
+    async fn carry_out(&self, operation: Operation) -> Result<(), LedgerError> {
         self.alive()?;
         let _one = self.admin.try_lock().map_err(|_| {
             LedgerError::Unavailable("another change of the cluster is in progress".to_owned())

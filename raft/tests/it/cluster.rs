@@ -275,6 +275,33 @@ async fn a_learner_gets_snapshot_and_records() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebody_may_act_again_though_nobody_waits_for_the_end_of_a_transfer() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let heir = cluster.followers(leader)[0];
+    cluster.down(heir).await;
+    let raft = &cluster.node(leader).raft;
+    {
+        // Whoever asked goes away as soon as the lease is given up.
+        let transfer = raft.transfer(heir);
+        tokio::pin!(transfer);
+        while raft.lease_remaining() > Duration::ZERO {
+            let step = tokio::time::timeout(Duration::from_millis(5), &mut transfer).await;
+            assert!(step.is_err(), "a node that is down takes nothing over: {step:?}");
+        }
+    }
+    // Without its heir the old leader is followed by whoever is elected: itself or the other one.
+    let left = || cluster.nodes.values().map(|node| node.raft.lease_remaining()).max();
+    let back = async {
+        while left().is_none_or(|lease| lease.is_zero()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), back).await.expect("somebody may act again");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_moves_and_members_leave() {
     let cluster = Cluster::start(3).await;
     let old = cluster.leader().await;
