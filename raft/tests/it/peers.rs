@@ -85,6 +85,9 @@ async fn parcels_reach_the_inbox_that_is_open_and_members_only() {
     let cluster = Cluster::start(3).await;
     let from = cluster.leader().await;
     let to = cluster.followers(from)[0];
+    // Whoever has heard from the leader knows who the members are.
+    let heard = cluster.node(from).register(10, "a:1").await.unwrap().index;
+    cluster.all_applied(heard).await;
     let courier = &cluster.node(from).raft;
     let body = bytes::Bytes::from_static(b"what was learnt");
     let kind = ParcelKind::DetectorState;
