@@ -78,6 +78,16 @@ impl Arena {
         if unsettled || self.replacing.is_some() {
             return Ok(None);
         }
+        // What nobody has read may be damaged still: two such nodes of three are more than a cluster
+        // can bear, so the first one goes before another is damaged.
+        let is_latent =
+            |flip: &&Flipped| flip.outcome.is_none() && self.members.contains(&flip.node);
+        if let Some(node) = self.flips.iter().find(is_latent).map(|flip| flip.node) {
+            let new = self.replace_node(node).await?;
+            return Ok(new.map(|new| {
+                format!("node-{node} may still be damaged; node-{new} is to take its place")
+            }));
+        }
         let Some(node) = self.target(whom) else { return Ok(None) };
         let role = self.role(node);
         self.end_node(node, Cause::Signal).await?;

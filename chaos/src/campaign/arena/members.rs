@@ -48,7 +48,7 @@ impl Arena {
         Ok(new.map(|new| format!("node-{new} is to take the place of node-{node}{role}")))
     }
 
-    async fn replace_node(&mut self, old: u64) -> anyhow::Result<Option<u64>> {
+    pub(super) async fn replace_node(&mut self, old: u64) -> anyhow::Result<Option<u64>> {
         if self.replacing.is_some() || !self.members.contains(&old) {
             return Ok(None);
         }
