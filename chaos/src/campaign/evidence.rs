@@ -20,6 +20,7 @@ use crate::{
         journal::{self, Journal, Line},
         linear, nodes,
         plans::{self, Watched},
+        reported,
     },
     history,
     report::Report,
@@ -28,6 +29,8 @@ use crate::{
 /// A leader may act this long after it was cut off: lease, one heartbeat, and scheduling on a busy
 /// machine.
 const LEASE_MS: u64 = 600 + 100 + 300;
+/// Two intervals of detection (a second each here) and a failover.
+const NOTICED_MS: u64 = 2 * 1_000 + 10_000;
 /// Invariant 14.
 const RECOVERY_MAX_MS: u64 = 30_000;
 
@@ -67,12 +70,14 @@ pub(super) async fn gather(stage: &mut Stage, report: &mut Report) -> anyhow::Re
         acts::intents(&journals, &longest),
         acts::effects(&journals, &starts),
         plans::steps(&plans, &logs),
+        acts::recorded(&plans, &journals),
         plans::resumed(&watched, &plans, &logs),
         nodes::acknowledged(&calls, &chains),
         nodes::chains(&exported),
         offline(stage).await,
         nodes::hashes(&states),
         nodes::owners(&seen.owners),
+        noticed(stage, report, &seen, &exported, &journals),
         acts::without_quorum(&journals, &longest, &cut_off),
         acts::budget(&longest, IN_FLIGHT_MAX),
         nodes::recoveries(&report.recoveries, RECOVERY_MAX_MS, &report.late),
@@ -207,6 +212,26 @@ async fn keep(stage: &Stage, plans: &Plans, chains: &Chains) -> anyhow::Result<(
         write(&format!("audit-node-{node}.json"), serde_json::to_vec(records)?)?;
     }
     Ok(())
+}
+
+/// 10: what was killed in the fleet, and whether somebody said so.
+fn noticed(
+    stage: &Stage,
+    report: &Report,
+    seen: &Seen,
+    exported: &Chains,
+    journals: &[Journal],
+) -> Verdict {
+    let kills = stage.kills.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    let kills: Vec<(u64, String)> = (kills.into_iter())
+        .map(|(wall, name)| (wall.saturating_sub(report.wall_began_ms), name))
+        .collect();
+    let samples: Vec<(u64, u64)> = seen.samples.iter().map(|s| (s.at_ms, s.applied)).collect();
+    let longest = exported.values().max_by_key(|records| records.len());
+    let symptoms = reported::symptoms(longest.map_or(&[], Vec::as_slice), &samples);
+    let until = seen.samples.last().map_or(0, |sample| sample.at_ms);
+    let (journals, bounds) = ((journals, report.wall_began_ms), (NOTICED_MS, until));
+    reported::lasting(&kills, &symptoms, journals, &report.recoveries, bounds)
 }
 
 fn journals(stage: &Stage) -> anyhow::Result<Vec<Journal>> {

@@ -19,6 +19,7 @@ mod trouble;
 pub mod watch;
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     path::PathBuf,
     sync::atomic::Ordering,
@@ -30,7 +31,7 @@ use anyhow::{Context as _, bail};
 pub use self::arena::{Cause, Death, Hits};
 pub use self::ground::NetworkChoice;
 pub(crate) use self::told::told_to_stop;
-use self::{ground::Entered, stage::Stage};
+use self::{arena::Proof, ground::Entered, stage::Stage};
 use crate::{
     nemesis::{Capabilities, Fault, Round, disk, rounds},
     netns::Network,
@@ -178,8 +179,9 @@ async fn perform(
             break;
         }
         say(&format!("round {}: {}", number + 1, describe(round)));
-        play(stage, round, &mut report).await?;
+        let unproved = play(stage, round, &mut report).await?;
         recover(stage, &mut report).await?;
+        count_felt(stage, &unproved, &mut report)?;
         breathe(stage).await;
     }
     say("settling: no more trouble, plans come to their end");
@@ -209,26 +211,57 @@ async fn perform(
     Ok(report.good())
 }
 
+/// What must be found of each fault of a round that was begun.
+type Unproved = BTreeMap<Fault, Vec<Proof>>;
+
 /// Plays the faults of one round, each step at its time.
-async fn play(stage: &mut Stage, round: &Round, report: &mut Report) -> anyhow::Result<()> {
+async fn play(stage: &mut Stage, round: &Round, report: &mut Report) -> anyhow::Result<Unproved> {
     let began = Instant::now();
     for (fault, from, to) in &round.faults {
         let now = stage.arena.eyes.now_ms();
         report.faults.push((*fault, now + from, now + to));
+        report.nemeses.entry(*fault).or_default().drawn += 1;
     }
+    let mut unproved = Unproved::new();
     for timed in &round.steps {
         wait(stage, began + Duration::from_millis(timed.at_ms), report).await?;
         let at_ms = stage.arena.eyes.now_ms();
-        let text = match stage.arena.perform(&timed.step).await {
+        let done = stage.arena.perform(&timed.step).await;
+        let proofs = stage.arena.take_unproved();
+        let text = match done {
             Ok(Some(text)) => text,
             Ok(None) => continue,
             // Whom it was meant for died of another fault meanwhile.
-            Err(error) => format!("{:?} could not be done: {error:#}", timed.step),
+            Err(error) => {
+                let text = format!("{:?} could not be done: {error:#}", timed.step);
+                say(&format!("  {:>7.1} s  {}: {text}", seconds(at_ms), timed.fault));
+                report.events.push(Event { at_ms, fault: Some(timed.fault), text });
+                continue;
+            }
         };
+        if !timed.step.undoes() {
+            unproved.entry(timed.fault).or_default().extend(proofs);
+        }
         say(&format!("  {:>7.1} s  {}: {text}", seconds(at_ms), timed.fault));
         report.events.push(Event { at_ms, fault: Some(timed.fault), text });
     }
-    wait(stage, began + Duration::from_millis(round.length_ms), report).await
+    wait(stage, began + Duration::from_millis(round.length_ms), report).await?;
+    Ok(unproved)
+}
+
+/// Counts what was begun, and what was felt: what needs a proof, when one is found; the rest (a signal, a
+/// certificate, a failpoint) is felt when it is done.
+fn count_felt(stage: &Stage, unproved: &Unproved, report: &mut Report) -> anyhow::Result<()> {
+    for (fault, proofs) in unproved {
+        let tally = report.nemeses.entry(*fault).or_default();
+        tally.begun += 1;
+        let mut felt = proofs.is_empty();
+        for proof in proofs {
+            felt |= stage.arena.proved(proof)?;
+        }
+        tally.felt += u64::from(felt);
+    }
+    Ok(())
 }
 
 /// Waits, with an eye on who dies meanwhile.

@@ -20,7 +20,7 @@ use super::{
     clients::{Caller, Desk},
     ground::SPARE,
     people::People,
-    trouble::{MANIFESTS, Trouble},
+    trouble::{Kills, MANIFESTS, Trouble},
     watch::{Eyes, Watching, stale},
 };
 use crate::{
@@ -55,6 +55,8 @@ pub(super) struct Stage {
     pub(super) pager: Pager,
     pub(super) follower: Option<Follower>,
     pub(super) troubles: Arc<AtomicU64>,
+    /// Instances that were killed.
+    pub(super) kills: Kills,
     wall_began_ms: u64,
     seed: u64,
     watching: Option<Watching>,
@@ -146,6 +148,7 @@ impl Stage {
             pager: Pager::open(host).await?,
             follower: None,
             troubles: Arc::default(),
+            kills: Kills::default(),
             wall_began_ms,
             seed: args.seed,
             watching: None,
@@ -208,6 +211,7 @@ impl Stage {
         let people = self.people()?;
         let trouble = Trouble::new(fleet, people, doors, self.arena.wish.clone(), seed);
         self.troubles = trouble.count.clone();
+        self.kills = trouble.kills.clone();
         tasks.spawn(trouble.run(stopped));
         Ok(Workers { stop, tasks })
     }
@@ -351,7 +355,7 @@ async fn prepare(
     Cluster::prepare(options).await
 }
 
-fn wall_ms() -> u64 {
+pub(super) fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -19,7 +19,7 @@ use nix::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::sync::watch;
 
-use super::people::People;
+use super::{people::People, stage::wall_ms};
 use crate::fleet::SampleFleet;
 
 /// What the playbooks of a campaign are, and how much may happen at once.
@@ -41,6 +41,7 @@ pub(super) struct Trouble {
     pub(super) http: Doors,
     pub(super) wish: Wish,
     pub(super) count: Arc<AtomicU64>,
+    pub(super) kills: Kills,
     chance: StdRng,
     number: u64,
     rested: BTreeMap<String, Instant>,
@@ -48,6 +49,9 @@ pub(super) struct Trouble {
 
 /// HTTP addresses of the nodes there are; clones share it.
 pub(super) type Doors = Arc<Mutex<BTreeMap<u64, SocketAddr>>>;
+
+/// Instances that were killed: when, by the wall clock, and which; clones share it.
+pub(super) type Kills = Arc<Mutex<Vec<(u64, String)>>>;
 
 /// What somebody wants to see next; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -78,6 +82,7 @@ impl Trouble {
             http,
             wish,
             count: Arc::default(),
+            kills: Kills::default(),
             chance: StdRng::seed_from_u64(seed ^ 0x7472_6f75),
             number: 0,
             rested: BTreeMap::new(),
@@ -129,6 +134,8 @@ impl Trouble {
                         && kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok()
                     {
                         self.count.fetch_add(1, Ordering::Relaxed);
+                        let killed = (wall_ms(), instance.name.clone());
+                        self.kills.lock().unwrap_or_else(PoisonError::into_inner).push(killed);
                     }
                     return;
                 }

@@ -132,6 +132,14 @@ impl Eyes {
         known.max_by_key(|sample| sample.term).map(|sample| sample.leader)
     }
 
+    /// Whether a node has taken itself for the leader since.
+    #[must_use]
+    pub fn led_since(&self, node: u64, at_ms: u64) -> bool {
+        let seen = self.lock();
+        let since = seen.samples.iter().rev().take_while(|sample| sample.at_ms >= at_ms);
+        since.into_iter().any(|sample| sample.node == node && sample.leader == node)
+    }
+
     /// Plans with begun steps, when somebody said so just now.
     #[must_use]
     pub fn under_way(&self) -> BTreeMap<String, pb::RemediationStatus> {

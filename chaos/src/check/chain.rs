@@ -28,6 +28,10 @@ pub struct Chain {
     pub plans: BTreeMap<String, u64>,
     /// Every index that has a link.
     pub indexes: BTreeSet<u64>,
+    /// What was admitted: command and subject, by index.
+    pub admitted: BTreeMap<u64, (String, String)>,
+    /// From the first step of each plan to the last that is known of it, by index.
+    pub spans: BTreeMap<String, (u64, u64)>,
 }
 
 /// Reads what was admitted.
@@ -39,6 +43,14 @@ pub fn read(records: &[AuditRecord]) -> Chain {
         chain.indexes.insert(record.index);
         if !record.outcome.starts_with("ok") {
             continue;
+        }
+        let change = (record.command.clone(), record.subject.clone());
+        chain.admitted.insert(record.index, change);
+        if matches!(record.command.as_str(), "StartStep" | "FinishStep" | "RecordVerdict")
+            && let Some((plan, _)) = record.subject.split_once(": ")
+        {
+            let fresh = (record.index, record.index);
+            chain.spans.entry(plan.to_owned()).or_insert(fresh).1 = record.index;
         }
         match record.command.as_str() {
             "Fence" => {

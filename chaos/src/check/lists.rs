@@ -20,6 +20,7 @@ pub fn check(calls: &[Call]) -> (usize, Vec<Violation>) {
         checked += 1;
         violations.extend(one_list(call, items));
         violations.extend(lost(calls, call, items));
+        violations.extend(unsent(calls, call, items));
         for (value, index) in items {
             let before = *seen_at.entry(*value).or_insert(*index);
             if before != *index {
@@ -31,8 +32,7 @@ pub fn check(calls: &[Call]) -> (usize, Vec<Violation>) {
     (checked, violations)
 }
 
-/// Nothing twice, in log order, nothing from beyond the index it was read at, and nothing that had
-/// not been sent.
+/// Nothing twice, in log order, and nothing from beyond the index it was read at.
 fn one_list(read: &Call, items: &[(u64, u64)]) -> Vec<Violation> {
     let mut wrong = Vec::new();
     let values: BTreeSet<u64> = items.iter().map(|(value, _)| *value).collect();
@@ -74,6 +74,34 @@ fn lost(calls: &[Call], read: &Call, items: &[(u64, u64)]) -> Vec<Violation> {
     violations
 }
 
+/// Nothing that had not been sent by then, and what was acknowledged stands where that was said.
+fn unsent(calls: &[Call], read: &Call, items: &[(u64, u64)]) -> Vec<Violation> {
+    let appends = calls.iter().filter_map(|call| match call.act {
+        Act::Append(value) => Some((value, call)),
+        _ => None,
+    });
+    let sent: BTreeMap<u64, &Call> = appends.collect();
+    let mut violations = Vec::new();
+    for (value, index) in items {
+        let call = sent.get(value).filter(|c| read.end_us.is_none_or(|end| c.start_us <= end));
+        let (text, lines) = match call {
+            None => (
+                format!("{value} stands at {index}, and nobody had sent it"),
+                vec![super::linear::line(read)],
+            ),
+            Some(call) => match (&call.outcome, call.index) {
+                (Outcome::Done, Some(acked)) if acked != *index => (
+                    format!("{value} was acknowledged at {acked}, and stands at {index}"),
+                    vec![super::linear::line(call), super::linear::line(read)],
+                ),
+                _ => continue,
+            },
+        };
+        violations.push(Violation::new(format!("{}: {text}", read.key)).with(lines));
+    }
+    violations
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,9 +126,24 @@ mod tests {
     fn a_lost_a_doubled_and_a_stale_element_are_found() {
         assert_eq!(check(&[append(1, 1), list(&[], 5)]).1.len(), 1);
         assert_eq!(check(&[append(1, 1), list(&[(1, 10), (1, 11)], 5)]).1.len(), 2);
-        let stale = [list(&[(1, 10), (2, 11)], 1), list(&[(1, 10)], 5)];
-        assert_eq!(check(&stale).1.len(), 1);
-        assert_eq!(check(&[list(&[(2, 11), (1, 10)], 5)]).1.len(), 1);
-        assert_eq!(check(&[list(&[(2, 101)], 5)]).1.len(), 1);
+        let both = [append(1, 1), append(2, 1)];
+        let after = |reads: &[Call]| both.iter().chain(reads).cloned().collect::<Vec<_>>();
+        let stale = after(&[list(&[(1, 10), (2, 11)], 3), list(&[(1, 10)], 5)]);
+        assert_eq!(check(&stale).1.len(), 2, "acknowledged, and seen before");
+        assert_eq!(check(&after(&[list(&[(2, 11), (1, 10)], 5)])).1.len(), 1);
+        assert_eq!(check(&after(&[list(&[(1, 10), (2, 101)], 5)])).1.len(), 1);
+    }
+
+    #[test]
+    fn what_nobody_sent_and_what_stands_elsewhere_is_found() {
+        assert_eq!(check(&[list(&[(7, 11)], 5)]).1.len(), 1);
+        assert_eq!(
+            check(&[list(&[(7, 11)], 5), append(7, 9)]).1.len(),
+            1,
+            "sent after it was seen"
+        );
+        let acked = at(10, append(1, 1));
+        assert_eq!(check(&[acked.clone(), list(&[(1, 10)], 5)]), (2, Vec::new()));
+        assert_eq!(check(&[acked, list(&[(1, 12)], 5)]).1.len(), 1);
     }
 }

@@ -5,6 +5,7 @@
 //!   journals of agents, audit chain ──► acts                        2 3 4 11 12
 //!   plans as seen while they ran, and at the end ──► plans          5 6
 //!   audit chains and status of every node ──► nodes                 7 8 9 10
+//!   kills in the fleet, audit chain ──► reported                    10
 //!   how long it took after each heal                                14
 //!   ends of processes, audit chain ──► deposed                      leaders lost in mid-remediation
 //! ```
@@ -22,6 +23,7 @@ pub mod nodes;
 pub mod plans;
 pub mod register;
 pub mod replay;
+pub mod reported;
 
 use std::path::PathBuf;
 
@@ -33,14 +35,14 @@ pub const TITLES: [&str; 14] = [
     "Fences accepted by a target never decrease; each is a committed one",
     "No act without a committed StartStep under its fence, with the plan before it",
     "At most one effective application per plan, step and direction",
-    "Every started step ends; unwinding is in reverse, over started steps only",
+    "Every started step ends, as its agent says; unwinding is in reverse, over started steps only",
     "Plans in flight at a crash are resumed or rolled back, as the same plan",
-    "What was acknowledged is on every member after convergence",
+    "What was acknowledged is on every member after convergence, where it was said to be",
     "The audit chain has no gap, is equal on all nodes, and verifies offline",
     "Equal applied index means equal state hash",
-    "One owner per shard and epoch",
+    "One owner per shard and epoch; what lasts is reported though its watcher died",
     "A node without quorum starts nothing new",
-    "Acts in flight never exceed the budget",
+    "Plans in flight, unknown ones among them, never exceed the budget",
     "1–12 hold under skewed wall clocks",
     "After faults heal: one leader, all caught up, reads and writes served, within 30 s",
 ];

@@ -11,7 +11,7 @@ use crate::history::{Act, Call, Outcome};
 /// What one node said of its state: node, applied index, hash.
 pub type State<'a> = (u64, u64, &'a str);
 
-/// 7: every acknowledged change has a link in the chain of every node.
+/// 7: every acknowledged change stands in the chain of every node, where it was said to be.
 #[must_use]
 pub fn acknowledged(calls: &[Call], chains: &BTreeMap<u64, Chain>) -> Verdict {
     let (mut checked, mut violations) = (0, Vec::new());
@@ -22,13 +22,35 @@ pub fn acknowledged(calls: &[Call], chains: &BTreeMap<u64, Chain>) -> Verdict {
     for (call, index) in acked {
         checked += 1;
         for (node, chain) in chains {
-            if !chain.indexes.contains(&index) {
+            let there = chain.admitted.get(&index);
+            if !there.is_some_and(|(command, subject)| is_of(call, command, subject)) {
                 let text = format!("what was acknowledged at index {index} is not on node-{node}");
-                violations.push(Violation::new(text).with([super::linear::line(call)]));
+                let found = format!("there is {there:?}");
+                violations.push(Violation::new(text).with([super::linear::line(call), found]));
             }
         }
     }
     Verdict::new(7, checked, "acknowledged changes", violations)
+}
+
+/// Whether a link of the chain is the change that a client asked for.
+fn is_of(call: &Call, command: &str, subject: &str) -> bool {
+    let Some((kind, name)) = call.key.split_once('/') else { return false };
+    match kind {
+        "freeze" => {
+            matches!(command, "Freeze" | "Unfreeze")
+                && subject.starts_with(&format!("service {name} "))
+        }
+        "silence" => {
+            matches!(command, "ApplyManifest" | "DeleteManifest")
+                && subject.starts_with(&format!("Silence/{name} "))
+        }
+        "notes" => {
+            let Act::Append(value) = call.act else { return false };
+            command == "AddNote" && subject == format!("{name}: note {value}")
+        }
+        _ => false,
+    }
 }
 
 /// 8: each chain is whole, and all are the same as far as they go.
@@ -125,11 +147,26 @@ mod tests {
 
     #[test]
     fn a_change_that_a_node_has_not_is_found() {
-        let one = chain::read(&[link(5, "Freeze", "x", "ok")]);
-        let calls = [at(5, call(Act::Write(1), Outcome::Done, 1, 2))];
+        let calls = [Call {
+            key: "freeze/x".to_owned(),
+            ..at(5, call(Act::Write(1), Outcome::Done, 1, 2))
+        }];
+        let with = |subject, outcome| chain::read(&[link(5, "Freeze", subject, outcome)]);
+        let one = with("service x (tenant t)", "ok");
         assert!(acknowledged(&calls, &BTreeMap::from([(1, one.clone())])).holds());
-        let nodes = BTreeMap::from([(1, one), (2, Chain::default())]);
-        assert_eq!(acknowledged(&calls, &nodes).violations.len(), 1);
+        let refused = with("service x (tenant t)", "refused: no");
+        for bad in [Chain::default(), with("service xy (tenant t)", "ok"), refused] {
+            let nodes = BTreeMap::from([(1, one.clone()), (2, bad)]);
+            assert_eq!(acknowledged(&calls, &nodes).violations.len(), 1);
+        }
+        let of = |key: &str, act, command, subject| {
+            is_of(&Call { key: key.to_owned(), act, ..calls[0].clone() }, command, subject)
+        };
+        let delete = "DeleteManifest";
+        assert!(of("silence/a", Act::Write(1), delete, "Silence/a (tenant t)"));
+        assert!(!of("silence/a", Act::Write(1), delete, "Silence/b (tenant t)"));
+        assert!(of("notes/INC-3", Act::Append(4), "AddNote", "INC-3: note 4"));
+        assert!(!of("notes/INC-3", Act::Append(4), "AddNote", "INC-3: note 5"));
     }
 
     #[test]

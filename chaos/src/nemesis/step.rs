@@ -101,6 +101,27 @@ pub enum Step {
     Speak,
 }
 
+impl Step {
+    /// Whether it ends a fault, and is none.
+    #[must_use]
+    pub const fn undoes(&self) -> bool {
+        matches!(
+            self,
+            Self::StartDead
+                | Self::Resume
+                | Self::Disarm
+                | Self::Fair
+                | Self::Agents
+                | Self::FastDisk
+                | Self::Unlimited
+                | Self::TrueClocks
+                | Self::MakeRoom
+                | Self::Renew
+                | Self::Speak
+        )
+    }
+}
+
 /// What happens to the links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -3,9 +3,11 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
+use tokio::io::AsyncBufReadExt as _;
 
 use super::Fault;
 
@@ -67,6 +69,9 @@ impl Capabilities {
         }
     }
 }
+
+/// strace holds a process of some dozen threads well within this.
+const ATTACHED_WITHIN: Duration = Duration::from_secs(3);
 
 /// A program on the path.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
@@ -132,21 +137,41 @@ pub fn memory_max(pid: i32, more_mib: Option<u64>) -> anyhow::Result<()> {
     run("prlimit", &["--pid", &pid.to_string(), &limit]).map(drop)
 }
 
-/// Attaches `strace` to a process, so that its next syncs fail with EIO. It ends with the process,
-/// or when the child is dropped.
+/// Attaches `strace` to a process, so that its next syncs fail with EIO, and waits until it holds it.
+/// It ends with the process, or when the child is dropped.
 ///
 /// # Errors
-/// When strace cannot be started.
-pub fn trace_syncs(pid: i32, log: &Path) -> anyhow::Result<tokio::process::Child> {
-    tokio::process::Command::new("strace")
+/// When strace cannot be started, or says that it cannot hold the process.
+pub async fn trace_syncs(pid: i32, log: &Path) -> anyhow::Result<tokio::process::Child> {
+    let mut tracer = tokio::process::Command::new("strace")
         .args(["-f", "-p", &pid.to_string(), "-e", "trace=fsync,fdatasync"])
         .args(["-e", "inject=fsync,fdatasync:error=EIO"])
         .arg("-o")
         .arg(log)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .context("starting strace")
+        .context("starting strace")?;
+    let stderr = tracer.stderr.take().context("strace has no stderr")?;
+    let mut said = tokio::io::BufReader::new(stderr).lines();
+    let attached = async {
+        while let Some(line) = said.next_line().await? {
+            if line.contains(" attached") {
+                return Ok(());
+            }
+            if !line.trim().is_empty() {
+                bail!("{line}");
+            }
+        }
+        bail!("it ended")
+    };
+    match tokio::time::timeout(ATTACHED_WITHIN, attached).await {
+        Ok(attached) => attached.with_context(|| format!("strace of process {pid}"))?,
+        Err(_) => bail!("strace did not hold process {pid} within {ATTACHED_WITHIN:?}"),
+    }
+    // What it says of threads that come and go must not stop it.
+    tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
+    Ok(tracer)
 }

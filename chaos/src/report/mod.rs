@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use serde::Serialize;
 
 use crate::{
     campaign::{Cause, Death, Hits, watch::Sample},
@@ -58,6 +59,8 @@ pub struct Report {
     pub absent: Vec<String>,
     /// Calls of clients.
     pub calls: Vec<Call>,
+    /// What became of each nemesis that was drawn.
+    pub nemeses: BTreeMap<Fault, Tally>,
     /// What the nodes said of themselves.
     pub samples: Vec<Sample>,
     /// Troubles made in the fleet.
@@ -88,6 +91,17 @@ pub struct Report {
     pub full: bool,
     /// Verdicts, by invariant.
     pub verdicts: Vec<Verdict>,
+}
+
+/// How often a nemesis was drawn, and what came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// In the schedule, as far as it was played.
+    pub drawn: u64,
+    /// There was somebody to do it to, and it was done.
+    pub begun: u64,
+    /// Something came of it.
+    pub felt: u64,
 }
 
 impl Report {

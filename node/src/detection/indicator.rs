@@ -12,7 +12,10 @@ use medic_state::{
     matcher::Selector,
 };
 
-use super::exposition::{Exposition, Sample};
+use super::{
+    counted::{self, Measured},
+    exposition::{Exposition, Sample},
+};
 
 /// Every indicator of a service, ready to be computed.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +67,9 @@ impl Counters {
 pub struct Values {
     /// By indicator.
     pub values: BTreeMap<String, f64>,
+    /// Of those computed from counted events, the least that the true figure can be taken for: see
+    /// [`Measured`].
+    pub at_least: BTreeMap<String, f64>,
     /// Why one has none.
     pub missing: BTreeMap<String, String>,
 }
@@ -112,20 +118,38 @@ impl Indicators {
         let mut now = Counters { at, series: BTreeMap::new() };
         let mut values = Values { missing: self.errors.clone(), ..Values::default() };
         for indicator in &self.list {
-            match indicator.source.compute(&exposition.samples, previous.as_ref(), &mut now) {
-                Ok(value) if value.is_finite() => {
-                    values.values.insert(indicator.name.clone(), value);
-                }
-                Ok(_) => {
-                    values.missing.insert(indicator.name.clone(), "not a finite number".to_owned());
-                }
-                Err(why) => {
-                    values.missing.insert(indicator.name.clone(), why.to_owned());
-                }
-            }
+            let measured =
+                indicator.source.compute(&exposition.samples, previous.as_ref(), &mut now);
+            values.note(&indicator.name, measured);
         }
         *previous = Some(now);
         values
+    }
+}
+
+impl Values {
+    /// Takes one in, or why there is none.
+    pub(super) fn note(&mut self, name: &str, measured: Result<Measured, &'static str>) {
+        let why = match measured {
+            Ok(Measured { value, at_least }) if value.is_finite() => {
+                if at_least != value {
+                    self.at_least.insert(name.to_owned(), at_least);
+                }
+                self.values.insert(name.to_owned(), value);
+                return;
+            }
+            Ok(_) => "not a finite number",
+            Err(why) => why,
+        };
+        self.missing.insert(name.to_owned(), why.to_owned());
+    }
+
+    /// By name.
+    pub fn measured(&self) -> impl Iterator<Item = (&str, Measured)> {
+        self.values.iter().map(|(name, &value)| {
+            let at_least = self.at_least.get(name).copied().unwrap_or(value);
+            (name.as_str(), Measured { value, at_least })
+        })
     }
 }
 
@@ -151,13 +175,13 @@ impl Source {
         samples: &[Sample],
         previous: Option<&Counters>,
         now: &mut Counters,
-    ) -> Result<f64, &'static str> {
+    ) -> Result<Measured, &'static str> {
         const FIRST: &str = "needs a second scrape";
         match self {
             Self::Gauge(selector) => {
                 let mut found = select(samples, selector).map(|sample| sample.value).peekable();
                 found.peek().ok_or("no series matches")?;
-                Ok(found.sum())
+                Ok(Measured::exact(found.sum()))
             }
             Self::Rate(selector) => {
                 let (increase, found) = increase(samples, selector, previous, now);
@@ -165,7 +189,7 @@ impl Source {
                 let seconds = now.at.saturating_sub(before.at).as_secs_f64();
                 match found {
                     false => Err("no series matches"),
-                    true if seconds > 0.0 => Ok(increase / seconds),
+                    true if seconds > 0.0 => Ok(Measured::exact(increase / seconds)),
                     true => Err("no time has passed since the last scrape"),
                 }
             }
@@ -175,14 +199,15 @@ impl Source {
                 previous.ok_or(FIRST)?;
                 match found {
                     false => Err("no series matches"),
-                    true if to > 0.0 => Ok(of / to),
-                    true => Err("nothing was counted since the last scrape"),
+                    true => {
+                        counted::share(of, to).ok_or("nothing was counted since the last scrape")
+                    }
                 }
             }
             Self::Quantile { buckets, q } => {
                 let increases = bucket_increases(samples, buckets, previous, now);
                 previous.ok_or(FIRST)?;
-                histogram_quantile(*q, &increases)
+                counted::quantile(*q, &increases)
             }
         }
     }
@@ -253,38 +278,6 @@ fn bucket_increases(
     }
     buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
     buckets
-}
-
-/// Prometheus' `histogram_quantile` for classic histograms: linear within the bucket; in the last,
-/// unbounded one its lower bound; the first bucket begins at 0 when its bound is positive.
-pub(super) fn histogram_quantile(q: f64, buckets: &[(f64, f64)]) -> Result<f64, &'static str> {
-    let Some(&(last_bound, _)) = buckets.last() else { return Err("no series matches") };
-    if !last_bound.is_infinite() || buckets.len() < 2 {
-        return Err("the histogram has no +Inf bucket");
-    }
-    // Made monotone: buckets scraped while they are being counted may contradict each other.
-    let mut counts = Vec::with_capacity(buckets.len());
-    let mut highest = 0.0_f64;
-    for &(_, count) in buckets {
-        highest = highest.max(count);
-        counts.push(highest);
-    }
-    if highest <= 0.0 {
-        return Err("nothing was observed since the last scrape");
-    }
-    let rank = q * highest;
-    let at = counts.iter().position(|&count| count >= rank).unwrap_or(counts.len() - 1);
-    if at == buckets.len() - 1 {
-        return Ok(buckets[at - 1].0);
-    }
-    let (lower, below) = match at {
-        0 if buckets[0].0 <= 0.0 => return Ok(buckets[0].0),
-        0 => (0.0, 0.0),
-        _ => (buckets[at - 1].0, counts[at - 1]),
-    };
-    let within = counts[at] - below;
-    let share = if within > 0.0 { (rank - below) / within } else { 0.0 };
-    Ok(lower + (buckets[at].0 - lower) * share)
 }
 
 /// Reads a limit: a number (`0.05`, `1e6`, `80%`), bytes (`64MiB`, `1.5GB`) or a span of time in

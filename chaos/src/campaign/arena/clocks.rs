@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use rand::{SeedableRng as _, rngs::StdRng};
 
-use super::Arena;
+use super::{Arena, Proof};
 use crate::nemesis::{Skew, Whom, clock};
 
 /// How far a clock may be from what it was set to when its node is heard of: HTTP says seconds,
@@ -39,6 +39,7 @@ impl Arena {
     /// Sets clocks, and finds out what their nodes take for the time: whether the fault is one is
     /// then known.
     async fn skew_these(&mut self, skews: Vec<(u64, Skew)>) -> anyhow::Result<String> {
+        self.unproved.push(Proof::Skewed(self.skews_seen));
         let mut set = Vec::new();
         for (node, skew) in skews {
             set.push((node, skew, self.log(node)?.len()));

@@ -1,6 +1,6 @@
 //! Disks: power that fails, room that runs out, bits that flip.
 
-use super::{Arena, Cause};
+use super::{Arena, Cause, Proof};
 use crate::nemesis::{Whom, disk::Disk, flip};
 
 /// Bits that flipped in the files of one node, and what came of it.
@@ -59,8 +59,13 @@ impl Arena {
 
     pub(super) fn fill(&mut self, whom: Whom) -> anyhow::Result<Option<String>> {
         let Some(node) = self.target(whom) else { return Ok(None) };
-        let Some(disk) = self.disks.get(&node) else { return Ok(None) };
-        disk.fill()?;
+        if !self.disks.contains_key(&node) {
+            return Ok(None);
+        }
+        self.expect_words(node, &["No space left", "os error 28"])?;
+        if let Some(disk) = self.disks.get(&node) {
+            disk.fill()?;
+        }
         Ok(Some(format!("the disk of node-{node}{} is full", self.role(node))))
     }
 
@@ -84,6 +89,7 @@ impl Arena {
             |flip: &&Flipped| flip.outcome.is_none() && self.members.contains(&flip.node);
         if let Some(node) = self.flips.iter().find(is_latent).map(|flip| flip.node) {
             let new = self.replace_node(node).await?;
+            self.unproved.push(Proof::Nothing);
             return Ok(new.map(|new| {
                 format!("node-{node} may still be damaged; node-{new} is to take its place")
             }));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use medic_proto::v1 as pb;
 
-use super::Arena;
+use super::{Arena, Proof};
 use crate::{
     nemesis::{Weather, Whom},
     netns::Network,
@@ -58,16 +58,21 @@ impl Arena {
                 let from = usize::try_from(pick % nodes).unwrap_or(0);
                 let few: BTreeSet<u64> =
                     all.iter().cycle().skip(from).take(size).copied().collect();
+                if let Some(leader) = leader.filter(|leader| few.contains(leader)) {
+                    self.isolations.push((self.eyes.now_ms(), None, leader));
+                }
                 let cut = pairs().filter(|(a, b)| few.contains(a) != few.contains(b)).collect();
                 (cut, format!("{few:?} are cut off from the rest"))
             }
             Weather::LeaderMute => {
                 let Some(leader) = leader else { return Ok(None) };
+                self.isolations.push((self.eyes.now_ms(), None, leader));
                 let cut = pairs().filter(|(a, _)| *a == leader).collect();
                 (cut, format!("what node-{leader} (leader) sends gets lost"))
             }
             Weather::LeaderDeaf => {
                 let Some(leader) = leader else { return Ok(None) };
+                self.isolations.push((self.eyes.now_ms(), None, leader));
                 let cut = pairs().filter(|(_, b)| *b == leader).collect();
                 (cut, format!("what is sent to node-{leader} (leader) gets lost"))
             }
@@ -111,6 +116,7 @@ impl Arena {
         let host = |node| self.cluster.ports(node).map(|ports| ports.host);
         let ways: Vec<_> =
             cut.iter().filter_map(|(from, to)| Some((host(*from)?, host(*to)?))).collect();
+        self.unproved.push(Proof::Dropped(network.dropped()?));
         // Even half of a wall is to be taken down.
         self.walls.stand = true;
         network.cut(&ways)?;
@@ -131,8 +137,8 @@ impl Arena {
 
     fn end_isolation(&mut self) {
         let now = self.eyes.now_ms();
-        if let Some((_, end @ None, _)) = self.isolations.last_mut() {
-            *end = Some(now);
+        for (_, end, _) in &mut self.isolations {
+            end.get_or_insert(now);
         }
     }
 
@@ -141,6 +147,7 @@ impl Arena {
         let to = self.resolve(Whom::Follower(pick))?;
         let dialer = self.dialer.clone();
         let from = self.eyes.leader().unwrap_or(to);
+        self.unproved.push(Proof::Led { node: to, at_ms: self.eyes.now_ms() });
         tokio::spawn(async move {
             if let Ok(mut client) = dialer.dial(from).await {
                 let request = pb::TransferLeadershipRequest { node: to, ..Default::default() };

@@ -10,6 +10,7 @@ mod certs;
 mod clocks;
 mod deaths;
 mod disks;
+mod felt;
 mod limits;
 mod links;
 mod members;
@@ -27,6 +28,7 @@ use nix::sys::signal::Signal;
 
 pub use self::deaths::{Cause, Death};
 pub(crate) use self::disks::Flipped;
+pub(super) use self::felt::Proof;
 pub use self::points::Hits;
 use self::{links::Walls, members::Replacing, points::Points};
 use super::{
@@ -34,6 +36,7 @@ use super::{
     watch::Eyes,
 };
 use crate::{
+    experiment::fault::cgroup::Group,
     fleet::SampleFleet,
     harness::{Cluster, Dialer},
     nemesis::{Capabilities, Step, Whom, clock, disk::Disk},
@@ -65,7 +68,15 @@ pub(super) struct Arena {
     library: Option<PathBuf>,
     disks: BTreeMap<u64, Disk>,
     tracers: Vec<tokio::process::Child>,
+    /// Syncs that were made to fail so far.
+    traced: usize,
     limited: BTreeSet<u64>,
+    /// Groups that hold nodes to little memory: since when, whom.
+    squeezed: Vec<(u64, u64, Group)>,
+    /// Nodes that came to the end of it: who, since when.
+    short_of_memory: BTreeSet<(u64, u64)>,
+    /// What must be found of what was done lately.
+    unproved: Vec<Proof>,
     skewed: BTreeSet<u64>,
     expiring: BTreeSet<u64>,
     /// Nodes that cannot live with what is on their disk.
@@ -129,7 +140,11 @@ impl Arena {
             library: clock::library().filter(|_| can.clocks),
             disks: BTreeMap::new(),
             tracers: Vec::new(),
+            traced: 0,
             limited: BTreeSet::new(),
+            squeezed: Vec::new(),
+            short_of_memory: BTreeSet::new(),
+            unproved: Vec::new(),
             skewed: BTreeSet::new(),
             expiring: BTreeSet::new(),
             refused: BTreeSet::new(),
@@ -261,10 +276,10 @@ impl Arena {
                 Ok(Some(format!("log writes of node-{node}{} take {ms} ms more", self.role(node))))
             }
             Step::FastDisk => Ok(self.points.fast()?.then(|| "disks are fast".to_owned())),
-            Step::FailSync(whom) => self.fail_sync(*whom),
+            Step::FailSync(whom) => self.fail_sync(*whom).await,
             Step::Descriptors(whom, more) => self.few_descriptors(*whom, *more),
             Step::Memory(whom, more) => self.little_memory(*whom, *more),
-            Step::Unlimited => self.unlimited(),
+            Step::Unlimited => self.unlimited().await,
             Step::Clock(whom, skew) => self.skew(*whom, *skew).await,
             Step::Clocks(pick) => self.skew_all(*pick).await,
             Step::TrueClocks => self.true_clocks(),
@@ -338,7 +353,7 @@ impl Arena {
         self.fair()?;
         self.untrace().await;
         self.speak();
-        self.unlimited().map(drop)
+        self.unlimited().await.map(drop)
     }
 
     /// Undoes everything.
@@ -351,7 +366,7 @@ impl Arena {
         self.points.fast()?;
         self.disarm()?;
         self.resume()?;
-        self.unlimited()?;
+        self.unlimited().await?;
         self.wake_agents()?;
         self.speak();
         let mended = self.mend().await?;

@@ -148,6 +148,33 @@ pub(super) fn homes(process: &ProcessRef) -> Vec<PathBuf> {
 }
 
 impl Group {
+    /// A group in which a process gets so many bytes beyond what it has; none where that cannot be.
+    pub(crate) fn of_memory(pid: u32, bytes: u64) -> Option<Self> {
+        let process = ProcessRef::of(pid)?;
+        let limit = Limit { memory: Some(bytes.to_string()), ..Limit::default() };
+        let id = format!("{pid}-{}", process.start);
+        let group = plan(&process, &limit, &id).ok()?.pop()?;
+        if let Err(trouble) = group.begin(&process) {
+            tracing::debug!(%trouble, pid, "no limit of memory by a control group");
+            drop(fs::remove_dir(&group.made));
+            return None;
+        }
+        Some(group)
+    }
+
+    /// Whether its processes have asked for more memory than they may have.
+    pub(crate) fn was_short(&self) -> bool {
+        let v1 = fs::read_to_string(self.made.join("memory.failcnt"));
+        let v2 = fs::read_to_string(self.made.join("memory.events"));
+        let hits =
+            v2.iter().flat_map(|text| text.lines()).find_map(|line| line.strip_prefix("max "));
+        let counts = [
+            v1.ok().as_deref().map(str::trim).and_then(|n| n.parse::<u64>().ok()),
+            hits.and_then(|n| n.trim().parse().ok()),
+        ];
+        counts.into_iter().flatten().any(|count| count > 0)
+    }
+
     /// Makes it, and moves the process in.
     pub(super) fn begin(&self, process: &ProcessRef) -> Result<(), Trouble> {
         fs::create_dir(&self.made).map_err(Trouble::file("making", &self.made))?;
@@ -161,7 +188,7 @@ impl Group {
     }
 
     /// Moves everything back, and removes it.
-    pub(in crate::experiment) fn undo(&self) -> Result<String, Trouble> {
+    pub(crate) fn undo(&self) -> Result<String, Trouble> {
         let deadline = Instant::now() + EMPTY_PATIENCE;
         let fallback = self.made.parent().unwrap_or(&self.back);
         loop {

@@ -11,6 +11,7 @@
 use minicbor::{Decode, Encode};
 
 use super::stats::{median, scaled_mad, student_t4_tail};
+use crate::detection::counted::Measured;
 
 /// Points before the first judgement: at a 5 s interval one minute.
 const WARM_UP: usize = 12;
@@ -97,8 +98,9 @@ impl Level {
         self.warm
     }
 
-    /// Judges a (finite) value, then learns from it unless it is odd or `learn` is false.
-    pub fn update(&mut self, value: f64, tuning: &Tuning, learn: bool) -> Judged {
+    /// Judges a (finite) value by what it proves, then learns from it unless it is odd or `learn` is false.
+    pub fn update(&mut self, measured: Measured, tuning: &Tuning, learn: bool) -> Judged {
+        let value = measured.value;
         if !self.warm {
             if learn {
                 self.warm_up(value);
@@ -106,7 +108,7 @@ impl Level {
             return self.judged(0.0, 1.0);
         }
         let scale = self.scale_now(tuning);
-        let z = (value - self.level) / scale;
+        let z = (measured.above(self.level) - self.level) / scale;
         let bad_z = if tuning.upward_only { z } else { z.abs() };
         self.count(bad_z, z, tuning);
         if self.streak >= ACCEPT_AFTER {

@@ -9,7 +9,9 @@ use super::{
     lives::Lives,
     trend::{Prediction, Trend},
 };
-use crate::detection::{indicator::parse_quantity, predict::forecast::HORIZON_S};
+use crate::detection::{
+    counted::Measured, indicator::parse_quantity, predict::forecast::HORIZON_S,
+};
 
 /// What an indicator measures; decides which kind of finding it speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,10 +150,18 @@ impl Series {
 
     /// Takes a value. `settled`: the process is past its first seconds. `suspect`: a finding that this
     /// indicator speaks for is active, so its values are no examples of the usual.
-    pub fn update(&mut self, at_ms: u64, value: f64, lead_s: f64, settled: bool, suspect: bool) {
+    pub fn update(
+        &mut self,
+        at_ms: u64,
+        measured: Measured,
+        lead_s: f64,
+        settled: bool,
+        suspect: bool,
+    ) {
+        let Measured { value, at_least } = measured;
         let learn = !suspect || self.harmless(value);
-        let judged = self.state.level.update(value, &self.tuning, learn);
-        let crossed = self.limit.is_some_and(|limit| self.state.limit.update(value, limit));
+        let judged = self.state.level.update(measured, &self.tuning, learn);
+        let crossed = self.limit.is_some_and(|limit| self.state.limit.update(at_least, limit));
         let foreseen = match (self.role, self.limit) {
             (Role::Resource, Some(limit)) => {
                 if settled {
@@ -175,7 +185,7 @@ impl Series {
         // An odd resource is no trouble in itself: only its limit and its trend are.
         let telling = matches!(self.role, Role::Errors | Role::Latency);
         let odd = telling && !judged.usual() && judged.warm && matters;
-        let unknown = !judged.warm && suspect && !self.harmless(value);
+        let unknown = !judged.warm && suspect && !self.harmless(at_least);
         let good = !(beyond || prediction.is_some() || odd || unknown);
         self.good = if good { self.good.saturating_add(1) } else { 0 };
         self.last = Some(Reading { value, judged, crossed, prediction, foreseen, matters });

@@ -5,6 +5,7 @@ use medic_raft::env::{Entropy as _, RngEntropy};
 use medic_state::manifest::ServiceSpec;
 
 use super::*;
+use crate::detection::counted::{Measured, share};
 
 const MIB: f64 = 1_048_576.0;
 
@@ -34,7 +35,7 @@ fn alarm_share(points: impl Iterator<Item = f64>) -> f64 {
     let mut level = Level::default();
     let (mut alarms, mut all) = (0_u32, 0_u32);
     for value in points {
-        let judged = level.update(value, &TUNING, true);
+        let judged = level.update(Measured::exact(value), &TUNING, true);
         all += u32::from(judged.warm);
         alarms += u32::from(judged.streak >= 2 || judged.shifted);
     }
@@ -67,18 +68,19 @@ fn a_level_shift_is_seen_and_not_learned_until_it_has_lasted() {
     let noise = Noise::new(2);
     let mut level = Level::default();
     for _ in 0..200 {
-        level.update(100.0 + 5.0 * noise.normal(), &TUNING, true);
+        level.update(Measured::exact(100.0 + 5.0 * noise.normal()), &TUNING, true);
     }
     let mut streak = 0;
     for i in 0..100 {
-        let judged = level.update(160.0 + 5.0 * noise.normal(), &TUNING, true);
+        let judged = level.update(Measured::exact(160.0 + 5.0 * noise.normal()), &TUNING, true);
         assert!((90.0..115.0).contains(&judged.expected), "learned at {i}: {judged:?}");
         streak = judged.streak;
         assert!(i < 1 || judged.streak >= 2, "{judged:?}");
     }
     assert_eq!(streak, 100);
-    let accepted =
-        (0..400).any(|_| level.update(160.0 + 5.0 * noise.normal(), &TUNING, true).usual());
+    let accepted = (0..400).any(|_| {
+        level.update(Measured::exact(160.0 + 5.0 * noise.normal()), &TUNING, true).usual()
+    });
     assert!(accepted, "a shift of half an hour is the new normal");
 }
 
@@ -87,10 +89,11 @@ fn a_small_lasting_shift_is_seen_by_its_sum() {
     let noise = Noise::new(3);
     let mut level = Level::default();
     for _ in 0..300 {
-        level.update(100.0 + 10.0 * noise.normal(), &TUNING, true);
+        level.update(Measured::exact(100.0 + 10.0 * noise.normal()), &TUNING, true);
     }
-    let seen =
-        (0..40).position(|_| level.update(125.0 + 10.0 * noise.normal(), &TUNING, true).shifted);
+    let seen = (0..40).position(|_| {
+        level.update(Measured::exact(125.0 + 10.0 * noise.normal()), &TUNING, true).shifted
+    });
     assert!(seen.is_some_and(|at| at <= 20), "{seen:?}");
 }
 
@@ -200,7 +203,13 @@ fn the_state_travels_and_stays_small() {
     let mut series = Series::new(&service.indicators[0], &service);
     let noise = Noise::new(31);
     for second in 0..500_u64 {
-        series.update(second * 1000, (60.0 + noise.normal()) * MIB, 600.0, true, false);
+        series.update(
+            second * 1000,
+            Measured::exact((60.0 + noise.normal()) * MIB),
+            600.0,
+            true,
+            false,
+        );
     }
     let bytes = medic_state::codec::encode(&series.state);
     assert!(bytes.len() <= 1024, "{} bytes", bytes.len());
@@ -208,8 +217,8 @@ fn the_state_travels_and_stays_small() {
     copy.state = medic_state::codec::decode(&bytes).unwrap();
     for second in 500..600_u64 {
         let value = (60.0 + noise.normal()) * MIB;
-        series.update(second * 1000, value, 600.0, true, false);
-        copy.update(second * 1000, value, 600.0, true, false);
+        series.update(second * 1000, Measured::exact(value), 600.0, true, false);
+        copy.update(second * 1000, Measured::exact(value), 600.0, true, false);
         assert_eq!(series.last, copy.last);
     }
 }
@@ -222,18 +231,51 @@ fn an_error_burst_is_certain_within_two_values() {
     .unwrap();
     let mut series = Series::new(&service.indicators[0], &service);
     for i in 0..50 {
-        series.update(i * 1000, 0.0, 600.0, true, false);
+        series.update(i * 1000, Measured::exact(0.0), 600.0, true, false);
     }
     // One failure among few requests is odd and does not matter.
-    series.update(50_000, 0.015, 600.0, true, false);
+    series.update(50_000, Measured::exact(0.015), 600.0, true, false);
     assert!(series.good > 0);
-    series.update(51_000, 0.3, 600.0, true, false);
-    series.update(52_000, 0.4, 600.0, true, false);
+    series.update(51_000, Measured::exact(0.3), 600.0, true, false);
+    series.update(52_000, Measured::exact(0.4), 600.0, true, false);
     let reading = series.last.clone().unwrap();
     assert!(reading.matters && reading.judged.streak == 2 && reading.judged.p_value < 1e-6);
     assert_eq!(series.good, 0);
     for i in 53..56 {
-        series.update(i * 1000, 0.0, 600.0, true, true);
+        series.update(i * 1000, Measured::exact(0.0), 600.0, true, true);
     }
     assert_eq!(series.good, GOOD_AFTER);
+}
+
+#[test]
+fn one_failure_of_few_requests_is_neither_odd_nor_beyond_the_limit() {
+    let service: ServiceSpec = serde_json::from_str(
+        r#"{"indicators":[{"name":"error_rate","source":{"ratio":{"of":"e","to":"r"}},"limit":"0.05"}]}"#,
+    )
+    .unwrap();
+    let mut series = Series::new(&service.indicators[0], &service);
+    let mut second = 0;
+    let mut scrape = |series: &mut Series, of: f64, requests: f64| {
+        second += 1;
+        series.update(second * 1000, share(of, requests).unwrap(), 600.0, true, false);
+        series.last.clone().unwrap()
+    };
+    for _ in 0..60 {
+        scrape(&mut series, 0.0, 11.0);
+    }
+    for _ in 0..2 {
+        let reading = scrape(&mut series, 1.0, 11.0);
+        assert!(!reading.crossed && reading.judged.usual(), "{reading:?}");
+        assert_eq!(series.good, GOOD_AFTER.max(series.good), "and it counts as good");
+    }
+    // The same share of many is a fault, and so is most of few.
+    let mut other = series.clone();
+    for _ in 0..2 {
+        scrape(&mut other, 1_000.0, 11_000.0);
+        scrape(&mut series, 6.0, 11.0);
+    }
+    for series in [series, other] {
+        let reading = series.last.unwrap();
+        assert!(reading.crossed && reading.judged.streak == 2, "{reading:?}");
+    }
 }

@@ -35,6 +35,7 @@ use medic_state::{
 use minicbor::{Decode, Encode};
 
 use super::{
+    counted::Measured,
     detector::{Panel, SETTLE_MS, Series, SeriesState},
     ensemble::{self, Kind, Voter},
     indicator::Values,
@@ -262,7 +263,7 @@ impl Entity {
     pub fn on_scrape(&mut self, values: Option<&Values>, now: Now) {
         self.fed.scraped(values);
         if let Some(values) = values {
-            self.feed(values.values.iter().map(|(name, value)| (name.as_str(), *value)), now);
+            self.feed(values.measured(), now);
         } else {
             self.together.no_values();
         }
@@ -275,7 +276,7 @@ impl Entity {
     }
 
     /// Gives values to their series.
-    fn feed<'n>(&mut self, values: impl Iterator<Item = (&'n str, f64)>, now: Now) {
+    fn feed<'n>(&mut self, values: impl Iterator<Item = (&'n str, Measured)>, now: Now) {
         let known_since = match self.process.incarnation {
             Some(_) => self.process.since_ms,
             None => self.begun_ms,
@@ -284,14 +285,14 @@ impl Entity {
         let suspects: BTreeSet<&Voter> =
             self.active.values().flat_map(|active| &active.voters).collect();
         let mut row = vec![f64::NAN; self.series.len()];
-        for (name, value) in values {
+        for (name, measured) in values {
             if let Some(at) = self.series.keys().position(|known| known == name) {
-                row[at] = value;
+                row[at] = measured.value;
             }
             if let Some(series) = self.series.get_mut(name) {
                 let suspect =
                     !suspects.is_empty() && suspects.contains(&Voter::Series(name.to_owned()));
-                series.update(now.mono_ms, value, self.lead_s, settled, suspect);
+                series.update(now.mono_ms, measured, self.lead_s, settled, suspect);
             }
         }
         self.together.update(&row, now);

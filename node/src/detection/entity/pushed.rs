@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Entity, Now};
-use crate::detection::indicator::Values;
+use crate::detection::{counted::Measured, indicator::Values};
 
 /// A pushed value is good for so long: four rounds of a Prometheus at its usual interval.
 const GOOD_FOR_MS: u64 = 60_000;
@@ -37,10 +37,8 @@ impl Entity {
     /// Pushes gave these values; `None`: there is no news.
     pub fn on_pushed(&mut self, values: Option<&Values>, now: Now) {
         if let Some(values) = values {
-            let fresh: Vec<(&str, f64)> = (values.values.iter())
-                .filter(|(name, _)| !self.fed.scraped.contains(*name))
-                .map(|(name, value)| (name.as_str(), *value))
-                .collect();
+            let fresh: Vec<(&str, Measured)> =
+                values.measured().filter(|(name, _)| !self.fed.scraped.contains(*name)).collect();
             for (name, _) in &fresh {
                 match self.fed.pushed_ms.get_mut(*name) {
                     Some(at) => *at = now.mono_ms,

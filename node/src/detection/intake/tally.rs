@@ -12,7 +12,10 @@ use super::{
     mapper::Part,
     sample::{Kind, Sample},
 };
-use crate::detection::indicator::{Indicators, Source, Values, histogram_quantile};
+use crate::detection::{
+    counted::{self, Measured},
+    indicator::{Indicators, Source, Values},
+};
 
 /// Samples older than this are history, not news.
 pub const BEHIND_MAX_MS: i64 = 3_600_000;
@@ -269,17 +272,7 @@ impl Tally {
         let seconds = before.map(|before| self.newest_ms.saturating_sub(before) as f64 / 1e3);
         let mut values = Values { missing: self.indicators.errors.clone(), ..Values::default() };
         for (indicator, sum) in self.indicators.list.iter().zip(&mut sums) {
-            match value(&indicator.source, sum, seconds) {
-                Ok(value) if value.is_finite() => {
-                    values.values.insert(indicator.name.clone(), value);
-                }
-                Ok(_) => {
-                    values.missing.insert(indicator.name.clone(), "not a finite number".to_owned());
-                }
-                Err(why) => {
-                    values.missing.insert(indicator.name.clone(), why.to_owned());
-                }
-            }
+            values.note(&indicator.name, measured(&indicator.source, sum, seconds));
         }
         values
     }
@@ -292,25 +285,29 @@ fn add_bucket(buckets: &mut Vec<(f64, f64)>, bound: f64, increase: f64) {
     }
 }
 
-fn value(source: &Source, sum: &mut Sum, seconds: Option<f64>) -> Result<f64, &'static str> {
+fn measured(
+    source: &Source,
+    sum: &mut Sum,
+    seconds: Option<f64>,
+) -> Result<Measured, &'static str> {
     const FIRST: &str = "needs a second sample";
     const NONE: &str = "no pushed series matches";
     match source {
-        Source::Gauge(_) if sum.found => Ok(sum.of),
+        Source::Gauge(_) if sum.found => Ok(Measured::exact(sum.of)),
         Source::Gauge(_) => Err(NONE),
         Source::Rate(_) | Source::Ratio { .. } if !sum.found => Err(NONE),
         Source::Rate(_) => match seconds.ok_or(FIRST)? {
-            seconds if seconds > 0.0 => Ok(sum.of / seconds),
+            seconds if seconds > 0.0 => Ok(Measured::exact(sum.of / seconds)),
             _ => Err("no time has passed since the last sample"),
         },
         Source::Ratio { .. } => {
             seconds.ok_or(FIRST)?;
-            if sum.to > 0.0 { Ok(sum.of / sum.to) } else { Err("nothing was counted since") }
+            counted::share(sum.of, sum.to).ok_or("nothing was counted since")
         }
         Source::Quantile { q, .. } => {
             seconds.ok_or(FIRST)?;
             sum.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
-            histogram_quantile(*q, &sum.buckets)
+            counted::quantile(*q, &sum.buckets)
         }
     }
 }

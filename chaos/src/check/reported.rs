@@ -1,0 +1,123 @@
+//! Invariant 10, its second half: whatever lasts is noticed, whoever watched it meanwhile died.
+
+use std::collections::BTreeMap;
+
+use medic_proto::v1::AuditRecord;
+
+use super::{
+    Verdict, Violation,
+    journal::{Journal, Line, instance},
+    nodes::Recovery,
+};
+
+/// Instances that were killed: when (milliseconds of the campaign), and which.
+pub type Kills = [(u64, String)];
+
+/// When symptoms of each instance were first seen to be applied, milliseconds of the campaign.
+///
+/// `samples`: when a node was seen to have applied so far, in order of time. Stamps of the chain are no use:
+/// wall clocks of nodes were wrong.
+#[must_use]
+pub fn symptoms(records: &[AuditRecord], samples: &[(u64, u64)]) -> BTreeMap<String, Vec<u64>> {
+    let mut furthest = 0;
+    let steps: Vec<(u64, u64)> = (samples.iter().copied())
+        .filter(|(_, applied)| {
+            let further = *applied > furthest;
+            furthest = furthest.max(*applied);
+            further
+        })
+        .collect();
+    let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for record in records {
+        let admitted = record.command == "ReportSymptom" && record.outcome.starts_with("ok");
+        let Some((_, target)) = record.subject.split_once(" of ").filter(|_| admitted) else {
+            continue;
+        };
+        let at = steps.partition_point(|(_, applied)| *applied < record.index);
+        if let Some((at_ms, _)) = steps.get(at) {
+            seen.entry(instance(target).to_owned()).or_default().push(*at_ms);
+        }
+    }
+    seen
+}
+
+/// 10: of each instance that was killed there is a symptom, or an act on it, within the bound from
+/// when the faults of that time had healed. `until`: when the campaign ended.
+#[must_use]
+pub fn lasting(
+    kills: &Kills,
+    symptoms: &BTreeMap<String, Vec<u64>>,
+    (journals, wall_began_ms): (&[Journal], u64),
+    recoveries: &[Recovery],
+    (bound_ms, until_ms): (u64, u64),
+) -> Verdict {
+    let mut acts: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for line in journals.iter().flat_map(|journal| &journal.lines) {
+        if let Line::Begin { target, at_ms, .. } = line {
+            acts.entry(instance(target)).or_default().push(at_ms.saturating_sub(wall_began_ms));
+        }
+    }
+    let (mut checked, mut violations) = (0, Vec::new());
+    for (at_ms, name) in kills {
+        let well = recoveries.iter().find_map(|(heal, took)| {
+            let end = heal + (*took)?;
+            (end >= *at_ms).then_some(end)
+        });
+        let deadline = well.unwrap_or(*at_ms) + bound_ms;
+        if deadline > until_ms {
+            continue;
+        }
+        checked += 1;
+        let within = |times: Option<&Vec<u64>>| {
+            times.is_some_and(|times| times.iter().any(|t| (*at_ms..=deadline).contains(t)))
+        };
+        if !within(symptoms.get(name)) && !within(acts.get(name.as_str())) {
+            let text = format!(
+                "{name} was killed at {at_ms} ms of the campaign; until {deadline} ms nobody had said so"
+            );
+            violations.push(Violation::new(text));
+        }
+    }
+    Verdict::new(10, checked, "killed instances", violations)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::chain::fixture::link, *};
+
+    #[test]
+    fn a_kill_that_nobody_reports_is_found() {
+        let records = [
+            link(5, "ReportSymptom", "down of users/users-1", "ok: INC-5"),
+            link(9, "ReportSymptom", "down of users/users-2", "refused: no"),
+        ];
+        let symptoms = symptoms(&records, &[(100, 3), (200, 7), (300, 6), (400, 9)]);
+        assert_eq!(symptoms, BTreeMap::from([("users-1".to_owned(), vec![200])]));
+        let holds = |at: u64, name: &str, recoveries: &[Recovery], until| {
+            let kills = [(at, name.to_owned())];
+            let verdict = lasting(&kills, &symptoms, (&[], 0), recoveries, (50, until));
+            (verdict.checked, verdict.holds())
+        };
+        assert_eq!(holds(160, "users-1", &[], 1_000), (1, true));
+        assert_eq!(holds(140, "users-1", &[], 1_000), (1, false), "too late");
+        assert_eq!(holds(140, "users-1", &[(150, Some(10))], 1_000), (1, true), "after the heal");
+        assert_eq!(holds(160, "users-2", &[], 1_000), (1, false), "refused");
+        assert_eq!(holds(980, "users-2", &[], 1_000), (0, true), "the campaign was over");
+    }
+
+    #[test]
+    fn an_act_on_it_says_that_it_was_noticed() {
+        let line = Line::Begin {
+            key: "PLAN-5/0/do".to_owned(),
+            attempt: 1,
+            fence: 3,
+            at_ms: 1_170,
+            action: "process.restart".to_owned(),
+            target: "default/users/users-2".to_owned(),
+        };
+        let journals = [Journal { lines: vec![line], ..Journal::default() }];
+        let kills = [(160, "users-2".to_owned())];
+        let verdict = lasting(&kills, &BTreeMap::new(), (&journals, 1_000), &[], (50, 1_000));
+        assert!(verdict.checked == 1 && verdict.holds());
+    }
+}
