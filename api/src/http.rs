@@ -4,6 +4,7 @@
 //!   GET  /metrics                            Prometheus exposition
 //!   GET  /healthz                            200 while the process works at all
 //!   GET  /readyz                             200 when it knows a leader and is not behind, else 503
+//!   GET  /api/v1/health                      how the instances that this node watches do (JSON)
 //!   GET  /api/v1/predictions                 what this node foresees, and how good it was at that (JSON)
 //!   POST /api/v1/alertmanager/{tenant}       Alertmanager's webhook (version 4)
 //!   POST /api/v2/alerts?tenant={tenant}      Alertmanager's own API, for those who post to it
@@ -107,6 +108,8 @@ pub struct HttpDoor {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Answers `/readyz`.
     pub ready: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// Renders `/api/v1/health`.
+    pub health: Arc<dyn Fn() -> String + Send + Sync>,
     /// Renders `/api/v1/predictions`.
     pub predictions: Arc<dyn Fn() -> String + Send + Sync>,
     /// Takes alerts.
@@ -204,11 +207,16 @@ fn router(door: HttpDoor) -> Router {
         .route("/metrics", get(exposition))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
+        .route("/api/v1/health", get(health))
         .route("/api/v1/predictions", get(predictions))
         .merge(hooks)
         .merge(push::routes())
         .layer(middleware::from_fn(bounded))
         .with_state(door)
+}
+
+async fn health(State(door): State<HttpDoor>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], (door.health)()).into_response()
 }
 
 async fn predictions(State(door): State<HttpDoor>) -> Response {

@@ -14,6 +14,7 @@ mod figures;
 mod fixture;
 pub mod intelligence;
 pub mod learn;
+mod meaning;
 pub mod security;
 pub mod serve;
 pub mod topology;

@@ -117,6 +117,18 @@ pub enum Voter {
     Agent,
 }
 
+impl fmt::Display for Voter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process => f.write_str("process.state"),
+            Self::Agent => f.write_str("agent.connected"),
+            Self::Together => f.write_str("metrics.together"),
+            Self::Probe(name) => write!(f, "probe.{name}"),
+            Self::Series(name) => write!(f, "metric.{name}"),
+        }
+    }
+}
+
 /// One vote.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vote {
@@ -145,13 +157,7 @@ pub struct Vote {
 impl Vote {
     fn signal(&self) -> Signal {
         Signal {
-            name: match &self.voter {
-                Voter::Process => "process.state".to_owned(),
-                Voter::Agent => "agent.connected".to_owned(),
-                Voter::Together => "metrics.together".to_owned(),
-                Voter::Probe(name) => format!("probe.{name}"),
-                Voter::Series(name) => format!("metric.{name}"),
-            },
+            name: self.voter.to_string(),
             value: self.value.clone(),
             expected: self.expected.clone(),
             detector: self.detector.to_owned(),

@@ -45,6 +45,8 @@ pub enum Metric {
     PredictionBrier,
     /// Gauge by `kind`: expected calibration error of this node's predictions.
     PredictionError,
+    /// Gauge by `status`: instances watched by this node that do so.
+    Health,
 }
 
 impl Metric {
@@ -73,6 +75,7 @@ impl Metric {
             Self::Predictions => "medic_predictions_total",
             Self::PredictionBrier => "medic_prediction_brier",
             Self::PredictionError => "medic_prediction_calibration_error",
+            Self::Health => "medic_instances",
         }
     }
 }

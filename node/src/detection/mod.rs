@@ -23,6 +23,7 @@ pub mod entity;
 pub mod exposition;
 pub mod fill;
 pub mod handover;
+pub mod health;
 pub mod indicator;
 pub mod intake;
 pub mod metrics;

@@ -27,6 +27,9 @@ const BEHIND_MAX: u64 = 1_000;
 /// Bearer token of the webhooks, when one is wanted.
 const TOKEN_VARIABLE: &str = "MEDIC_WEBHOOK_TOKEN";
 
+/// What is told over HTTP, as JSON.
+pub(super) type Told = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// What the doors are made from.
 pub(super) struct Open<'a> {
     pub(super) config: &'a NodeConfig,
@@ -35,7 +38,8 @@ pub(super) struct Open<'a> {
     pub(super) hub: &'a Arc<FleetHub>,
     pub(super) intake: &'a Arc<Hub>,
     pub(super) metrics: PrometheusHandle,
-    pub(super) predictions: Arc<dyn Fn() -> String + Send + Sync>,
+    pub(super) health: Told,
+    pub(super) predictions: Told,
     pub(super) stop: &'a CancellationToken,
 }
 
@@ -85,7 +89,8 @@ pub(super) async fn open(
         tls: open.tls.clone(),
         data_dir: open.config.data_dir.clone(),
     };
-    let door = http_door(open.metrics, open.predictions, sources, open.intake.clone());
+    let door =
+        http_door(open.metrics, (open.health, open.predictions), sources, open.intake.clone());
     let stopped = open.stop.clone().cancelled_owned();
     let serving = async move {
         serve_http(http, door, stopped).await;
@@ -121,16 +126,22 @@ where
 
 fn http_door(
     metrics: PrometheusHandle,
-    predictions: Arc<dyn Fn() -> String + Send + Sync>,
+    (health, predictions): (Told, Told),
     sources: telemetry::Sources,
     intake: Arc<Hub>,
 ) -> HttpDoor {
     let (ledger, admin) = (sources.ledger.clone(), sources.admin.clone());
     HttpDoor {
-        metrics: Arc::new(move || {
-            sources.refresh();
-            metrics.render()
+        metrics: Arc::new({
+            let health = health.clone();
+            move || {
+                // Counts instances by how they do.
+                drop(health());
+                sources.refresh();
+                metrics.render()
+            }
         }),
+        health,
         predictions,
         ready: Arc::new(move || readiness(admin.as_ref())),
         clock: ledger.env().clock.clone(),

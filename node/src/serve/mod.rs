@@ -128,10 +128,9 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
     );
     parts.spawn(handover(&consensus, &detection).run(stop.clone()).map(Ok));
     let foreseen = detection.predictions(env.clock.clone());
-    let predictions = Arc::new(move || {
-        let text = serde_json::to_string(&foreseen());
-        text.unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }).to_string())
-    });
+    let predictions = Arc::new(move || json(&foreseen()));
+    let seen = detection.health(env.clock.clone());
+    let health = Arc::new(move || json(&seen()));
     let open = doors::Open {
         config: &config,
         tls: &tls,
@@ -139,6 +138,7 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
         hub: &hub,
         intake: &intake,
         metrics,
+        health,
         predictions,
         stop: &stop,
     };
@@ -288,4 +288,10 @@ fn connector(tls: &Arc<ReloadableTls>) -> Arc<dyn PeerConnector> {
         connect_deadline: Timing::default().connect_deadline,
         config: Arc::new(move |node, _| Ok(tls.current().tonic_client(&node.to_string()))),
     })
+}
+
+/// As JSON; what cannot be said so is an error, as JSON.
+fn json(told: &impl serde::Serialize) -> String {
+    serde_json::to_string(told)
+        .unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }).to_string())
 }

@@ -12,7 +12,7 @@ use medic_state::{
 };
 
 use super::{AssessInput, Sample, expectations::before};
-use crate::{figures::value_of, topology};
+use crate::{figures::value_of, meaning::Meaning, topology};
 
 /// One check before it becomes part of a verdict.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,7 +93,8 @@ fn limit(indicator: &IndicatorSpec) -> Option<f64> {
 
 /// Whether an indicator tells of requests: it suffers with whatever is called.
 fn of_requests(indicator: &str) -> bool {
-    ["error", "latency", "upstream"].iter().any(|word| indicator.contains(word))
+    use Meaning::{CallsRefused, CallsTimeOut, Requests};
+    matches!(Meaning::of(indicator), CallsRefused | CallsTimeOut | Requests)
 }
 
 /// Latency within its limit or, without one, not above what it was before. While a callee is ill, a

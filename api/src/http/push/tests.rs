@@ -41,6 +41,7 @@ impl AlertSink for NoAlerts {
 fn door(sink: &Arc<Sink>, token: Option<&str>) -> HttpDoor {
     HttpDoor {
         metrics: Arc::new(String::new),
+        health: Arc::new(String::new),
         predictions: Arc::new(String::new),
         ready: Arc::new(Readiness::default),
         alerts: Arc::new(NoAlerts),

@@ -16,6 +16,7 @@
 //! Invariant: a finding is repeated only while somebody votes for it, and cleared only by good data
 //! from those who voted, never by silence.
 
+mod health;
 mod prognosis;
 mod pushed;
 mod telling;
@@ -25,6 +26,7 @@ mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use health::BudgetWatch;
 use prognosis::Prognosis;
 
 use medic_state::{
@@ -38,6 +40,7 @@ use super::{
     counted::Measured,
     detector::{Panel, SETTLE_MS, Series, SeriesState},
     ensemble::{self, Kind, Voter},
+    health::Burn,
     indicator::Values,
     predict::{forecast::Forecast, record::Scored},
     probe::{Liveness, Outcome, liveness},
@@ -147,6 +150,9 @@ pub struct Entity {
     lead_s: f64,
     begun_ms: u64,
     prognosis: Prognosis,
+    budget: Option<BudgetWatch>,
+    /// Why an indicator has no value.
+    silence: BTreeMap<String, String>,
 }
 
 /// Detector state of one instance, as it travels.
@@ -164,6 +170,9 @@ pub struct EntityCheckpoint {
     /// All indicators together.
     #[n(3)]
     pub panel: Option<Panel>,
+    /// How fast its error budget burns.
+    #[n(6)]
+    pub burn: Option<Burn>,
 }
 
 impl Entity {
@@ -196,6 +205,11 @@ impl Entity {
             lead_s: lead.as_duration().as_secs_f64(),
             begun_ms: now.mono_ms,
             prognosis: Prognosis::new(service, now),
+            budget: service.slo.as_ref().map(|slo| {
+                let allowed = 1.0 - f64::from(slo.availability.0) / 1e6;
+                BudgetWatch::new(slo.indicator.clone(), allowed)
+            }),
+            silence: BTreeMap::new(),
         }
     }
 
@@ -259,18 +273,25 @@ impl Entity {
         }
     }
 
-    /// A scrape gave these values; `None`: it failed.
-    pub fn on_scrape(&mut self, values: Option<&Values>, now: Now) {
-        self.fed.scraped(values);
-        if let Some(values) = values {
-            self.feed(values.measured(), now);
-        } else {
-            self.together.no_values();
+    /// A scrape gave these values, or failed for this reason.
+    pub fn on_scrape(&mut self, values: Result<&Values, String>, now: Now) {
+        self.fed.scraped(values.as_ref().ok().copied());
+        match values {
+            Ok(values) => self.feed(values.measured(), now),
+            Err(_) => self.together.no_values(),
         }
         for (name, series) in &mut self.series {
-            let given = values.is_some_and(|values| values.values.contains_key(name));
-            if !given && !self.fed.by_pushes(name, now.mono_ms) {
-                series.no_value();
+            let why = match &values {
+                Ok(values) if values.values.contains_key(name) => None,
+                Ok(values) => Some(values.missing.get(name).cloned().unwrap_or_default()),
+                Err(why) => Some(why.clone()),
+            };
+            match why.filter(|_| !self.fed.by_pushes(name, now.mono_ms)) {
+                Some(why) => {
+                    series.no_value();
+                    self.silence.insert(name.clone(), why);
+                }
+                None => drop(self.silence.remove(name)),
             }
         }
     }
@@ -288,6 +309,9 @@ impl Entity {
         for (name, measured) in values {
             if let Some(at) = self.series.keys().position(|known| known == name) {
                 row[at] = measured.value;
+            }
+            if let Some(budget) = self.budget.as_mut().filter(|budget| budget.indicator == name) {
+                budget.note(measured.value, now);
             }
             if let Some(series) = self.series.get_mut(name) {
                 let suspect =
@@ -371,6 +395,7 @@ impl Entity {
             at_ms: now.mono_ms,
             series: self.series.iter().map(|(n, s)| (n.clone(), s.state.clone())).collect(),
             panel: Some(self.together.panel.clone()),
+            burn: self.budget.as_ref().map(|budget| budget.burn.clone()),
         }
     }
 
@@ -378,6 +403,9 @@ impl Entity {
     pub fn restore(&mut self, checkpoint: EntityCheckpoint, now: Now) {
         if let Some(panel) = checkpoint.panel.filter(|panel| panel.fits(self.series.len())) {
             self.together.panel = panel;
+        }
+        if let (Some(budget), Some(burn)) = (&mut self.budget, checkpoint.burn) {
+            budget.burn = burn;
         }
         for (name, mut state) in checkpoint.series {
             if let Some(series) = self.series.get_mut(&name) {

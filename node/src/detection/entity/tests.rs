@@ -72,7 +72,7 @@ impl Bench {
             ]),
             ..Values::default()
         };
-        self.entity.on_scrape(Some(&values), self.now);
+        self.entity.on_scrape(Ok(&values), self.now);
     }
 
     /// Evaluates and plays the law: every change is admitted.
@@ -131,7 +131,7 @@ fn a_death_is_reported_at_once_repeated_slowly_and_cleared_by_good_data() {
         bench.tick();
         bench.process(ProcessState::Dead);
         bench.probe(&REFUSED);
-        bench.entity.on_scrape(None, bench.now);
+        bench.entity.on_scrape(Err("scrape answered HTTP status 503".to_owned()), bench.now);
         reports += u32::from(bench.evaluate().is_some());
     }
     // Once because the probes joined, twice for the time.
@@ -163,7 +163,7 @@ fn probes_need_two_failures() {
     for _ in 0..10 {
         bench.tick();
         bench.probe(&Outcome::NoData("no descriptors left".to_owned()));
-        bench.entity.on_scrape(None, bench.now);
+        bench.entity.on_scrape(Err("scrape answered HTTP status 503".to_owned()), bench.now);
         bench.entity.on_process(None, bench.now);
         assert_eq!(bench.evaluate(), None, "no data is not bad");
     }
@@ -251,7 +251,7 @@ fn errors_are_one_finding_and_stay_until_good_values_come() {
     for _ in 0..60 {
         bench.tick();
         bench.probe(&Outcome::Good);
-        bench.entity.on_scrape(None, bench.now);
+        bench.entity.on_scrape(Err("scrape answered HTTP status 503".to_owned()), bench.now);
         assert_eq!(bench.evaluate(), None);
     }
     let changes: Vec<Change> = (0..4).filter_map(|_| bench.well()).collect();
@@ -360,4 +360,29 @@ fn checkpoints_carry_what_the_detectors_know() {
         found = found.or(other.evaluate());
     }
     assert_eq!(reported(found).kind, "latency");
+}
+
+#[test]
+fn a_scrape_that_fails_puts_its_monitors_in_error_and_says_why() {
+    use crate::detection::health::{Monitor, Status};
+    let mut bench = Bench::settled();
+    let health = bench.entity.health(bench.now);
+    assert_eq!((health.status, health.score), (Status::Healthy, Some(100)), "{health:?}");
+    bench.tick();
+    bench.process(ProcessState::Running);
+    bench.probe(&Outcome::Good);
+    bench.entity.on_scrape(Err("scrape answered HTTP status 503".to_owned()), bench.now);
+    let health = bench.entity.health(bench.now);
+    assert_eq!((health.status, health.score), (Status::Error, Some(50)));
+    let of = |wanted| health.monitors.iter().find(|one| one.monitor == wanted).unwrap();
+    let performance = of(Monitor::Performance);
+    assert_eq!(performance.status, Status::Error);
+    assert!(performance.causes[0].ends_with("scrape answered HTTP status 503"), "{performance:?}");
+    assert_eq!(of(Monitor::Security).status, Status::NotWatched);
+    // A dead process weighs more, and one that was stopped on purpose is not ill.
+    bench.process(ProcessState::Dead);
+    let health = bench.entity.health(bench.now);
+    assert_eq!((health.status, health.score), (Status::Unhealthy, Some(0)));
+    bench.process(ProcessState::Stopped);
+    assert_eq!(bench.entity.health(bench.now).status, Status::Stopped);
 }

@@ -14,6 +14,7 @@
 //!
 //! [`Learnt`] gives and takes detector state as bytes; `handover` carries them between nodes.
 
+mod health;
 mod learnt;
 mod plan;
 mod predictions;
@@ -38,6 +39,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
+    health::Health,
     learnt::Learnt,
     predictions::{Foreseen, Predictions},
 };

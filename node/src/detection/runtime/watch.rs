@@ -220,7 +220,8 @@ impl Watcher {
             Landed::Scraped(result, counters) => {
                 desk.counters = counters;
                 desk.due.insert(Job::Scrape, Instant::now() + self.interval(Job::Scrape));
-                lock(&self.entity).on_scrape(result.as_ref().ok(), now);
+                let values = result.as_ref().map_err(ToString::to_string);
+                lock(&self.entity).on_scrape(values, now);
                 self.note_scrape(result.err(), desk);
             }
             Landed::Answered(change, trace, answer) => {

@@ -23,59 +23,20 @@ use medic_state::incident::SymptomState;
 
 use super::{each, evidence};
 use crate::intelligence::{classify::Evidence, scene::Scene};
-use crate::topology;
+use crate::{meaning::Meaning, topology};
 
-/// What a name says about its indicator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meaning {
-    Memory,
-    Descriptors,
-    Disk,
-    CallsTimeOut,
-    CallsRefused,
-    Certificate,
-    Listener,
-    Modified,
-    Logins,
-    /// Errors and latency have rules of their own.
-    Requests,
-    Other,
-}
-
-impl Meaning {
-    fn of(indicator: &str) -> Self {
-        let name = indicator.to_ascii_lowercase();
-        let says = |words: &[&str]| words.iter().any(|word| name.contains(word));
-        match () {
-            () if says(&["memory", "heap", "rss"]) => Self::Memory,
-            () if says(&["fds", "descriptor", "open_files"]) => Self::Descriptors,
-            () if says(&["disk", "spool", "volume"]) => Self::Disk,
-            () if says(&["upstream", "dependency"]) && says(&["timeout"]) => Self::CallsTimeOut,
-            () if says(&["upstream", "dependency"]) && says(&["refused", "resolve", "dns"]) => {
-                Self::CallsRefused
-            }
-            () if says(&["certificate", "cert_"]) => Self::Certificate,
-            () if says(&["listener", "open_ports"]) => Self::Listener,
-            () if says(&["modified", "tamper", "integrity"]) => Self::Modified,
-            () if says(&["login", "auth"]) => Self::Logins,
-            () if says(&["error", "latency"]) => Self::Requests,
-            () => Self::Other,
-        }
-    }
-
-    /// The class it speaks for, and how surely when the limit is crossed.
-    const fn class(self) -> Option<(&'static str, f64)> {
-        match self {
-            Self::Memory => Some(("application/memory-leak", 0.8)),
-            Self::Descriptors => Some(("application/descriptor-leak", 0.85)),
-            Self::Disk => Some(("infrastructure/disk-full", 0.92)),
-            Self::Certificate => Some(("security/certificate-expiry", 0.95)),
-            Self::Listener => Some(("security/unexpected-listener", 0.92)),
-            Self::Modified => Some(("security/tampering", 0.92)),
-            Self::Logins => Some(("security/login-storm", 0.88)),
-            Self::Other => Some(("infrastructure/saturation", 0.78)),
-            Self::CallsTimeOut | Self::CallsRefused | Self::Requests => None,
-        }
+/// The class that an indicator over its limit speaks for, and how surely.
+const fn class(meaning: Meaning) -> Option<(&'static str, f64)> {
+    match meaning {
+        Meaning::Memory => Some(("application/memory-leak", 0.8)),
+        Meaning::Descriptors => Some(("application/descriptor-leak", 0.85)),
+        Meaning::Disk => Some(("infrastructure/disk-full", 0.92)),
+        Meaning::Certificate => Some(("security/certificate-expiry", 0.95)),
+        Meaning::Listener => Some(("security/unexpected-listener", 0.92)),
+        Meaning::Modified => Some(("security/tampering", 0.92)),
+        Meaning::Logins => Some(("security/login-storm", 0.88)),
+        Meaning::Other => Some(("infrastructure/saturation", 0.78)),
+        Meaning::CallsTimeOut | Meaning::CallsRefused | Meaning::Requests => None,
     }
 }
 
@@ -112,7 +73,7 @@ pub(super) fn limits(scene: &Scene<'_>) -> Vec<Evidence> {
             let meaning = Meaning::of(name);
             // Beside failing requests a busy processor is an effect as often as the cause.
             let beside = meaning == Meaning::Other && s.symptom.kind != "saturation";
-            if let Some((class, weight)) = meaning.class().filter(|_| !beside) {
+            if let Some((class, weight)) = class(meaning).filter(|_| !beside) {
                 let why = format!("{name} of {} is over its limit", s.symptom.target);
                 found.push(evidence(class, weight, why));
             }
@@ -179,31 +140,4 @@ pub(super) fn calls(scene: &Scene<'_>) -> Vec<Evidence> {
         }
     }
     found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_say_what_they_say() {
-        for (name, meaning) in [
-            ("memory", Meaning::Memory),
-            ("jvm_heap_used", Meaning::Memory),
-            ("open_fds", Meaning::Descriptors),
-            ("disk_used", Meaning::Disk),
-            ("upstream_timeouts", Meaning::CallsTimeOut),
-            ("dependency_refused", Meaning::CallsRefused),
-            ("certificate_expired", Meaning::Certificate),
-            ("unexpected_listeners", Meaning::Listener),
-            ("artefact_modified", Meaning::Modified),
-            ("logins_denied", Meaning::Logins),
-            ("error_rate", Meaning::Requests),
-            ("latency_p99", Meaning::Requests),
-            ("cpu", Meaning::Other),
-            ("queue_depth", Meaning::Other),
-        ] {
-            assert_eq!(Meaning::of(name), meaning, "{name}");
-        }
-    }
 }
