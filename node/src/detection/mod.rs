@@ -21,6 +21,7 @@ pub mod ensemble;
 pub mod entity;
 pub mod exposition;
 pub mod fill;
+pub mod foresight;
 pub mod handover;
 pub mod indicator;
 pub mod intake;
@@ -34,6 +35,7 @@ pub mod senses;
 
 pub use alerts::Alerts;
 pub use fill::fill;
+pub use foresight::{Foresight, Sharing};
 pub use handover::Handover;
 pub use observe::Observer;
 pub use runtime::Runtime;

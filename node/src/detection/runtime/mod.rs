@@ -14,6 +14,7 @@
 //!
 //! [`Learnt`] gives and takes detector state as bytes; `handover` carries them between nodes.
 
+mod foretell;
 mod learnt;
 mod plan;
 mod predictions;
@@ -44,9 +45,10 @@ pub use self::{
 use self::{learnt::Waiting, plan::Wanted, watch::Watcher};
 use super::{
     entity::{Entity, EntityCheckpoint, Now},
+    foresight::outcomes::Outcomes,
     intake::Hub,
     metrics::Metric,
-    predict::record::Record,
+    predict::forecast::Opens,
     senses::{NetSenses, Senses},
 };
 use crate::{config::DetectionConfig, world::FleetView};
@@ -68,6 +70,8 @@ pub struct Timings {
     pub process: Millis,
     /// A predicted crossing is reported when it is nearer than this.
     pub lead: Millis,
+    /// Other predictions that open an incident.
+    pub opens: Opens,
 }
 
 impl From<&DetectionConfig> for Timings {
@@ -76,6 +80,7 @@ impl From<&DetectionConfig> for Timings {
             scrape: config.interval,
             process: Millis(config.interval.0.min(1_000)),
             lead: config.lead,
+            opens: config.opens,
         }
     }
 }
@@ -99,7 +104,7 @@ pub(super) struct Shared {
     leaving: Mutex<BTreeMap<Target, (ShardId, EntityCheckpoint)>>,
     /// Something is in `leaving`.
     left: Notify,
-    record: Mutex<Record>,
+    outcomes: Arc<Mutex<Outcomes>>,
 }
 
 impl Shared {
@@ -136,7 +141,7 @@ impl Runtime {
             restored: Mutex::default(),
             leaving: Mutex::default(),
             left: Notify::new(),
-            record: Mutex::default(),
+            outcomes: Arc::default(),
         });
         let (stale_out, stale_in) = mpsc::unbounded_channel();
         let supervisor = Supervisor {
