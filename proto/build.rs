@@ -11,7 +11,7 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "medic/fleet/v1/fleet.proto",
     "medic/peer/v1/peer.proto",
     "medic/peer/v1/telemetry.proto",
@@ -22,6 +22,7 @@ const FILES: [&str; 13] = [
     "medic/v1/approvals.proto",
     "medic/v1/manifests.proto",
     "medic/v1/safety.proto",
+    "medic/v1/predictions.proto",
     "medic/v1/cluster.proto",
     "medic/v1/audit.proto",
     "medic/v1/watch.proto",

@@ -28,8 +28,9 @@ use std::{
 use medic_proto::v1::{
     approvals_client::ApprovalsClient, audit_client::AuditClient, cluster_client::ClusterClient,
     decisions_client::DecisionsClient, incidents_client::IncidentsClient,
-    manifests_client::ManifestsClient, remediations_client::RemediationsClient,
-    safety_client::SafetyClient, watch_client::WatchClient,
+    manifests_client::ManifestsClient, predictions_client::PredictionsClient,
+    remediations_client::RemediationsClient, safety_client::SafetyClient,
+    watch_client::WatchClient,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
@@ -155,6 +156,8 @@ services! {
     manifests: ManifestsClient,
     /// Freezes.
     safety: SafetyClient,
+    /// Predictions.
+    predictions: PredictionsClient,
     /// The cluster itself.
     cluster: ClusterClient,
     /// The audit log.

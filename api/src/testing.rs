@@ -5,6 +5,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use medic_proto::v1 as pb;
 use medic_raft::{ClusterAdmin, ClusterStatus, Env, Ledger, LedgerError, LedgerExt, LocalLedger};
 use medic_state::{
     BootId, Command, NodeId, State, TraceId,
@@ -188,7 +189,10 @@ impl Node {
             declare(&ledger, who, binding).await;
         }
         let control: Arc<dyn ClusterAdmin> = admin.clone();
-        let routes = control::routes(ledger.clone(), control, None).await.unwrap().routes;
+        let routes = control::routes(ledger.clone(), control, None, Arc::new(TwoTenants))
+            .await
+            .unwrap()
+            .routes;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -330,3 +334,36 @@ metadata: {name: NAME, tenant: TENANT, labels: {team: core}}
 spec:
   instances: [{name: NAME-1, host: 127.0.0.1}]
 ";
+
+/// Foresees one thing of each kind in two tenants, and does not know what `node-3` foresees.
+struct TwoTenants;
+
+impl control::Foresight for TwoTenants {
+    fn foreseen(&self) -> control::Foreseen {
+        let kinds = (1..).map_while(|kind| pb::PredictionKind::try_from(kind).ok());
+        let one = |tenant: &str, kind: pb::PredictionKind| pb::Prediction {
+            target: Some(pb::Target {
+                tenant: tenant.to_owned(),
+                service: "web".to_owned(),
+                instance: "web-1".to_owned(),
+            }),
+            kind: kind.into(),
+            subject: "memory".to_owned(),
+            probability: 0.2 * f64::from(i32::from(kind)),
+            node: "node-2".to_owned(),
+            ..pb::Prediction::default()
+        };
+        let predictions = kinds.flat_map(|kind| [one("default", kind), one("blue", kind)]);
+        control::Foreseen { predictions: predictions.collect(), gaps: self.gaps() }
+    }
+
+    fn gaps(&self) -> Vec<pb::PredictionGap> {
+        let reason = "it was last heard from 60 s ago".to_owned();
+        vec![pb::PredictionGap { node: "node-3".to_owned(), shards: vec![7], reason }]
+    }
+
+    fn scores(&self, sees: &dyn Fn(&str) -> bool) -> Vec<pb::PredictionScore> {
+        let count = ["default", "blue"].into_iter().filter(|tenant| sees(tenant)).count() as u64;
+        vec![pb::PredictionScore { count, ..pb::PredictionScore::default() }]
+    }
+}

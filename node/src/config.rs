@@ -21,6 +21,8 @@ use std::{
 use medic_state::{Millis, NodeId, Ppm, decision::ThresholdOverrides};
 use serde::{Deserialize, Deserializer};
 
+use crate::detection::predict::forecast::Opens;
+
 /// Trends are looked at over hours at the most: no prediction reaches further than a day.
 const LEAD_MAX: Millis = Millis::from_secs(86_400);
 
@@ -191,11 +193,14 @@ pub struct DetectionConfig {
     pub interval: Millis,
     /// A limit that will be reached within this time is reported before it is.
     pub lead: Millis,
+    /// Which predictions open an incident, beside those of limits.
+    pub opens: Opens,
 }
 
 impl Default for DetectionConfig {
     fn default() -> Self {
-        Self { interval: Millis::from_secs(5), lead: Millis::from_secs(600) }
+        let (interval, lead) = (Millis::from_secs(5), Millis::from_secs(600));
+        Self { interval, lead, opens: Opens::default() }
     }
 }
 

@@ -31,12 +31,15 @@ pub const MAX_PARCEL_BYTES: usize = MAX_MESSAGE_BYTES / 4;
 pub enum ParcelKind {
     /// What detectors have learnt about the instances of a shard.
     DetectorState,
+    /// What a node foresees, and how earlier predictions turned out.
+    Predictions,
 }
 
 impl ParcelKind {
     pub(crate) const fn out(self) -> Kind {
         match self {
             Self::DetectorState => Kind::DetectorState,
+            Self::Predictions => Kind::Predictions,
         }
     }
 
@@ -44,6 +47,7 @@ impl ParcelKind {
         match kind {
             Kind::Unspecified => None,
             Kind::DetectorState => Some(Self::DetectorState),
+            Kind::Predictions => Some(Self::Predictions),
         }
     }
 }

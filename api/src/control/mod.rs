@@ -21,6 +21,7 @@ mod errors;
 mod incidents;
 mod manifests;
 mod page;
+mod predictions;
 mod remediations;
 mod safety;
 #[cfg(test)]
@@ -32,8 +33,9 @@ use std::{sync::Arc, time::Duration};
 use medic_proto::v1::{
     approvals_server::ApprovalsServer, audit_server::AuditServer, cluster_server::ClusterServer,
     decisions_server::DecisionsServer, incidents_server::IncidentsServer,
-    manifests_server::ManifestsServer, remediations_server::RemediationsServer,
-    safety_server::SafetyServer, watch_server::WatchServer,
+    manifests_server::ManifestsServer, predictions_server::PredictionsServer,
+    remediations_server::RemediationsServer, safety_server::SafetyServer,
+    watch_server::WatchServer,
 };
 use medic_raft::{ClusterAdmin, Ledger};
 use tokio::sync::Semaphore;
@@ -43,6 +45,7 @@ use tonic_health::server::HealthReporter;
 pub use access::{Access, PERMISSIONS};
 pub use errors::{CONSISTENCY, DOMAIN, INDEX, OUTCOME_UNKNOWN, REFUSAL, refusal_status};
 pub use page::{PAGE_DEFAULT, PAGE_MAX};
+pub use predictions::{Foreseen, Foresight, NoForesight};
 
 use crate::fleet::FleetHub;
 
@@ -58,13 +61,19 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Control {
     ledger: Arc<dyn Ledger>,
     cluster: Arc<dyn ClusterAdmin>,
+    foresight: Arc<dyn Foresight>,
     /// Places for watches.
     watches: Arc<Semaphore>,
 }
 
 impl Control {
-    fn new(ledger: Arc<dyn Ledger>, cluster: Arc<dyn ClusterAdmin>) -> Self {
-        Self { ledger, cluster, watches: Arc::new(Semaphore::new(watch::WATCHES_MAX)) }
+    fn new(
+        ledger: Arc<dyn Ledger>,
+        cluster: Arc<dyn ClusterAdmin>,
+        foresight: Arc<dyn Foresight>,
+    ) -> Self {
+        let watches = Arc::new(Semaphore::new(watch::WATCHES_MAX));
+        Self { ledger, cluster, foresight, watches }
     }
 }
 
@@ -96,8 +105,9 @@ pub async fn routes(
     ledger: Arc<dyn Ledger>,
     cluster: Arc<dyn ClusterAdmin>,
     fleet: Option<&Arc<FleetHub>>,
+    foresight: Arc<dyn Foresight>,
 ) -> Result<ControlRoutes, SetupError> {
-    let control = Arc::new(Control::new(ledger, cluster));
+    let control = Arc::new(Control::new(ledger, cluster, foresight));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(medic_proto::DESCRIPTORS)
         .build_v1()?;
@@ -124,6 +134,7 @@ pub async fn routes(
         RemediationsServer,
         ManifestsServer,
         SafetyServer,
+        PredictionsServer,
         ClusterServer,
         AuditServer,
         WatchServer

@@ -143,7 +143,7 @@ pub(super) fn reader(path: &Path) -> Result<::csv::Reader<Box<dyn Read>>, Backte
 }
 
 /// A file's bytes, unpacked if they are gzip.
-fn bytes(path: &Path) -> io::Result<Box<dyn Read>> {
+pub(super) fn bytes(path: &Path) -> io::Result<Box<dyn Read>> {
     let mut file = BufReader::new(File::open(path)?);
     Ok(if file.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
         Box::new(flate2::bufread::MultiGzDecoder::new(file))

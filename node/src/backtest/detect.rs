@@ -3,6 +3,7 @@
 //! For each entity a CSV with `row,timestamp,anomaly_score,score,alert`, and one `summary.json` for all.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{BufWriter, Write as _},
     path::{Path, PathBuf},
@@ -13,11 +14,14 @@ use serde::Serialize;
 use super::{
     BacktestError,
     csv::{Row, Table},
-    inputs::{self, Input},
+    inputs::{self, Form, Input},
     plot::Plot,
+    series::{self, Frame},
 };
 use crate::detection::detector::{Panel, Verdict};
 
+/// Characters of an entity's name that its file has.
+const FILE_NAME_MAX: usize = 120;
 /// Alert rows at most this far apart are one event, in the summary.
 const EVENT_GAP_ROWS: u64 = 10;
 
@@ -47,7 +51,7 @@ pub struct EntityResult {
 pub struct Summary {
     /// In order of their names.
     pub entities: Vec<EntityResult>,
-    /// CSV files without a column `timestamp`.
+    /// CSV files without a column `timestamp`, and JSON that is no series.
     pub passed_over: Vec<PathBuf>,
 }
 
@@ -69,7 +73,10 @@ pub fn run(
     let plots = plots.unwrap_or(found.inputs.len() == 1);
     for (number, input) in found.inputs.iter().enumerate() {
         progress(number, found.inputs.len(), &input.name);
-        summary.entities.push(judge(input, out, plots)?);
+        match input.form {
+            Form::Csv => summary.entities.push(of_table(input, out, plots)?),
+            Form::Json => summary.entities.extend(of_frames(input, out, plots)?),
+        }
     }
     let path = out.join("summary.json");
     let text = serde_json::to_string_pretty(&summary).map_err(std::io::Error::other);
@@ -77,24 +84,86 @@ pub fn run(
     Ok(summary)
 }
 
-fn judge(input: &Input, out: &Path, plots: bool) -> Result<EntityResult, BacktestError> {
+fn of_table(input: &Input, out: &Path, plots: bool) -> Result<EntityResult, BacktestError> {
     let mut table = Table::open(&input.rows)?;
-    let metrics = table.metrics().len();
-    let mut panel = Panel::new(metrics);
-    let mut result = EntityResult { name: input.name.clone(), metrics, ..EntityResult::default() };
+    let mut panel = Panel::new(table.metrics().len());
+    let mut rows_train = 0;
     if let Some(path) = &input.train {
-        result.rows_train = warm_up(&mut panel, path, &table, input)?;
+        rows_train = warm_up(&mut panel, path, &table, input)?;
     }
-    let path = out.join(format!("{}.csv", input.name));
+    let metrics = table.metrics().to_vec();
+    let result = judge(&input.name, &metrics, panel, |row| table.read(row), (out, plots))?;
+    Ok(EntityResult { rows_train, ..result })
+}
+
+/// The entities of one file: under its name where it holds one, else in a folder of that name.
+fn of_frames(input: &Input, out: &Path, plots: bool) -> Result<Vec<EntityResult>, BacktestError> {
+    let frames = series::read(&input.rows)?;
+    let alone = frames.len() == 1;
+    let mut taken = BTreeSet::new();
+    let mut results = Vec::with_capacity(frames.len());
+    for frame in frames {
+        let name = if alone {
+            input.name.clone()
+        } else {
+            format!("{}/{}", input.name, file_name(&frame.entity, &mut taken))
+        };
+        results.push(of_frame(&name, &frame, out, plots)?);
+    }
+    Ok(results)
+}
+
+fn of_frame(
+    name: &str,
+    frame: &Frame,
+    out: &Path,
+    plots: bool,
+) -> Result<EntityResult, BacktestError> {
+    let mut rows = 0..;
+    let next = |row: &mut Row| {
+        let found = rows.next().and_then(|at| frame.row(at));
+        let more = found.is_some();
+        *row = found.unwrap_or_default();
+        Ok(more)
+    };
+    judge(name, &frame.metrics, Panel::new(frame.metrics.len()), next, (out, plots))
+}
+
+/// An entity's name as that of a file; never twice the same.
+fn file_name(entity: &str, taken: &mut BTreeSet<String>) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let plain: String = entity.chars().take(FILE_NAME_MAX).map(plain).collect();
+    let base = if plain.starts_with('.') || plain.is_empty() { format!("_{plain}") } else { plain };
+    let mut name = base.clone();
+    for number in 2.. {
+        if taken.insert(name.clone()) {
+            break;
+        }
+        name = format!("{base}-{number}");
+    }
+    name
+}
+
+/// Judges rows as `next` gives them; it says whether there was one.
+fn judge(
+    name: &str,
+    metrics: &[String],
+    mut panel: Panel,
+    mut next: impl FnMut(&mut Row) -> Result<bool, BacktestError>,
+    (out, plots): (&Path, bool),
+) -> Result<EntityResult, BacktestError> {
+    let mut result =
+        EntityResult { name: name.to_owned(), metrics: metrics.len(), ..EntityResult::default() };
+    let path = out.join(format!("{name}.csv"));
     let failed = || BacktestError::write(path.clone());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed())?;
     }
-    let mut plot = plots.then(|| Plot::new(table.metrics()));
+    let mut plot = plots.then(|| Plot::new(metrics));
     let mut file = BufWriter::new(File::create(&path).map_err(failed())?);
     writeln!(file, "row,timestamp,anomaly_score,score,alert").map_err(failed())?;
     let (mut row, mut last_alert) = (Row::default(), None);
-    while table.read(&mut row)? {
+    while next(&mut row)? {
         let verdict = panel.update(row.at_ms, &row.values);
         let Verdict { anomaly, score, alert, .. } = verdict;
         let (number, stamp, alert) = (result.rows, field(&row.timestamp), u8::from(alert));
@@ -107,7 +176,7 @@ fn judge(input: &Input, out: &Path, plots: bool) -> Result<EntityResult, Backtes
     file.flush().map_err(failed())?;
     if let Some(plot) = plot {
         let path = path.with_extension("svg");
-        fs::write(&path, plot.svg(&input.name)).map_err(BacktestError::write(&path))?;
+        fs::write(&path, plot.svg(name)).map_err(BacktestError::write(&path))?;
     }
     Ok(result)
 }
@@ -195,6 +264,51 @@ mod tests {
         assert_eq!(text.lines().position(|line| line.ends_with(",1")), Some(581));
         assert!(out.path().join("group/web.svg").is_file());
         assert!(out.path().join("summary.json").is_file());
+    }
+
+    #[test]
+    fn answers_of_prometheus_and_files_of_otlp_are_judged_by_entity() {
+        let (input, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let points = |shift: usize| {
+            let value =
+                |row: usize| if row >= 580 + shift { 90.0 } else { 10.0 + (row % 7) as f64 };
+            (0..600).map(move |row| (1_700_000_000 + row * 60, value(row)))
+        };
+        let series = |instance: &str, shift: usize| {
+            let values: Vec<String> =
+                points(shift).map(|(at, value)| format!("[{at},\"{value}\"]")).collect();
+            format!(
+                "{{\"metric\":{{\"__name__\":\"load\",\"job\":\"web\",\"instance\":\"{instance}\"}},\n\
+                 \"values\":[{}]}}",
+                values.join(",")
+            )
+        };
+        let result = [series("../a:80", 0), series("b:80", 5)].join(",");
+        let answer = format!(
+            "{{\"status\":\"success\",\"data\":{{\"resultType\":\"matrix\",\"result\":[{result}]}}}}"
+        );
+        fs::write(input.path().join("range.json"), answer).unwrap();
+        let lines = points(0).map(|(at, value)| {
+            format!(
+                "{{\"resourceMetrics\":[{{\"scopeMetrics\":[{{\"metrics\":[{{\"name\":\"load\",\"gauge\":\
+                 {{\"dataPoints\":[{{\"timeUnixNano\":\"{at}000000000\",\"asDouble\":{value}}}]}}}}]}}]}}]}}\n"
+            )
+        });
+        fs::write(input.path().join("otel.jsonl"), lines.collect::<String>()).unwrap();
+        fs::write(input.path().join("other.json"), "{\"nodes\": []}").unwrap();
+        let summary = run(input.path(), out.path(), None, |_, _, _| {}).unwrap();
+        let found: Vec<_> =
+            summary.entities.iter().map(|one| (one.name.as_str(), one.rows, one.alerts)).collect();
+        let expected =
+            [("otel", 600, 1), ("range/web_.._a_80", 600, 1), ("range/web_b_80", 600, 1)];
+        assert_eq!(found, expected);
+        assert_eq!(summary.passed_over, [input.path().join("other.json")]);
+        let text = fs::read_to_string(out.path().join("range/web_b_80.csv")).unwrap();
+        assert!(text.lines().nth(1).unwrap().starts_with("0,2023-11-14T22:13:20Z,"), "{text}");
+        // A file that is named is read, and says what is wrong with it.
+        let other = input.path().join("other.json");
+        let error = run(&other, out.path(), None, |_, _, _| {}).unwrap_err().to_string();
+        assert!(error.contains("other.json:1: Prometheus answered without data"), "{error}");
     }
 
     #[test]

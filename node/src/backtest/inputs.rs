@@ -3,18 +3,29 @@
 //! * A folder with `test.csv` and `train.csv` (or `.csv.gz`) is one entity: `train` warms it up, `test`
 //!   is judged, the result is `FOLDER.csv`. What else lies in it is not looked at.
 //! * Any other `*.csv` or `*.csv.gz` with a column `timestamp` is one entity; the result has its name.
-//! * A CSV without that column is passed over, and named in the summary.
+//! * A `*.json` or `*.jsonl` (or `.gz` of it) that begins like the answer to a range query of Prometheus
+//!   or like lines of OTLP metrics holds one entity or more: see [`super::series`].
+//! * A CSV without that column is passed over, as is other JSON, and named in the summary.
 
 use std::path::{Path, PathBuf};
 
-use super::{BacktestError, csv::Table};
+use super::{BacktestError, csv::Table, series};
 
 /// Folders below this are not looked into: a link back up would never end.
 const DEPTH_MAX: usize = 16;
 /// More files than this are more likely a mistaken path than a wish.
 const FILES_MAX: usize = 100_000;
 
-/// One entity to be judged.
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One entity, rows of CSV.
+    Csv,
+    /// Entities in JSON.
+    Json,
+}
+
+/// One file to be judged: an entity, or with [`Form::Json`] maybe more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
     /// Relative name without ending, `/` between folders.
@@ -23,6 +34,8 @@ pub struct Input {
     pub train: Option<PathBuf>,
     /// Rows to judge.
     pub rows: PathBuf,
+    /// What that file is.
+    pub form: Form,
 }
 
 /// What was found.
@@ -30,7 +43,7 @@ pub struct Input {
 pub struct Found {
     /// In order of their names.
     pub inputs: Vec<Input>,
-    /// CSV files that are no series.
+    /// CSV and JSON files that are no series.
     pub passed_over: Vec<PathBuf>,
 }
 
@@ -44,12 +57,14 @@ pub fn find(root: &Path) -> Result<Found, BacktestError> {
         walk(root, String::new(), 0, &mut found)?;
     } else {
         let name = root.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        let name = stem(&name).unwrap_or(&name).to_owned();
-        found.inputs.push(Input { name, train: None, rows: root.to_owned() });
+        let (name, form) = stem(&name).unwrap_or((&name, Form::Csv));
+        let rows = root.to_owned();
+        found.inputs.push(Input { name: name.to_owned(), train: None, rows, form });
     }
     if found.inputs.is_empty() {
-        let expected = "*.csv or *.csv.gz files with a column `timestamp`, or folders with \
-                        train.csv.gz beside test.csv.gz";
+        let expected = "*.csv or *.csv.gz files with a column `timestamp`, folders with \
+                        train.csv.gz beside test.csv.gz, answers to range queries (*.json) or OTLP \
+                        metrics (*.jsonl)";
         return Err(BacktestError::Nothing { path: root.to_owned(), expected });
     }
     found.inputs.sort_by(|a, b| a.name.cmp(&b.name));
@@ -71,7 +86,7 @@ fn walk(
         ending.into_iter().find(|path| path.is_file())
     };
     if let (Some(train), Some(rows), false) = (pair("train"), pair("test"), prefix.is_empty()) {
-        found.inputs.push(Input { name: prefix, train: Some(train), rows });
+        found.inputs.push(Input { name: prefix, train: Some(train), rows, form: Form::Csv });
         return Ok(());
     }
     for path in entries {
@@ -86,18 +101,25 @@ fn walk(
             if depth < DEPTH_MAX {
                 walk(&path, relative(&name), depth + 1, found)?;
             }
-        } else if let Some(stem) = stem(&name) {
-            if found.inputs.len() >= FILES_MAX || !Table::open(&path)?.has_timestamp() {
-                found.passed_over.push(path);
+        } else if let Some((stem, form)) = stem(&name) {
+            let fits = found.inputs.len() < FILES_MAX
+                && match form {
+                    Form::Csv => Table::open(&path)?.has_timestamp(),
+                    Form::Json => series::is_one(&path)?,
+                };
+            if fits {
+                found.inputs.push(Input { name: relative(stem), train: None, rows: path, form });
             } else {
-                found.inputs.push(Input { name: relative(stem), train: None, rows: path });
+                found.passed_over.push(path);
             }
         }
     }
     Ok(())
 }
 
-/// The name without `.csv` or `.csv.gz`.
-fn stem(name: &str) -> Option<&str> {
-    name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".csv")
+/// The name without its ending, and what that says.
+fn stem(name: &str) -> Option<(&str, Form)> {
+    let plain = name.strip_suffix(".gz").unwrap_or(name);
+    let forms = [(".csv", Form::Csv), (".json", Form::Json), (".jsonl", Form::Json)];
+    forms.into_iter().find_map(|(ending, form)| Some((plain.strip_suffix(ending)?, form)))
 }

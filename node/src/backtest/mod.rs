@@ -1,7 +1,8 @@
 //! Try before you trust: the shipped judgement over data of one's own, without a cluster.
 //!
 //! ```text
-//!  folder or file ─► inputs (what is a series?) ─► csv (rows, bounded) ─► judgement ─► results beside
+//!  folder or file ─► inputs (what is a series?) ─┬► csv (rows, bounded) ────────────┬► judgement ─► results
+//!                                                └► series (range query, OTLP file) ┘
 //! ```
 //!
 //! One file per kind of judgement ([`detect`], [`predict`], [`classify`]); [`csv`] reads for all of them.
@@ -17,8 +18,11 @@ mod departures;
 pub mod detect;
 pub mod history;
 pub mod inputs;
+mod otlp;
 pub mod plot;
 pub mod predict;
+mod prometheus;
+pub mod series;
 
 use std::{io, path::PathBuf};
 

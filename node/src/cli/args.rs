@@ -82,6 +82,9 @@ pub enum Command {
   medic get incidents --all -l 'severity=\"critical\"'
   medic get remediations -l 'service=\"web\"'
   medic get playbooks -o yaml
+  medic get predictions                         what is foreseen, the likeliest first
+  medic get predictions -l 'kind=\"capacity\"' -o json
+  medic get scores                              how earlier predictions turned out
   medic get approvals | freezes | agents | shards | nodes | manifests")]
     Get(GetArgs),
     /// Show one thing in full
@@ -247,8 +250,8 @@ pub struct DeleteArgs {
 #[derive(Debug, Args)]
 #[allow(missing_docs)]
 pub struct GetArgs {
-    /// incidents, decisions, remediations, approvals, freezes, nodes, agents, shards, manifests, or
-    /// a kind of manifest
+    /// incidents, decisions, remediations, approvals, predictions, scores (of predictions), freezes,
+    /// nodes, agents, shards, manifests, or a kind of manifest
     pub what: String,
     /// Only those that match, as in Prometheus; may be repeated
     #[arg(short = 'l', long = "match", value_name = "MATCHER")]

@@ -44,8 +44,8 @@ fn detect_text(summary: &detect::Summary, args: &DetectArgs, style: Style) -> St
     let mut text = table.render(&style);
     text.push_str(&format!("\n\nresults are in {}", args.out.display()));
     if !summary.passed_over.is_empty() {
-        let count = plural(summary.passed_over.len(), "CSV file");
-        text.push_str(&format!("; {count} without a column `timestamp` passed over"));
+        let count = plural(summary.passed_over.len(), "file");
+        text.push_str(&format!("; {count} without series passed over"));
     }
     text
 }

@@ -20,7 +20,7 @@ use super::{
 const PAGE: usize = 1_000;
 
 /// Collects pages until there are no more, or `limit` items.
-async fn pages<T, F>(
+pub(super) async fn pages<T, F>(
     limit: usize,
     page: impl Fn(u32, String) -> F,
 ) -> Result<(Vec<T>, bool), CliError>
@@ -109,6 +109,10 @@ pub(super) async fn get(mut args: GetArgs) -> Result<(), CliError> {
                 list!(s, args, safety, ListFreezesRequest, list_freezes, freezes, tenant: tenant());
             show(&out, &items, more, |items| lists::freezes(items, now, style))
         }
+        "prediction" | "predictions" => {
+            super::foresee::predictions(s, args, (&out, now, style)).await
+        }
+        "score" | "scores" => super::foresee::scores(s, args, (&out, style)).await,
         "agent" | "agents" => {
             let (items, more) = list!(s, args, cluster, ListAgentsRequest, list_agents, agents);
             show(&out, &items, more, |items| lists::agents(items, now, style))
@@ -193,7 +197,7 @@ pub(super) fn kind_of(text: &str) -> Result<Kind, CliError> {
             Kind::ALL.iter().map(|k| k.to_string().to_ascii_lowercase()).collect();
         CliError::Usage(format!(
             "`{text}` is nothing that can be listed; try incidents, decisions, remediations, \
-             approvals, freezes, nodes, agents, shards, manifests, or one of {}",
+             approvals, predictions, scores, freezes, nodes, agents, shards, manifests, or one of {}",
             kinds.join(", ")
         ))
     })

@@ -14,6 +14,7 @@ mod cluster;
 mod context;
 mod daemon;
 mod error;
+mod foresee;
 mod list;
 mod local;
 mod operate;

@@ -44,6 +44,8 @@ fn a_short_file_is_enough() {
     assert_eq!(config.api_addr(), "127.0.0.1:7440");
     assert_eq!(config.detection.interval, Millis::from_secs(5));
     assert_eq!(config.detection.lead, Millis::from_secs(600));
+    let opens = config.detection.opens;
+    assert!(opens.security_risk && !opens.failure && !opens.performance);
     assert_eq!(config.overrides(), ThresholdOverrides::default());
 }
 

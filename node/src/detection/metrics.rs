@@ -41,9 +41,11 @@ pub enum Metric {
     WarmStarts,
     /// Counter of predictions with an outcome, by `kind` and `outcome` (came_true, did_not, inconclusive).
     Predictions,
-    /// Gauge by `kind`: mean square of what this node's predictions were off by.
+    /// Counter of parcels between nodes about predictions, by `result` (sent, failed, taken, unreadable).
+    PredictionParcels,
+    /// Gauge by `kind`: mean square of what predictions were off by, as far as this node knows.
     PredictionBrier,
-    /// Gauge by `kind`: expected calibration error of this node's predictions.
+    /// Gauge by `kind`: expected calibration error of predictions, as far as this node knows.
     PredictionError,
     /// Gauge by `status`: instances watched by this node that do so.
     Health,
@@ -73,6 +75,7 @@ impl Metric {
             Self::Checkpoints => "medic_detector_checkpoints_total",
             Self::WarmStarts => "medic_warm_starts_total",
             Self::Predictions => "medic_predictions_total",
+            Self::PredictionParcels => "medic_prediction_parcels_total",
             Self::PredictionBrier => "medic_prediction_brier",
             Self::PredictionError => "medic_prediction_calibration_error",
             Self::Health => "medic_instances",

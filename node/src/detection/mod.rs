@@ -22,6 +22,7 @@ pub mod ensemble;
 pub mod entity;
 pub mod exposition;
 pub mod fill;
+pub mod foresight;
 pub mod handover;
 pub mod health;
 pub mod indicator;
@@ -36,6 +37,7 @@ pub mod senses;
 
 pub use alerts::Alerts;
 pub use fill::fill;
+pub use foresight::{Foresight, Sharing};
 pub use handover::Handover;
 pub use observe::Observer;
 pub use runtime::Runtime;

@@ -16,6 +16,7 @@ use super::{Parts, Sockets, telemetry};
 use crate::{
     config::NodeConfig,
     detection::{
+        Foresight,
         alerts::Alerts,
         intake::{Hub, TelemetryService},
     },
@@ -40,6 +41,7 @@ pub(super) struct Open<'a> {
     pub(super) metrics: PrometheusHandle,
     pub(super) health: Told,
     pub(super) predictions: Told,
+    pub(super) foresight: Arc<Foresight>,
     pub(super) stop: &'a CancellationToken,
 }
 
@@ -72,7 +74,8 @@ pub(super) async fn open(
     parts.spawn(kept_open("peer", serving, open.stop.clone()));
 
     let ledger: Arc<dyn Ledger> = open.consensus.clone();
-    let control = medic_api::control::routes(ledger.clone(), admin.clone(), Some(open.hub)).await?;
+    let (hub, foresight) = (Some(open.hub), open.foresight.clone());
+    let control = medic_api::control::routes(ledger.clone(), admin.clone(), hub, foresight).await?;
     let serving = serve_grpc(
         api,
         tls,

@@ -42,7 +42,8 @@ use crate::{
     },
     config::NodeConfig,
     detection::{
-        Handover, Runtime,
+        Foresight, Handover, Runtime, Sharing,
+        foresight::Own,
         intake::{Fetcher, Hub, PeerForward},
     },
     security::{ReloadableTls, Unit},
@@ -127,7 +128,10 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
         stop.clone(),
     );
     parts.spawn(handover(&consensus, &detection).run(stop.clone()).map(Ok));
-    let foreseen = detection.predictions(env.clock.clone());
+    let foreseen: Own = Arc::new(detection.predictions(env.clock.clone()));
+    let foresight =
+        Arc::new(Foresight::new(ledger.clone(), foreseen.clone(), detection.outcomes()));
+    parts.spawn(sharing(&consensus, &foresight).run(stop.clone()).map(Ok));
     let predictions = Arc::new(move || json(&foreseen()));
     let seen = detection.health(env.clock.clone());
     let health = Arc::new(move || json(&seen()));
@@ -140,6 +144,7 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
         metrics,
         health,
         predictions,
+        foresight,
         stop: &stop,
     };
     doors::open(open, sockets, &mut parts).await?;
@@ -200,6 +205,16 @@ fn handover(consensus: &Arc<Consensus>, detection: &Runtime) -> Handover {
         inbox: consensus.open_inbox(ParcelKind::DetectorState),
         learnt: detection.learnt(),
         heirs: shards::heirs,
+    }
+}
+
+/// All nodes are told what this one foresees.
+fn sharing(consensus: &Arc<Consensus>, foresight: &Arc<Foresight>) -> Sharing {
+    Sharing {
+        ledger: consensus.clone(),
+        courier: consensus.clone(),
+        inbox: consensus.open_inbox(ParcelKind::Predictions),
+        foresight: foresight.clone(),
     }
 }
 

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod calls;
+mod foreseeing;
 mod roles;
 mod watching;

@@ -12,7 +12,7 @@ use medic_node::{
         Leader, LeaderConfig,
         shards::{self, ShardsConfig},
     },
-    detection::{Observer, Runtime, runtime::Timings},
+    detection::{Observer, Runtime, predict::forecast::Opens, runtime::Timings},
 };
 use medic_raft::{ClusterAdmin, Leadership, Ledger, LedgerExt as _};
 use medic_state::{
@@ -87,6 +87,7 @@ impl Node {
             scrape: Millis::from_secs(5),
             process: Millis(1_000),
             lead: Millis::from_secs(600),
+            opens: Opens::default(),
         };
         let detection = Runtime::spawn_with(dynamic.clone(), senses, timings, stop.clone());
         let mut tasks = JoinSet::new();

@@ -21,7 +21,7 @@ use medic_node::{
         backends::{FleetWorld, HubView},
         shards::{self, ShardsConfig},
     },
-    detection::{Observer, Runtime, runtime::Timings},
+    detection::{Observer, Runtime, predict::forecast::Opens, runtime::Timings},
 };
 use medic_raft::{
     ClusterAdmin, Config, Consensus, Ledger, LedgerExt as _,
@@ -149,7 +149,8 @@ async fn begin(stage: &Arc<Stage>, site: &Arc<Site>) -> anyhow::Result<()> {
     parts.spawn(async move {
         drop(serve_admitted("peer", peers, routes, limits, ended, never()).await);
     });
-    let routes = control::routes(ledger.clone(), admin.clone(), Some(&hub)).await?.routes;
+    let nothing = Arc::new(control::NoForesight);
+    let routes = control::routes(ledger.clone(), admin.clone(), Some(&hub), nothing).await?.routes;
     let ended = stop.clone();
     parts.spawn(async move {
         drop(serve_admitted("api", calls, routes, limits, ended, never()).await);
@@ -166,6 +167,7 @@ async fn begin(stage: &Arc<Stage>, site: &Arc<Site>) -> anyhow::Result<()> {
         scrape: Millis::from_secs(5),
         process: Millis(1_000),
         lead: Millis::from_secs(600),
+        opens: Opens::default(),
     };
     let _watching = Runtime::spawn_with(ledger.clone(), eyes.clone(), timings, stop.clone());
     let observer = Observer::with(eyes, ledger.env().clone());

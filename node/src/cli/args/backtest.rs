@@ -15,8 +15,14 @@ pub enum BacktestCommand {
   medic backtest detect --input web-1.csv --out results/         one entity
   medic backtest detect -i history/ --out results/ --plot        with a drawing of each
   medic backtest detect -i hosts/ --out results/ -o json         the summary for a program
+  curl -s 'http://prometheus:9090/api/v1/query_range?query=…&start=…&end=…&step=15s' > load.json
+  medic backtest detect -i load.json --out results/              what Prometheus remembers
+  medic backtest detect -i metrics.jsonl --out results/          what an OpenTelemetry collector wrote
 
-Input: CSV, plain or gzip, one file per entity: a column `timestamp`, every other column a metric of
+Input: the answer of Prometheus to a range query (*.json), one entity per `job` and `instance`, every
+other combination of labels a metric of it; lines of OTLP metrics as the collector's file exporter writes
+them (*.jsonl), one entity per `service.name` and `service.instance.id` (else `host.name`), sums that only
+grow as rates a second; or CSV, plain or gzip, one file per entity: a column `timestamp`, every other column a metric of
 it; empty fields are missing values; columns `row` and `label` are not looked at. In a folder that holds
 train.csv.gz and test.csv.gz, train warms the detectors up and test is judged.
 
@@ -64,7 +70,7 @@ summary.json with the figures.")]
 #[derive(Debug, Args)]
 #[allow(missing_docs)]
 pub struct DetectArgs {
-    /// Folder of CSV files, or one file
+    /// Folder of such files, or one file
     #[arg(short, long, value_name = "DIR|FILE")]
     pub input: PathBuf,
     /// Folder for the results; made where it is missing

@@ -1,6 +1,7 @@
 //! How things look to people. Pure: values in, text out; the time and whether to colour are given.
 
 mod explain;
+pub mod foresee;
 pub mod lists;
 mod page;
 mod steps;

@@ -57,6 +57,12 @@ fn tail(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase().replace('_', "-")
 }
 
+/// What is foreseen.
+#[must_use]
+pub fn prediction_kind(kind: pb::PredictionKind) -> String {
+    tail(kind.as_str_name(), "PREDICTION_KIND_")
+}
+
 /// An incident's status.
 #[must_use]
 pub fn incident_status(status: pb::IncidentStatus) -> String {

@@ -7,7 +7,8 @@
 //! Invariant: every forecast names its horizon and can be held against what happened
 //! ([`super::record`]).
 
-use serde::Serialize;
+use minicbor::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 
 use crate::detection::detector::normal_tail;
 
@@ -19,16 +20,20 @@ const PROBABILITY_MAX: f64 = 0.99;
 pub const PROBABILITY_MIN: f64 = 0.1;
 
 /// Kinds of forecasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Encode, Decode)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForecastKind {
     /// A component will fail.
+    #[n(0)]
     Failure,
     /// Something will be full.
+    #[n(1)]
     Capacity,
     /// Users will notice: the error budget will be spent.
+    #[n(2)]
     Performance,
     /// A protection will end.
+    #[n(3)]
     SecurityRisk,
 }
 
@@ -57,6 +62,44 @@ impl ForecastKind {
             Self::Performance => &["hold back rollouts", "find what fails", "shed load"],
             Self::SecurityRisk => &["renew the certificate"],
         }
+    }
+}
+
+/// Kinds of predictions that open an incident before anything broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Opens {
+    /// A component that keeps failing will fail again.
+    pub failure: bool,
+    /// An error budget will be spent.
+    pub performance: bool,
+    /// A certificate ends.
+    pub security_risk: bool,
+}
+
+impl Default for Opens {
+    /// A certificate's end is certain, and no other symptom comes before it.
+    fn default() -> Self {
+        Self { failure: false, performance: false, security_risk: true }
+    }
+}
+
+impl Opens {
+    /// Whether predictions of this kind open an incident; those of limits are not asked about here.
+    #[must_use]
+    pub const fn opens(self, kind: ForecastKind) -> bool {
+        match kind {
+            ForecastKind::Failure => self.failure,
+            ForecastKind::Performance => self.performance,
+            ForecastKind::SecurityRisk => self.security_risk,
+            ForecastKind::Capacity => false,
+        }
+    }
+
+    /// Whether any do.
+    #[must_use]
+    pub const fn any(self) -> bool {
+        self.failure || self.performance || self.security_risk
     }
 }
 

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 
+use minicbor::{Decode, Encode};
 use serde::Serialize;
 
 use super::forecast::{Forecast, ForecastKind};
@@ -132,30 +133,51 @@ impl Waiting {
     }
 }
 
-/// Outcomes of forecasts about as likely.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Bin {
+/// Sums over outcomes of forecasts about as likely.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Encode, Decode)]
+struct Sums {
+    #[n(0)]
     count: f64,
+    #[n(1)]
     said: f64,
+    #[n(2)]
     came_true: f64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 struct Tally {
-    bins: [Bin; BINS],
+    #[n(0)]
+    bins: [Sums; BINS],
+    #[n(1)]
     square: f64,
+    #[n(2)]
     on_time: u64,
+    #[n(3)]
     inconclusive: u64,
 }
 
-/// How good the forecasts of a node were.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// How good forecasts were.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 pub struct Record {
+    #[n(0)]
     by_kind: BTreeMap<ForecastKind, Tally>,
 }
 
-/// The figures of one kind.
+/// Forecasts about as likely, and how many of them came true.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bin {
+    /// From this probability, up to a tenth above it.
+    pub from: f64,
+    /// How many they are.
+    pub count: u64,
+    /// What they said, in the mean.
+    pub said: f64,
+    /// Share that came true.
+    pub came_true: f64,
+}
+
+/// The figures of one kind.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Score {
     /// Of what kind.
     pub kind: ForecastKind,
@@ -171,9 +193,26 @@ pub struct Score {
     pub ece: f64,
     /// Share of what came true that came within its interval.
     pub coverage: f64,
+    /// Tenths of probability in which something was said.
+    pub calibration: Vec<Bin>,
 }
 
 impl Record {
+    /// Adds the outcomes of another.
+    pub fn add(&mut self, other: &Self) {
+        for (kind, theirs) in &other.by_kind {
+            let own = self.by_kind.entry(*kind).or_default();
+            for (bin, theirs) in own.bins.iter_mut().zip(&theirs.bins) {
+                bin.count += theirs.count;
+                bin.said += theirs.said;
+                bin.came_true += theirs.came_true;
+            }
+            own.square += theirs.square;
+            own.on_time += theirs.on_time;
+            own.inconclusive += theirs.inconclusive;
+        }
+    }
+
     /// Takes an outcome.
     pub fn note(&mut self, scored: Scored) {
         let tally = self.by_kind.entry(scored.kind).or_default();
@@ -210,7 +249,7 @@ impl Record {
 
 impl Tally {
     fn score(&self, kind: ForecastKind) -> Score {
-        let sum = |of: fn(&Bin) -> f64| self.bins.iter().map(of).sum::<f64>();
+        let sum = |of: fn(&Sums) -> f64| self.bins.iter().map(of).sum::<f64>();
         let (count, came_true) = (sum(|bin| bin.count), sum(|bin| bin.came_true));
         let per = |value: f64, of: f64| if of > 0.0 { value / of } else { 0.0 };
         Score {
@@ -221,7 +260,21 @@ impl Tally {
             brier: per(self.square, count),
             ece: per(sum(|bin| (bin.said - bin.came_true).abs()), count),
             coverage: per(self.on_time as f64, came_true),
+            calibration: self.calibration(),
         }
+    }
+}
+
+impl Tally {
+    fn calibration(&self) -> Vec<Bin> {
+        let bins = self.bins.iter().enumerate().filter(|(_, sums)| sums.count > 0.0);
+        let shown = bins.map(|(at, sums)| Bin {
+            from: at as f64 / BINS as f64,
+            count: sums.count as u64,
+            said: sums.said / sums.count,
+            came_true: sums.came_true / sums.count,
+        });
+        shown.collect()
     }
 }
 
@@ -271,8 +324,9 @@ mod tests {
         assert!(waiting.take(1).is_empty());
         waiting.disturbed(&[ForecastKind::Capacity]);
         waiting.take(1).into_iter().for_each(|scored| record.note(scored));
-        let score = record.scores()[0];
+        let score = record.scores().remove(0);
         assert_eq!((score.count, score.inconclusive), (0, 1));
+        assert!(score.calibration.is_empty());
     }
 
     #[test]
@@ -287,7 +341,13 @@ mod tests {
         let corrected = record.calibrated(ForecastKind::Capacity, 0.9);
         assert!((corrected - 0.536).abs() < 0.01, "{corrected}");
         assert_eq!(record.calibrated(ForecastKind::Failure, 0.9), 0.9);
-        let score = record.scores()[0];
+        let mut twice = record.clone();
+        twice.add(&record);
+        let (score, both) = (record.scores().remove(0), twice.scores().remove(0));
+        assert_eq!((both.count, both.brier, both.ece), (200, score.brier, score.ece));
+        let bin = score.calibration[0];
+        assert_eq!((score.calibration.len(), bin.count, bin.came_true), (1, 100, 0.5));
+        assert!((bin.said - 0.9).abs() < 1e-9);
         assert!((score.brier - 0.41).abs() < 1e-9 && (score.ece - 0.4).abs() < 1e-9, "{score:?}");
     }
 

@@ -14,6 +14,7 @@
 //!
 //! [`Learnt`] gives and takes detector state as bytes; `handover` carries them between nodes.
 
+mod foretell;
 mod health;
 mod learnt;
 mod plan;
@@ -46,9 +47,10 @@ pub use self::{
 use self::{learnt::Waiting, plan::Wanted, watch::Watcher};
 use super::{
     entity::{Entity, EntityCheckpoint, Now},
+    foresight::outcomes::Outcomes,
     intake::Hub,
     metrics::Metric,
-    predict::record::Record,
+    predict::forecast::Opens,
     senses::{NetSenses, Senses},
 };
 use crate::{config::DetectionConfig, world::FleetView};
@@ -70,6 +72,8 @@ pub struct Timings {
     pub process: Millis,
     /// A predicted crossing is reported when it is nearer than this.
     pub lead: Millis,
+    /// Other predictions that open an incident.
+    pub opens: Opens,
 }
 
 impl From<&DetectionConfig> for Timings {
@@ -78,6 +82,7 @@ impl From<&DetectionConfig> for Timings {
             scrape: config.interval,
             process: Millis(config.interval.0.min(1_000)),
             lead: config.lead,
+            opens: config.opens,
         }
     }
 }
@@ -101,7 +106,7 @@ pub(super) struct Shared {
     leaving: Mutex<BTreeMap<Target, (ShardId, EntityCheckpoint)>>,
     /// Something is in `leaving`.
     left: Notify,
-    record: Mutex<Record>,
+    outcomes: Arc<Mutex<Outcomes>>,
 }
 
 impl Shared {
@@ -138,7 +143,7 @@ impl Runtime {
             restored: Mutex::default(),
             leaving: Mutex::default(),
             left: Notify::new(),
-            record: Mutex::default(),
+            outcomes: Arc::default(),
         });
         let (stale_out, stale_in) = mpsc::unbounded_channel();
         let supervisor = Supervisor {

@@ -1,6 +1,9 @@
 //! What the state wants this node to watch. Pure.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use medic_state::{
     Epoch, NodeId, ShardId, State, Timestamp,
@@ -8,7 +11,8 @@ use medic_state::{
     symptom::{Fingerprint, Symptom, Target},
 };
 
-use crate::detection::ensemble::Kind;
+use super::foretell::is_ours;
+use crate::detection::{ensemble::Kind, predict::forecast::ForecastKind};
 
 /// One instance to be watched.
 #[derive(Clone, Debug)]
@@ -79,12 +83,21 @@ pub(super) fn held(state: &State, target: &Target) -> Vec<(Kind, Timestamp)> {
 /// Active findings of detection, in owned shards, about instances that are not declared.
 pub(super) fn orphans(state: &State, node: NodeId) -> Vec<(ShardId, Epoch, Fingerprint)> {
     active(state)
-        .filter(|symptom| Kind::parse(&symptom.kind).is_some() && !declared(state, &symptom.target))
+        .filter(|symptom| Kind::parse(&symptom.kind).is_some() || is_ours(&symptom.kind))
+        .filter(|symptom| !declared(state, &symptom.target))
         .filter_map(|symptom| {
             let shard = State::shard_of(&symptom.target);
             let owned = state.shards.get(&shard).filter(|s| s.owner == Some(node))?;
             Some((shard, owned.epoch, symptom.fingerprint()))
         })
+        .collect()
+}
+
+/// Predictions about a target that open incidents hold.
+pub(super) fn foretold(state: &State, target: &Target) -> BTreeSet<ForecastKind> {
+    let all = super::foretell::fingerprints(target).into_iter();
+    all.filter(|(_, fingerprint)| state.fingerprints.contains_key(fingerprint))
+        .map(|(kind, _)| kind)
         .collect()
 }
 

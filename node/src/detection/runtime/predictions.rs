@@ -1,14 +1,16 @@
 //! What this node foresees of the instances it watches, and how good it was at that.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use medic_raft::Clock;
+use medic_state::{Epoch, ShardId};
 use metrics::{counter, gauge};
 use serde::Serialize;
 
 use super::{Runtime, Shared, lock};
 use crate::detection::{
     entity::Now,
+    foresight::outcomes::Outcomes,
     metrics::Metric,
     predict::{
         forecast::Forecast,
@@ -25,12 +27,15 @@ pub struct Foreseen {
     pub service: String,
     /// Instance.
     pub instance: String,
+    /// The shard it belongs to.
+    #[serde(skip)]
+    pub shard: ShardId,
     /// What is foreseen; its probability is corrected by the record.
     #[serde(flatten)]
     pub forecast: Forecast,
 }
 
-/// All of them, and their record since the node began.
+/// All of them, and their record, as far as this node knows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Predictions {
     /// The likeliest first.
@@ -40,6 +45,12 @@ pub struct Predictions {
 }
 
 impl Runtime {
+    /// How forecasts turned out; the watch adds to it.
+    #[must_use]
+    pub fn outcomes(&self) -> Arc<Mutex<Outcomes>> {
+        self.shared.outcomes.clone()
+    }
+
     /// Asks for the present predictions, as long as the watch runs.
     pub fn predictions(
         &self,
@@ -52,16 +63,17 @@ impl Runtime {
 
 impl Shared {
     fn predictions(&self, now: Now) -> Predictions {
-        let record = lock(&self.record).clone();
-        let entities = lock(&self.entities);
+        let record = lock(&self.outcomes).of_tenants(|_| true);
+        let watched = lock(&self.entities).clone();
         let mut predictions = Vec::new();
-        for (target, (_, entity)) in entities.iter() {
+        for (target, (shard, entity)) in &watched {
             for mut forecast in lock(entity).forecasts(now) {
                 forecast.probability = record.calibrated(forecast.kind, forecast.probability);
                 predictions.push(Foreseen {
                     tenant: target.tenant.clone(),
                     service: target.service.clone(),
                     instance: target.instance.clone(),
+                    shard: *shard,
                     forecast,
                 });
             }
@@ -70,18 +82,31 @@ impl Shared {
         Predictions { predictions, scores: record.scores() }
     }
 
+    /// Forecasts with their probability corrected by the record.
+    pub(super) fn corrected(&self, mut forecasts: Vec<Forecast>) -> Vec<Forecast> {
+        if !forecasts.is_empty() {
+            let record = lock(&self.outcomes).of_tenants(|_| true);
+            for one in &mut forecasts {
+                one.probability = record.calibrated(one.kind, one.probability);
+            }
+        }
+        forecasts
+    }
+
     /// Takes what became of forecasts.
-    pub(super) fn note_scored(&self, scored: Vec<Scored>) {
+    pub(super) fn note_scored(&self, of: (ShardId, Epoch), tenant: &str, scored: Vec<Scored>) {
         if scored.is_empty() {
             return;
         }
-        let mut record = lock(&self.record);
+        let mut outcomes = lock(&self.outcomes);
         for one in scored {
             let (kind, outcome) = (one.kind.as_str(), one.outcome.as_str());
             counter!(Metric::Predictions.name(), "kind" => kind, "outcome" => outcome).increment(1);
-            record.note(one);
+            outcomes.note(of, tenant, one);
         }
-        for score in record.scores().into_iter().filter(|score| score.count > 0) {
+        for score in
+            outcomes.of_tenants(|_| true).scores().into_iter().filter(|score| score.count > 0)
+        {
             let kind = score.kind.as_str();
             gauge!(Metric::PredictionBrier.name(), "kind" => kind).set(score.brier);
             gauge!(Metric::PredictionError.name(), "kind" => kind).set(score.ece);

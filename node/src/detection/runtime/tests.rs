@@ -150,8 +150,12 @@ impl Lab {
     }
 
     fn watch(&self, senses: Arc<dyn Senses>) -> Runtime {
-        let timings =
-            Timings { scrape: Millis(500), process: Millis(200), lead: Millis::from_secs(600) };
+        let timings = Timings {
+            scrape: Millis(500),
+            process: Millis(200),
+            lead: Millis::from_secs(600),
+            opens: Opens::default(),
+        };
         Runtime::spawn_with(self.law.clone(), senses, timings, self.stop.clone())
     }
 

@@ -23,7 +23,12 @@ use metrics::counter;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, Timings, lock, plan::Wanted};
+use super::{
+    Shared, Timings,
+    foretell::{Foretelling, Word, symptom_kind},
+    lock,
+    plan::{self, Wanted},
+};
 use crate::detection::{
     entity::{Change, Circumstances, Entity, Now},
     fill::fill,
@@ -60,6 +65,7 @@ enum Landed {
     Probe(usize, Instant, Outcome),
     Scraped(Result<Values, ScrapeError>, Option<Counters>),
     Answered(Change, TraceId, Box<Result<Committed, LedgerError>>),
+    Foretold(Word, Box<Result<Committed, LedgerError>>),
 }
 
 type Flight = FuturesUnordered<Pin<Box<dyn Future<Output = Landed> + Send>>>;
@@ -75,6 +81,7 @@ struct Desk {
     treatment: Treatment,
     /// When the treatment was last seen to run or to have ended, by the monotonic clock.
     treated_ms: Option<u64>,
+    foretelling: Foretelling,
 }
 
 impl Desk {
@@ -130,6 +137,7 @@ impl Watcher {
             last_scrape_error: None,
             treatment: Treatment::default(),
             treated_ms: None,
+            foretelling: Foretelling::new(self.timings.opens, self.now().mono_ms),
         }
     }
 
@@ -228,6 +236,10 @@ impl Watcher {
                 desk.proposing = false;
                 self.answered(change, trace, *answer, now);
             }
+            Landed::Foretold(word, answer) => {
+                desk.proposing = false;
+                self.foretold(&word, *answer, desk, now);
+            }
         }
     }
 
@@ -267,10 +279,14 @@ impl Watcher {
             }
             (entity.evaluate(&circumstances, now), entity.take_scored(&circumstances, now))
         };
-        self.shared.note_scored(scored);
+        let home = (self.wanted.shard, self.wanted.epoch);
+        self.shared.note_scored(home, &self.target.tenant, scored);
         if let Some(change) = change {
             desk.proposing = true;
             desk.flight.push(self.propose(change));
+        } else if let Some(word) = self.foresee(desk, now) {
+            desk.proposing = true;
+            desk.flight.push(self.foretell(word));
         }
     }
 
@@ -330,16 +346,89 @@ impl Watcher {
                 tracing::info!(target = %self.target, %kind, "cleared");
                 lock(&self.entity).cleared(kind);
             }
-            (_, Err(Refusal::StaleEpoch { .. })) => {
-                tracing::info!(target = %self.target, shard = %self.wanted.shard, "the shard has another owner");
-                // The supervisor is gone only when everything ends.
-                self.stale.send((self.wanted.shard, self.wanted.epoch)).unwrap_or_default();
-                self.stop.cancel();
-            }
+            (_, Err(Refusal::StaleEpoch { .. })) => self.end_stale(),
             (_, Err(refusal)) => {
                 tracing::warn!(target = %self.target, %kind, %refusal, "refused; trying again");
             }
         }
+    }
+}
+
+/// Predictions that open an incident: see [`super::foretell`].
+impl Watcher {
+    fn foresee(&self, desk: &mut Desk, now: Now) -> Option<Word> {
+        if !desk.foretelling.due(now) {
+            return None;
+        }
+        let held = self.ledger.read(|state| plan::foretold(state, &self.target));
+        let forecasts = self.shared.corrected(lock(&self.entity).forecasts(now));
+        let source = self.wanted.shard.to_string();
+        desk.foretelling.next((&self.target, &source), &forecasts, &held, now)
+    }
+
+    fn foretell(&self, word: Word) -> Pin<Box<dyn Future<Output = Landed> + Send>> {
+        let (shard, epoch) = (self.wanted.shard, self.wanted.epoch);
+        let command = match &word {
+            Word::Foreseen(_, symptom) => {
+                let symptom = symptom.as_ref().clone();
+                Command::ReportSymptom(ReportSymptom { shard, epoch, symptom })
+            }
+            Word::Past(_, fingerprint) => {
+                Command::ClearSymptom(ClearSymptom { shard, epoch, fingerprint: *fingerprint })
+            }
+        };
+        let ledger = self.ledger.clone();
+        let entry = ledger.entry(ledger.env().entropy.trace_id(), command);
+        Box::pin(async move {
+            let answer = ledger.propose(entry).await;
+            Landed::Foretold(word, Box::new(answer))
+        })
+    }
+
+    fn foretold(
+        &self,
+        word: &Word,
+        answer: Result<Committed, LedgerError>,
+        desk: &mut Desk,
+        now: Now,
+    ) {
+        let (metric, kind) = match word {
+            Word::Foreseen(kind, _) => (Metric::Reports, *kind),
+            Word::Past(kind, _) => (Metric::Clears, *kind),
+        };
+        let result = match &answer {
+            Ok(Committed { answer: Ok(Reply::Noted(_)), .. }) => "noted",
+            Ok(Committed { answer: Ok(_), .. }) => "admitted",
+            Ok(Committed { answer: Err(_), .. }) => "refused",
+            Err(_) => "failed",
+        };
+        let label = symptom_kind(kind).unwrap_or_default();
+        counter!(metric.name(), "kind" => label, "result" => result).increment(1);
+        match (word, answer.map(|committed| committed.answer)) {
+            (_, Err(error)) => {
+                tracing::debug!(target = %self.target, kind = label, %error, "not proposed; trying again");
+            }
+            (_, Ok(Err(Refusal::StaleEpoch { .. }))) => self.end_stale(),
+            (Word::Foreseen(_, symptom), Ok(Ok(reply))) => {
+                tracing::info!(target = %self.target, kind = label, summary = symptom.summary, ?reply, "foretold");
+                desk.foretelling.told(kind, now);
+            }
+            (Word::Past(..), Ok(Ok(_) | Err(Refusal::NotFound(_)))) => {
+                tracing::info!(target = %self.target, kind = label, "no longer foreseen");
+                desk.foretelling.cleared(kind);
+            }
+            (_, Ok(Err(refusal))) => {
+                tracing::warn!(target = %self.target, kind = label, %refusal, "refused; trying again");
+            }
+        }
+    }
+
+    /// The shard has another owner: nothing more is said here.
+    fn end_stale(&self) {
+        tracing::info!(target = %self.target, shard = %self.wanted.shard, "the shard has another owner");
+        // The supervisor is gone only when everything ends.
+        self.stale.send((self.wanted.shard, self.wanted.epoch)).unwrap_or_default();
+        self.stop.cancel();
     }
 }
 

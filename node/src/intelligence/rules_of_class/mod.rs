@@ -27,6 +27,7 @@ pub(super) const RULES: &[Rule] = &[
     bad_rollout,
     named::limits,
     named::trends,
+    named::foretold,
     named::calls,
     failing_requests,
     dependency,

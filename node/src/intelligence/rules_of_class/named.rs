@@ -104,6 +104,20 @@ pub(super) fn trends(scene: &Scene<'_>) -> Vec<Evidence> {
     })
 }
 
+/// What detection foretells of it beside limits: by what is foretold, not by a name.
+pub(super) fn foretold(scene: &Scene<'_>) -> Vec<Evidence> {
+    each(scene, |s| {
+        let (class, weight) = match s.symptom.kind.as_str() {
+            "failure-predicted" => ("application/crash", 0.85),
+            "budget-predicted" => ("application/errors", 0.8),
+            "security-predicted" => ("security/certificate-expiry", 0.92),
+            _ => return None,
+        };
+        let why = format!("of {} it is foretold: {}", s.symptom.target, s.symptom.summary);
+        Some(evidence(class, weight, why))
+    })
+}
+
 /// Calls of one instance that get no answer, or find nobody there, while its siblings reach the same
 /// services and those do well: what lies between is broken.
 pub(super) fn calls(scene: &Scene<'_>) -> Vec<Evidence> {

@@ -1,0 +1,176 @@
+//! What one node foresees, as it travels and as the API shows it.
+
+use std::collections::BTreeMap;
+
+use medic_api::convert;
+use medic_proto::v1 as pb;
+use medic_state::{Epoch, NodeId, ShardId, Timestamp, codec, symptom::Target};
+use minicbor::{Decode, Encode};
+
+use super::outcomes::OfShard;
+use crate::detection::{
+    predict::{
+        forecast::ForecastKind,
+        record::{Bin, Score},
+    },
+    runtime::{Foreseen, Predictions},
+};
+
+/// What nodes tell each other.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub(super) enum Message {
+    /// What the sender foresees.
+    #[n(0)]
+    Table(#[n(0)] Table),
+    /// Outcomes that the sender knows of.
+    #[n(1)]
+    Outcomes(#[n(0)] BTreeMap<ShardId, OfShard>),
+}
+
+impl Message {
+    pub(super) fn outcomes(outcomes: BTreeMap<ShardId, OfShard>) -> Vec<u8> {
+        codec::encode(&Self::Outcomes(outcomes))
+    }
+}
+
+/// What a node foresees.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub(super) struct Table {
+    /// When, by its own clock.
+    #[n(0)]
+    pub(super) at: Timestamp,
+    /// The shards it tells of, with the epochs under which it owns them.
+    #[n(1)]
+    pub(super) covers: BTreeMap<ShardId, Epoch>,
+    /// The likeliest first.
+    #[n(2)]
+    pub(super) predictions: Vec<One>,
+    /// How many less likely ones are not among them.
+    #[n(3)]
+    pub(super) left_off: u64,
+}
+
+/// One prediction. Times are in seconds from the table's.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub(super) struct One {
+    #[n(0)]
+    pub(super) shard: ShardId,
+    #[n(1)]
+    pub(super) target: Target,
+    #[n(2)]
+    kind: ForecastKind,
+    #[n(3)]
+    subject: String,
+    #[n(4)]
+    probability: f64,
+    #[n(5)]
+    confidence: f64,
+    #[n(6)]
+    seconds: f64,
+    #[n(7)]
+    earliest: f64,
+    #[n(8)]
+    latest: f64,
+    #[n(9)]
+    horizon: f64,
+    #[n(10)]
+    factors: Vec<String>,
+}
+
+impl Table {
+    /// The likeliest predictions, which come first in `all`.
+    pub(super) fn of(
+        all: Predictions,
+        at: Timestamp,
+        covers: BTreeMap<ShardId, Epoch>,
+        most: usize,
+    ) -> Self {
+        let left_off = all.predictions.len().saturating_sub(most) as u64;
+        let predictions = all.predictions.into_iter().take(most).map(One::of).collect();
+        Self { at, covers, predictions, left_off }
+    }
+
+    /// As a message of at most `bytes_max`: long texts cost less likely predictions.
+    pub(super) fn encoded(mut self, bytes_max: usize) -> Vec<u8> {
+        loop {
+            let message = Message::Table(self);
+            let bytes = codec::encode(&message);
+            let Message::Table(table) = message else { return bytes };
+            if bytes.len() <= bytes_max || table.predictions.is_empty() {
+                return bytes;
+            }
+            self = table;
+            let half = self.predictions.len() / 2;
+            self.left_off += (self.predictions.len() - half) as u64;
+            self.predictions.truncate(half);
+        }
+    }
+}
+
+impl One {
+    fn of(foreseen: Foreseen) -> Self {
+        let Foreseen { tenant, service, instance, shard, forecast } = foreseen;
+        Self {
+            shard,
+            target: Target { tenant, service, instance },
+            kind: forecast.kind,
+            subject: forecast.subject,
+            probability: forecast.probability,
+            confidence: forecast.confidence,
+            seconds: forecast.seconds,
+            earliest: forecast.earliest,
+            latest: forecast.latest,
+            horizon: forecast.horizon,
+            factors: forecast.factors,
+        }
+    }
+
+    /// As the API shows it.
+    pub(super) fn shown(&self, node: NodeId, at: Timestamp) -> pb::Prediction {
+        let ms = |seconds: f64| (seconds * 1e3) as u64;
+        pb::Prediction {
+            target: Some(convert::target(&self.target)),
+            kind: kind(self.kind).into(),
+            subject: self.subject.clone(),
+            probability: self.probability.clamp(0.0, 1.0),
+            confidence: self.confidence.clamp(0.0, 1.0),
+            at: Some(convert::time(at)),
+            expected_ms: ms(self.seconds),
+            earliest_ms: ms(self.earliest),
+            latest_ms: ms(self.latest),
+            horizon_ms: ms(self.horizon),
+            factors: self.factors.clone(),
+            actions: self.kind.actions().iter().map(|action| (*action).to_owned()).collect(),
+            node: node.to_string(),
+        }
+    }
+}
+
+const fn kind(kind: ForecastKind) -> pb::PredictionKind {
+    match kind {
+        ForecastKind::Failure => pb::PredictionKind::Failure,
+        ForecastKind::Capacity => pb::PredictionKind::Capacity,
+        ForecastKind::Performance => pb::PredictionKind::Performance,
+        ForecastKind::SecurityRisk => pb::PredictionKind::SecurityRisk,
+    }
+}
+
+/// A score as the API shows it.
+pub(super) fn scored(score: &Score) -> pb::PredictionScore {
+    let bin = |bin: &Bin| pb::CalibrationBin {
+        from: bin.from,
+        count: bin.count,
+        said: bin.said,
+        came_true: bin.came_true,
+    };
+    pb::PredictionScore {
+        kind: kind(score.kind).into(),
+        count: score.count,
+        came_true: score.came_true,
+        inconclusive: score.inconclusive,
+        brier: score.brier,
+        calibration_error: score.ece,
+        coverage: score.coverage,
+        calibration: score.calibration.iter().map(bin).collect(),
+    }
+}
