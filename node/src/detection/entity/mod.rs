@@ -187,7 +187,7 @@ impl Entity {
             agent_away_ms: None,
             agent_back_ms: now.mono_ms,
             probes: service.probes.iter().map(|p| (p.name.clone(), Track::default())).collect(),
-            fed: pushed::Fed::default(),
+            fed: pushed::Fed::new(service.scrape.is_some()),
             together: Together::new(series.len()),
             series,
             suspected: None,
@@ -261,13 +261,18 @@ impl Entity {
     /// A scrape gave these values; `None`: it failed.
     pub fn on_scrape(&mut self, values: Option<&Values>, now: Now) {
         self.fed.scraped(values);
+        let mut given = self.fed.take_beside(now.mono_ms);
         if let Some(values) = values {
-            self.feed(values.values.iter().map(|(name, value)| (name.as_str(), *value)), now);
-        } else {
+            given.extend(values.values.clone());
+        }
+        if values.is_some() || !given.is_empty() {
+            self.feed(given.iter().map(|(name, value)| (name.as_str(), *value)), now);
+        }
+        if values.is_none() {
             self.together.no_values();
         }
         for (name, series) in &mut self.series {
-            let given = values.is_some_and(|values| values.values.contains_key(name));
+            let given = given.contains_key(name);
             if !given && !self.fed.by_pushes(name, now.mono_ms) {
                 series.no_value();
             }
