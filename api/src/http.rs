@@ -9,12 +9,15 @@
 //!   POST /api/v1/alertmanager/{tenant}       Alertmanager's webhook (version 4)
 //!   POST /api/v2/alerts?tenant={tenant}      Alertmanager's own API, for those who post to it
 //!   POST /t/{tenant}/api/v2/alerts           the same, for senders that know path prefixes only
-//!   POST /api/v1/write, /v1/metrics          telemetry, see `push`
+//!   POST /api/v1/write                       telemetry, see `push`
+//!   POST /v1/metrics, /v1/logs               OpenTelemetry over HTTP, and its gRPC services; see `otlp`
 //! ```
 //!
+//! HTTP/1 and HTTP/2 without TLS (which gRPC needs) are told apart by their first bytes.
 //! Bodies, connections and times are bounded; what is wrong with a request is said in the answer.
 //! Absent on purpose: anything that changes state but the alerts, which the law admits or refuses.
 
+mod otlp;
 pub mod push;
 #[cfg(test)]
 mod tests;
@@ -32,10 +35,14 @@ use axum::{
     routing::{get, post},
 };
 use futures::StreamExt as _;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use medic_raft::Clock;
 use medic_state::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::push::{PushSink, Turns};
@@ -55,6 +62,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTIONS_MAX: usize = 256;
 /// Connections at once from one address.
 const CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
+/// Requests at once, and bytes of headers, of one HTTP/2 connection.
+const STREAMS_MAX: u32 = 32;
+const HEADER_BYTES_MAX: u32 = 16 << 10;
 
 /// One alert as Alertmanager describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -178,23 +188,48 @@ pub async fn serve_http(
                 continue;
             }
         };
-        let service = hyper_util::service::TowerToHyperService::new(app.clone());
+        let app = app.clone();
         let stopped = stop.clone().cancelled_owned();
         tokio::spawn(async move {
             let _held = (place, Gauge::new("http"));
-            let io = hyper_util::rt::TokioIo::new(stream);
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(hyper_util::rt::TokioTimer::new())
-                .header_read_timeout(REQUEST_TIMEOUT)
-                .serve_connection(io, service);
             tokio::select! {
                 () = stopped => {}
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(door = "http", %address, %error, "connection ended");
+                ended = serve_one(stream, app) => if let Err(error) = ended {
+                    tracing::debug!(door = "http", %address, error, "connection ended");
                 }
             }
         });
     }
+}
+
+/// Serves one connection. HTTP/1 bounds the time of each head by itself; of HTTP/2 the first request must
+/// come in as long, and whoever answers no ping is gone.
+async fn serve_one(stream: TcpStream, app: Router) -> Result<(), String> {
+    let asked = Arc::new(Notify::new());
+    let first = asked.clone();
+    let app = app.layer(middleware::from_fn(move |request: Request, next: Next| {
+        first.notify_one();
+        next.run(request)
+    }));
+    let service = hyper_util::service::TowerToHyperService::new(app);
+    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .keep_alive_interval(REQUEST_TIMEOUT)
+        .keep_alive_timeout(REQUEST_TIMEOUT);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = &mut connection => return ended.map_err(|error| error.to_string()),
+        asked = tokio::time::timeout(REQUEST_TIMEOUT, asked.notified()) => if asked.is_err() {
+            return Err(format!("no request within {REQUEST_TIMEOUT:?}"));
+        }
+    }
+    connection.await.map_err(|error| error.to_string())
 }
 
 fn router(door: HttpDoor) -> Router {
@@ -366,12 +401,16 @@ async fn json_body(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Box<Respo
         let text = "send `content-type: application/json`";
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
     }
-    read_body(body, BODY_BYTES_MAX, "send fewer alerts at a time").await
+    let read = read_body(body, BODY_BYTES_MAX, "send fewer alerts at a time").await;
+    read.map_err(|(status, text)| Box::new(problem(status, &text)))
 }
 
-/// The body, if it is not too large; else the answer that says so.
-async fn read_body(body: Body, bytes_max: usize, advice: &str) -> Result<Vec<u8>, Box<Response>> {
-    let refuse = |status, text: &str| Err(Box::new(problem(status, text)));
+/// The body, if it is not too large; else the status and the text that say so.
+async fn read_body(
+    body: Body,
+    bytes_max: usize,
+    advice: &str,
+) -> Result<Vec<u8>, (StatusCode, String)> {
     let mut chunks = body.into_data_stream();
     let (mut kept, mut total) = (Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {
@@ -379,7 +418,7 @@ async fn read_body(body: Body, bytes_max: usize, advice: &str) -> Result<Vec<u8>
             Ok(chunk) => chunk,
             Err(error) => {
                 let text = format!("the body cannot be read: {error}");
-                return refuse(StatusCode::BAD_REQUEST, &text);
+                return Err((StatusCode::BAD_REQUEST, text));
             }
         };
         total += chunk.len();
@@ -391,7 +430,7 @@ async fn read_body(body: Body, bytes_max: usize, advice: &str) -> Result<Vec<u8>
     }
     if total > bytes_max {
         let text = format!("the body is larger than {bytes_max} bytes: {advice}");
-        return refuse(StatusCode::PAYLOAD_TOO_LARGE, &text);
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, text));
     }
     Ok(kept)
 }

@@ -3,9 +3,10 @@
 //! One production implementation (agents, probes, HTTP) in `action::backends`, and simulated ones in
 //! tests. Nothing here decides.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
+use medic_proto::fleet::v1::HostStatus;
 use medic_state::{
     Fence, Millis, Timestamp, TraceId,
     notice::{Delivery, Telling},
@@ -116,4 +117,9 @@ pub trait FleetView: Send + Sync + 'static {
     fn seen(&self, target: &Target) -> Option<Seen>;
     /// Whether the agent is connected to this node.
     fn connected(&self, agent: &str) -> bool;
+    /// What the agent last said of its host, and how long ago it was received.
+    fn host(&self, agent: &str) -> Option<(Arc<HostStatus>, std::time::Duration)> {
+        let _ = agent;
+        None
+    }
 }

@@ -17,25 +17,25 @@ const GROWTH_BYTES_MAX: u64 = 96 << 20;
 const SERVED_WITHIN: Duration = Duration::from_secs(3);
 
 /// One node's memory before the attack; asked again after it.
-struct Watched {
+pub(super) struct Watched {
     pid: i32,
     before: u64,
 }
 
 impl Watched {
-    fn node(world: &mut World, node: u64) -> Self {
+    pub(super) fn node(world: &mut World, node: u64) -> Self {
         let pid = world.cluster.node_mut(node).unwrap().pid().unwrap();
         Self { pid, before: peak_memory(pid) }
     }
 
-    fn check(&self, what: &str) {
+    pub(super) fn check(&self, what: &str) {
         let grown = peak_memory(self.pid).saturating_sub(self.before);
         assert!(grown < GROWTH_BYTES_MAX, "{what}: the node grew by {} MiB", grown >> 20);
     }
 }
 
 /// The first node answers a good question soon.
-async fn served(world: &World, what: &str) {
+pub(super) async fn served(world: &World, what: &str) {
     let asked = Instant::now();
     let mut client = world.cluster.client_of(1, "admin").await.unwrap();
     client.cluster().status(pb::StatusRequest {}).await.unwrap();

@@ -59,6 +59,9 @@ const LATE_KEPT: Duration = Duration::from_secs(600);
 /// Bytes of one late outcome or of one instance's status; an honest one has some hundred. With the
 /// bounds on their number, what agents can make a node remember is bounded.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
+/// Samples and bytes of what an agent says of its host, kept per agent; an honest one sends some 500.
+const HOST_SAMPLES_MAX: usize = 1_024;
+const HOST_BYTES_MAX: usize = 128 * 1024;
 /// Manifests are looked at this often at most, however fast the log grows.
 const DECLARE_EVERY: Duration = Duration::from_millis(100);
 
@@ -101,6 +104,8 @@ pub struct FleetHub {
     /// Changes whenever a session comes or goes.
     changed: watch::Sender<u64>,
     seen: DashMap<Target, (wire::InstanceStatus, Instant)>,
+    /// What connected agents say of their hosts, by agent: each speaks for its own alone.
+    hosts: DashMap<String, (Arc<wire::HostStatus>, Instant)>,
     declarations: Mutex<Arc<Declarations>>,
     late: Mutex<VecDeque<Late>>,
     serial: AtomicU64,
@@ -151,6 +156,7 @@ impl FleetHub {
             sessions: DashMap::new(),
             changed: watch::Sender::new(0),
             seen: DashMap::new(),
+            hosts: DashMap::new(),
             declarations: Mutex::default(),
             late: Mutex::default(),
             serial: AtomicU64::new(0),
@@ -318,6 +324,7 @@ impl FleetHub {
         session.close();
         let own = |_: &String, now: &Arc<Session>| now.serial == session.serial;
         if self.sessions.remove_if(&session.agent, own).is_some() {
+            self.hosts.remove(&session.agent);
             tracing::info!(agent = session.agent, "agent disconnected");
             self.changed.send_modify(|count| *count += 1);
         }
@@ -327,8 +334,34 @@ impl FleetHub {
         self.serial.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// What a connected agent last said of its host, and how long ago by this node's monotonic clock.
+    #[must_use]
+    pub fn host(&self, agent: &str) -> Option<(Arc<wire::HostStatus>, Duration)> {
+        self.hosts.get(agent).map(|told| (Arc::clone(&told.0), told.1.elapsed()))
+    }
+
+    fn host_reported(&self, agent: &str, host: wire::HostStatus) {
+        let (samples, bytes) = (host.samples.len(), host.encoded_len());
+        if samples > HOST_SAMPLES_MAX || bytes > HOST_BYTES_MAX {
+            tracing::warn!(
+                agent,
+                samples,
+                bytes,
+                "what it says of its host is left out: more than {HOST_SAMPLES_MAX} samples or {HOST_BYTES_MAX} bytes"
+            );
+            return;
+        }
+        // Whoever has gone meanwhile is forgotten, and stays so.
+        if self.sessions.contains_key(agent) {
+            self.hosts.insert(agent.to_owned(), (Arc::new(host), Instant::now()));
+        }
+    }
+
     /// Takes a report in; instances that are not this agent's are left out.
     fn reported(&self, agent: &str, report: wire::Report) {
+        if let Some(host) = report.host {
+            self.host_reported(agent, host);
+        }
         let declarations = Arc::clone(&lock(&self.declarations));
         let now = Instant::now();
         for status in report.instances {

@@ -1,8 +1,7 @@
-//! The doors that telemetry is pushed through: remote write and OTLP.
+//! The doors that telemetry is pushed through: remote write here, OpenTelemetry in `otlp`.
 //!
 //! ```text
 //!   POST /api/v1/write      Prometheus remote write 1.0 and 2.0, snappy
-//!   POST /v1/metrics        OTLP metrics, protobuf, gzip or plain
 //! ```
 //!
 //! The tenant is named by `X-Scope-OrgID` or `?tenant=`. What may be pushed, and by whom, the sink
@@ -22,9 +21,13 @@ use axum::{
 };
 use medic_state::Digest;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{HttpDoor, bearer, default_tenant, problem, read_body};
+use super::{
+    HttpDoor, bearer, default_tenant,
+    otlp::{FRAME_BYTES, Framed},
+    problem, read_body,
+};
 
 /// Bytes of a body as sent; Prometheus sends some 100 KiB at its defaults.
 pub const PUSH_BYTES_MAX: usize = 4 << 20;
@@ -40,8 +43,19 @@ pub enum PushForm {
     RemoteWriteV1,
     /// `io.prometheus.write.v2.Request`, in a snappy block.
     RemoteWriteV2,
-    /// OTLP `ExportMetricsServiceRequest`, protobuf.
+    /// OTLP `ExportMetricsServiceRequest`.
     OtlpMetrics,
+    /// OTLP `ExportLogsServiceRequest`.
+    OtlpLogs,
+}
+
+/// How a body is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Encoding {
+    /// It is gzip.
+    pub gzip: bool,
+    /// It is JSON, else protobuf.
+    pub json: bool,
 }
 
 /// One push.
@@ -49,8 +63,8 @@ pub enum PushForm {
 pub struct Push {
     /// Its form.
     pub form: PushForm,
-    /// The body is gzip.
-    pub gzip: bool,
+    /// How the body is written; snappy is part of a form.
+    pub encoding: Encoding,
     /// For which tenant.
     pub tenant: String,
     /// SHA-256 of the bearer token, hexadecimal, when one was given.
@@ -66,8 +80,11 @@ pub struct Push {
 pub struct PushTaken {
     /// Samples (or log lines) taken, or known already.
     pub samples: u64,
-    /// What was dropped that the sender should know of; with it the answer is 400.
+    /// What was dropped that the sender should know of. To remote write the answer is 400 then, to OTLP a
+    /// partial success.
     pub refused: Option<String>,
+    /// How many samples or lines that was.
+    pub rejected: u64,
 }
 
 /// Why a push was not taken.
@@ -117,13 +134,12 @@ impl Default for Turns {
 }
 
 pub(super) fn routes() -> Router<HttpDoor> {
-    Router::new()
-        .route("/api/v1/write", post(remote_write))
-        .route("/v1/metrics", post(otlp_metrics))
+    Router::new().route("/api/v1/write", post(remote_write)).merge(super::otlp::routes())
 }
 
+/// The tenant, for senders that can set no headers.
 #[derive(Deserialize)]
-struct TenantQuery {
+pub(super) struct TenantQuery {
     tenant: Option<String>,
 }
 
@@ -137,7 +153,10 @@ async fn remote_write(
         Ok(form) => form,
         Err(text) => return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, &text),
     };
-    let mut response = push(&door, form, query, &headers, body, StatusCode::NO_CONTENT).await;
+    let mut response = match push(&door, form, Encoding::default(), query, &headers, body).await {
+        Ok(taken) => written(taken),
+        Err(refusal) => refused(refusal),
+    };
     if form == PushForm::RemoteWriteV2 {
         // Version 2 has a receiver say what it does not take.
         for name in [
@@ -169,74 +188,83 @@ fn write_form(headers: &HeaderMap) -> Result<PushForm, String> {
     }
 }
 
-async fn otlp_metrics(
-    State(door): State<HttpDoor>,
-    Query(query): Query<TenantQuery>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
-    if kind != "application/x-protobuf" {
-        let text = "OTLP is taken as application/x-protobuf: `encoding: proto` of the exporter";
-        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
-    }
-    if !matches!(encoding, None | Some(b"gzip" | b"identity")) {
-        let text = "content-encoding is neither gzip nor absent";
-        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
-    }
-    let mut response =
-        push(&door, PushForm::OtlpMetrics, query, &headers, body, StatusCode::OK).await;
-    if response.status() == StatusCode::OK {
-        // An empty message: everything was taken.
-        let kind = HeaderValue::from_static("application/x-protobuf");
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    }
-    response
-}
-
-async fn push(
+/// Takes a push: its turn, its body, its tenant; the sink does the rest.
+pub(super) async fn push(
     door: &HttpDoor,
     form: PushForm,
+    encoding: Encoding,
     query: TenantQuery,
     headers: &HeaderMap,
     body: Body,
-    done: StatusCode,
-) -> Response {
-    let Ok(Ok(_turn)) = tokio::time::timeout(TURN_TIMEOUT, door.turns.0.acquire()).await else {
-        return refused(PushRefusal::Slow("too many pushes at once".to_owned(), 1));
-    };
-    let body = match read_body(body, PUSH_BYTES_MAX, "send fewer samples at a time").await {
-        Ok(body) => body,
-        Err(response) => return *response,
-    };
+) -> Result<PushTaken, PushRefusal> {
+    let _turn = turn(door).await?;
+    let body = read(body, PUSH_BYTES_MAX).await?;
+    hand_over(door, form, encoding, query, headers, body).await
+}
+
+/// The same for the one message of a gRPC call.
+pub(super) async fn push_framed(
+    door: &HttpDoor,
+    form: PushForm,
+    framed: Framed,
+    query: TenantQuery,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<PushTaken, PushRefusal> {
+    let _turn = turn(door).await?;
+    let body = read(body, framed.bytes_max + FRAME_BYTES).await?;
+    let (encoding, message) = framed.message(body)?;
+    hand_over(door, form, encoding, query, headers, message).await
+}
+
+async fn turn(door: &HttpDoor) -> Result<SemaphorePermit<'_>, PushRefusal> {
+    match tokio::time::timeout(TURN_TIMEOUT, door.turns.0.acquire()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        Ok(Err(_)) | Err(_) => Err(PushRefusal::Slow("too many pushes at once".to_owned(), 1)),
+    }
+}
+
+async fn read(body: Body, bytes_max: usize) -> Result<Vec<u8>, PushRefusal> {
+    let read = read_body(body, bytes_max, "send fewer samples at a time").await;
+    read.map_err(|(status, text)| match status {
+        StatusCode::PAYLOAD_TOO_LARGE => PushRefusal::TooLarge(text),
+        _ => PushRefusal::Wrong(text),
+    })
+}
+
+async fn hand_over(
+    door: &HttpDoor,
+    form: PushForm,
+    encoding: Encoding,
+    query: TenantQuery,
+    headers: &HeaderMap,
+    body: Vec<u8>,
+) -> Result<PushTaken, PushRefusal> {
     let given = bearer(headers);
     let named = headers.get("x-scope-orgid").and_then(|value| value.to_str().ok());
     let push = Push {
         form,
-        gzip: headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding == "gzip"),
+        encoding,
         tenant: named.map(str::to_owned).or(query.tenant).unwrap_or_else(default_tenant),
         token: given.map(|token| Digest::of(&[token.as_bytes()]).to_string()),
         vouched: door.vouches(given),
         body,
     };
-    match door.pushes.push(push).await {
-        Ok(PushTaken { refused: None, samples }) => {
-            let written = HeaderValue::from(samples);
-            (done, [("x-prometheus-remote-write-samples-written", written)]).into_response()
-        }
-        Ok(PushTaken { refused: Some(why), samples }) => {
-            let mut response = problem(StatusCode::BAD_REQUEST, &why);
-            let written = HeaderValue::from(samples);
-            response.headers_mut().insert("x-prometheus-remote-write-samples-written", written);
-            response
-        }
-        Err(refusal) => refused(refusal),
-    }
+    door.pushes.push(push).await
 }
 
-fn refused(refusal: PushRefusal) -> Response {
+/// What remote write is answered.
+fn written(PushTaken { samples, refused, .. }: PushTaken) -> Response {
+    let written = HeaderValue::from(samples);
+    let mut response = match refused {
+        None => StatusCode::NO_CONTENT.into_response(),
+        Some(why) => problem(StatusCode::BAD_REQUEST, &why),
+    };
+    response.headers_mut().insert("x-prometheus-remote-write-samples-written", written);
+    response
+}
+
+pub(super) fn refused(refusal: PushRefusal) -> Response {
     match refusal {
         PushRefusal::Wrong(text) => problem(StatusCode::BAD_REQUEST, &text),
         PushRefusal::TooLarge(text) => problem(StatusCode::PAYLOAD_TOO_LARGE, &text),
@@ -251,4 +279,4 @@ fn refused(refusal: PushRefusal) -> Response {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::http) mod tests;

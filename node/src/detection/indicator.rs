@@ -52,6 +52,7 @@ pub(super) enum Source {
 pub struct Counters {
     at: Duration,
     series: BTreeMap<String, f64>,
+    negative: u64,
 }
 
 impl Counters {
@@ -59,6 +60,12 @@ impl Counters {
     #[must_use]
     pub const fn at(&self) -> Duration {
         self.at
+    }
+
+    /// Samples below zero among them, which were not counted.
+    #[must_use]
+    pub const fn negative(&self) -> u64 {
+        self.negative
     }
 }
 
@@ -115,7 +122,7 @@ impl Indicators {
         at: Duration,
         previous: &mut Option<Counters>,
     ) -> Values {
-        let mut now = Counters { at, series: BTreeMap::new() };
+        let mut now = Counters { at, ..Counters::default() };
         let mut values = Values { missing: self.errors.clone(), ..Values::default() };
         for indicator in &self.list {
             let measured =
@@ -241,6 +248,7 @@ fn one_increase(sample: &Sample, previous: Option<&Counters>, now: &mut Counters
     let before = previous.and_then(|counters| counters.series.get(&key)).copied().unwrap_or(0.0);
     // A counter that is negative or infinite is none: it counts nothing, and is no start either.
     if !(sample.value.is_finite() && sample.value >= 0.0) {
+        now.negative += u64::from(sample.value < 0.0 && sample.value.is_finite());
         now.series.insert(key, before);
         return 0.0;
     }

@@ -11,6 +11,8 @@ pub enum Metric {
     ScrapeErrors,
     /// Counter: lines of exposition that are no samples.
     MalformedLines,
+    /// Counter of scraped samples that are no measurements, by `reason` (not_finite, negative_counter).
+    RefusedSamples,
     /// Gauge: indicator series watched by this node.
     Series,
     /// Gauge: instances watched by this node.
@@ -60,6 +62,7 @@ impl Metric {
             Self::ScrapeDuration => "medic_scrape_duration_seconds",
             Self::ScrapeErrors => "medic_scrape_errors_total",
             Self::MalformedLines => "medic_scrape_malformed_lines_total",
+            Self::RefusedSamples => "medic_scrape_refused_samples_total",
             Self::Series => "medic_series",
             Self::Instances => "medic_watched_instances",
             Self::Shards => "medic_owned_shards",

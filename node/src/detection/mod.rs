@@ -16,6 +16,7 @@
 //! deduplication, grouping, silences and windows (the law).
 
 pub mod alerts;
+mod beside;
 pub mod counted;
 pub mod detector;
 pub mod ensemble;

@@ -15,6 +15,7 @@ use medic_state::{
 use tokio::time::Instant;
 
 use super::{
+    beside::Whose,
     exposition,
     fill::fill,
     indicator::{Counters, Indicators, Values},
@@ -33,12 +34,19 @@ pub const CHECK_TIME_MAX: Duration = Duration::from_secs(5);
 /// Time one scrape may take.
 pub const SCRAPE_TIME_MAX: Duration = Duration::from_secs(3);
 
+/// Where counters were seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    Scrape,
+    Beside,
+}
+
 /// Observes instances on demand, and remembers their counters between looks.
 pub struct Observer {
     senses: Arc<dyn Senses>,
     env: Env,
     begun: Instant,
-    counters: Mutex<BTreeMap<Target, Counters>>,
+    counters: Mutex<BTreeMap<(Target, Origin), Counters>>,
 }
 
 impl Observer {
@@ -54,7 +62,7 @@ impl Observer {
         Self { senses, env, begun: Instant::now(), counters: Mutex::default() }
     }
 
-    /// All probes and one scrape of one instance, at the same time; ends within
+    /// All probes and one scrape of one instance, at the same time, and what stands beside it; ends within
     /// [`CHECK_TIME_MAX`].
     ///
     /// `probes` are by probe name and `metrics` by indicator name. `errors` are by
@@ -105,6 +113,10 @@ impl Observer {
                 seen.errors.insert("scrape".to_owned(), error.to_string());
             }
         }
+        for (name, value) in self.beside(&target, service, instance) {
+            seen.errors.remove(&format!("metric.{name}"));
+            seen.metrics.entry(name).or_insert(value);
+        }
         seen
     }
 
@@ -116,21 +128,44 @@ impl Observer {
     ) -> Result<Values, ScrapeError> {
         let Some(spec) = &service.scrape else { return Ok(Values::default()) };
         let indicators = Indicators::of(service);
-        let mut before = self.remembered().remove(target);
+        let key = (target.clone(), Origin::Scrape);
+        let mut before = self.remembered().remove(&key);
         let result =
             scrape_once(&*self.senses, &filled(&spec.url), &indicators, self.begun, &mut before)
                 .await;
         if let Some(counters) = before {
-            self.remember(target.clone(), counters);
+            self.remember(key, counters);
         }
         result
     }
 
-    fn remembered(&self) -> std::sync::MutexGuard<'_, BTreeMap<Target, Counters>> {
+    /// Indicators from what stands beside an instance.
+    fn beside(
+        &self,
+        target: &Target,
+        service: &ServiceSpec,
+        instance: &InstanceSpec,
+    ) -> BTreeMap<String, f64> {
+        let indicators = Indicators::of(service);
+        let whose = Whose { target, service, instance };
+        let read = whose.samples(&*self.senses, &indicators, self.env.clock.now());
+        if read.samples.is_empty() {
+            return BTreeMap::new();
+        }
+        let key = (target.clone(), Origin::Beside);
+        let mut before = self.remembered().remove(&key);
+        let values = indicators.compute(&read, self.begun.elapsed(), &mut before).values;
+        if let Some(counters) = before {
+            self.remember(key, counters);
+        }
+        values
+    }
+
+    fn remembered(&self) -> std::sync::MutexGuard<'_, BTreeMap<(Target, Origin), Counters>> {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember(&self, target: Target, counters: Counters) {
+    fn remember(&self, target: (Target, Origin), counters: Counters) {
         let mut all = self.remembered();
         if all.len() >= REMEMBERED_MAX
             && let Some(oldest) =
@@ -175,7 +210,17 @@ pub(super) async fn scrape_once(
         let count = u64::try_from(read.malformed).unwrap_or(u64::MAX);
         metrics::counter!(Metric::MalformedLines.name()).increment(count);
     }
-    Ok(indicators.compute(&read, at, counters))
+    let values = indicators.compute(&read, at, counters);
+    let not_finite = read.samples.iter().filter(|sample| !sample.value.is_finite()).count();
+    for (reason, samples) in [
+        ("not_finite", u64::try_from(not_finite).unwrap_or(u64::MAX)),
+        ("negative_counter", counters.as_ref().map_or(0, Counters::negative)),
+    ] {
+        if samples > 0 {
+            metrics::counter!(Metric::RefusedSamples.name(), "reason" => reason).increment(samples);
+        }
+    }
+    Ok(values)
 }
 
 #[cfg(test)]

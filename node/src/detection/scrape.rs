@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     exposition::{BODY_BYTES_MAX, ExpositionError},
-    probe::{Failure, Outcome},
+    probe::{Certificates, Failure, Outcome},
 };
 
 /// Plain text where there is a choice; OpenMetrics' from those who have nothing else.
@@ -71,8 +71,9 @@ pub(super) async fn fetch(
     client: &reqwest::Client,
     url: &str,
     timeout: Duration,
+    certificates: &Certificates,
 ) -> Result<String, ScrapeError> {
-    tokio::time::timeout(timeout, fetch_unbounded_in_time(client, url))
+    tokio::time::timeout(timeout, fetch_unbounded_in_time(client, url, certificates))
         .await
         .unwrap_or(Err(ScrapeError::Timeout(timeout)))
 }
@@ -80,9 +81,10 @@ pub(super) async fn fetch(
 async fn fetch_unbounded_in_time(
     client: &reqwest::Client,
     url: &str,
+    certificates: &Certificates,
 ) -> Result<String, ScrapeError> {
     let request = client.get(url).header("accept", ACCEPT);
-    let body = read_body(request).await?;
+    let body = read_body(request, certificates).await?;
     String::from_utf8(body).map_err(|_| ScrapeError::NotText)
 }
 
@@ -91,13 +93,18 @@ pub(super) async fn body_of(
     request: reqwest::RequestBuilder,
     timeout: Duration,
 ) -> Result<Vec<u8>, ScrapeError> {
-    let timed = tokio::time::timeout(timeout, read_body(request)).await;
+    let certificates = Certificates::default();
+    let timed = tokio::time::timeout(timeout, read_body(request, &certificates)).await;
     timed.unwrap_or(Err(ScrapeError::Timeout(timeout)))
 }
 
-async fn read_body(request: reqwest::RequestBuilder) -> Result<Vec<u8>, ScrapeError> {
+async fn read_body(
+    request: reqwest::RequestBuilder,
+    certificates: &Certificates,
+) -> Result<Vec<u8>, ScrapeError> {
     let failed = |error: reqwest::Error| ScrapeError::from(super::probe::judge_http(&error));
     let mut response = request.send().await.map_err(failed)?;
+    super::probe::note_certificate(&response, certificates);
     if !response.status().is_success() {
         return Err(ScrapeError::Status(response.status().as_u16()));
     }

@@ -4,15 +4,17 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use medic_proto::fleet::v1::HostStatus;
 use medic_state::{manifest::ProbeKind, symptom::Target};
 use metrics::{counter, histogram};
 use tokio::time::Instant;
 
 use super::{
+    exposition::Sample,
     indicator::Values,
     intake::Hub,
     metrics::Metric,
-    probe::{self, Outcome},
+    probe::{self, Certificates, Outcome, Validity},
     scrape::{self, ScrapeError},
 };
 use crate::world::{FleetView, Seen};
@@ -28,6 +30,26 @@ pub trait Senses: Send + Sync + 'static {
     fn seen(&self, target: &Target) -> Option<Seen>;
     /// Whether the agent is connected to this node.
     fn connected(&self, agent: &str) -> bool;
+    /// What an agent last said of its host, and how long ago.
+    fn host(&self, agent: &str) -> Option<(Arc<HostStatus>, Duration)> {
+        let _ = agent;
+        None
+    }
+    /// Samples of an instance's log.
+    fn log(&self, target: &Target) -> Vec<Sample> {
+        let _ = target;
+        Vec::new()
+    }
+    /// What is new in an instance's log, in words.
+    fn log_news(&self, target: &Target) -> Option<String> {
+        let _ = target;
+        None
+    }
+    /// The certificate that was last shown at a URL.
+    fn certificate(&self, url: &str) -> Option<Validity> {
+        let _ = url;
+        None
+    }
     /// Indicators of an instance from what was pushed, when there is news of them.
     fn pushed(&self, target: &Target) -> Option<Values> {
         let _ = target;
@@ -40,6 +62,7 @@ pub struct NetSenses {
     fleet: Arc<dyn FleetView>,
     client: Result<reqwest::Client, String>,
     intake: Option<Arc<Hub>>,
+    certificates: Certificates,
 }
 
 impl NetSenses {
@@ -53,7 +76,7 @@ impl NetSenses {
     #[must_use]
     pub fn with_intake(fleet: Arc<dyn FleetView>, intake: Option<Arc<Hub>>) -> Arc<Self> {
         let client = probe::client().map_err(|error| format!("HTTP client: {error}"));
-        Arc::new(Self { fleet, client, intake })
+        Arc::new(Self { fleet, client, intake, certificates: Certificates::default() })
     }
 }
 
@@ -69,7 +92,7 @@ impl Senses for NetSenses {
         let begun = Instant::now();
         let outcome = match (kind, &self.client) {
             (ProbeKind::Process(_), _) => probe::check_process(self.fleet.seen(target).as_ref()),
-            (_, Ok(client)) => probe::run(client, kind, timeout).await,
+            (_, Ok(client)) => probe::run(client, kind, timeout, &self.certificates).await,
             (_, Err(error)) => Outcome::NoData(error.clone()),
         };
         let labels = [("kind", probe::kind_name(kind)), ("outcome", outcome.label())];
@@ -80,7 +103,7 @@ impl Senses for NetSenses {
     async fn scrape(&self, url: &str, timeout: Duration) -> Result<String, ScrapeError> {
         let begun = Instant::now();
         let client = self.client.as_ref().map_err(|error| ScrapeError::Local(error.clone()))?;
-        let result = scrape::fetch(client, url, timeout).await;
+        let result = scrape::fetch(client, url, timeout, &self.certificates).await;
         histogram!(Metric::ScrapeDuration.name()).record(begun.elapsed());
         if let Err(error) = &result {
             counter!(Metric::ScrapeErrors.name(), "reason" => error.reason()).increment(1);
@@ -94,6 +117,22 @@ impl Senses for NetSenses {
 
     fn connected(&self, agent: &str) -> bool {
         self.fleet.connected(agent)
+    }
+
+    fn host(&self, agent: &str) -> Option<(Arc<HostStatus>, Duration)> {
+        self.fleet.host(agent)
+    }
+
+    fn log(&self, target: &Target) -> Vec<Sample> {
+        self.intake.as_ref().map(|intake| intake.log_samples(target)).unwrap_or_default()
+    }
+
+    fn log_news(&self, target: &Target) -> Option<String> {
+        self.intake.as_ref()?.log_news(target)
+    }
+
+    fn certificate(&self, url: &str) -> Option<Validity> {
+        self.certificates.of(url)
     }
 
     fn pushed(&self, target: &Target) -> Option<Values> {

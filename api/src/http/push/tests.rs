@@ -10,7 +10,7 @@ use super::*;
 use crate::http::{AlertRefusal, AlertSink, IncomingAlert, Readiness, router};
 
 #[derive(Default)]
-struct Sink(Mutex<Vec<Push>>);
+pub(in crate::http) struct Sink(pub(in crate::http) Mutex<Vec<Push>>);
 
 #[async_trait]
 impl PushSink for Sink {
@@ -21,8 +21,12 @@ impl PushSink for Sink {
             "denied" => Err(PushRefusal::Denied("a token is needed".to_owned())),
             "fast" => Err(PushRefusal::Slow("too fast".to_owned(), 7)),
             "later" => Err(PushRefusal::Later("no owner".to_owned())),
-            "full" => Ok(PushTaken { samples: 3, refused: Some("no more series".to_owned()) }),
-            _ => Ok(PushTaken { samples: 3, refused: None }),
+            "full" => Ok(PushTaken {
+                samples: 3,
+                refused: Some("no more series".to_owned()),
+                rejected: 2,
+            }),
+            _ => Ok(PushTaken { samples: 3, ..PushTaken::default() }),
         };
         self.0.lock().unwrap().push(push);
         answer
@@ -38,7 +42,7 @@ impl AlertSink for NoAlerts {
     }
 }
 
-fn door(sink: &Arc<Sink>, token: Option<&str>) -> HttpDoor {
+pub(in crate::http) fn door(sink: &Arc<Sink>, token: Option<&str>) -> HttpDoor {
     HttpDoor {
         metrics: Arc::new(String::new),
         health: Arc::new(String::new),
@@ -52,7 +56,7 @@ fn door(sink: &Arc<Sink>, token: Option<&str>) -> HttpDoor {
     }
 }
 
-fn request(path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Request {
+pub(in crate::http) fn request(path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Request {
     let mut request = Request::post(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -60,7 +64,7 @@ fn request(path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Request {
     request.body(Body::from(body)).unwrap()
 }
 
-async fn send(door: HttpDoor, request: Request) -> (u16, HeaderMap, String) {
+pub(in crate::http) async fn send(door: HttpDoor, request: Request) -> (u16, HeaderMap, String) {
     let response = router(door).oneshot(request).await.unwrap().into_response();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
@@ -79,14 +83,14 @@ async fn the_form_is_told_by_the_headers() {
         ("/v1/metrics", proto, "gzip", Some(PushForm::OtlpMetrics), 200),
         ("/v1/metrics", proto, "identity", Some(PushForm::OtlpMetrics), 200),
         ("/v1/metrics", proto, "zstd", None, 415),
-        ("/v1/metrics", "application/json", "identity", None, 415),
+        ("/v1/logs", "application/json", "gzip", Some(PushForm::OtlpLogs), 200),
         ("/v1/metrics", "text/plain", "identity", None, 415),
     ];
     for (path, kind, encoding, form, expected) in cases {
         let sink = Arc::new(Sink::default());
         let headers = [("content-type", kind), ("content-encoding", encoding)];
         let (status, _, body) = send(door(&sink, None), request(path, &headers, vec![1])).await;
-        let seen = sink.0.lock().unwrap().first().map(|push| (push.form, push.gzip));
+        let seen = sink.0.lock().unwrap().first().map(|push| (push.form, push.encoding.gzip));
         assert_eq!((status, seen.map(|s| s.0)), (expected, form), "{path} {kind}: {body}");
         assert_eq!(seen.is_some_and(|s| s.1), form.is_some() && encoding == "gzip");
     }

@@ -276,7 +276,7 @@ impl Fleet {
             }),
             ..one.status(EPOCH_MS)
         });
-        wire::Report { at_unix_ms, instances: instances.collect() }
+        wire::Report { at_unix_ms, instances: instances.collect(), host: None }
     }
 
     /// The highest fence an agent has accepted.

@@ -260,6 +260,7 @@ async fn connected(
     tracing::info!(node, id = welcome.node_id, "connected");
     let mut reports = shared.reports.clone();
     reports.mark_changed();
+    let mut host_told_ms = None;
     loop {
         tokio::select! {
             message = down.message() => match message.map_err(LinkError::Lost)? {
@@ -274,7 +275,13 @@ async fn connected(
                 if changed.is_err() {
                     return Err(LinkError::Ended);
                 }
-                let report = reports.borrow_and_update().clone();
+                let mut report = reports.borrow_and_update().clone();
+                // Read less often than reports go out: sent once each.
+                let read_ms = report.host.as_ref().map(|host| host.read_unix_ms);
+                if read_ms == host_told_ms {
+                    report.host = None;
+                }
+                host_told_ms = read_ms.or(host_told_ms);
                 send(&up, agent_message::Kind::Report(report)).await?;
             }
         }

@@ -17,6 +17,7 @@
 mod acts;
 pub mod book;
 mod config_file;
+mod host;
 mod instance;
 mod journal;
 pub mod link;
@@ -29,7 +30,7 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use medic_proto::fleet::v1 as wire;
@@ -54,6 +55,8 @@ pub use supervisor::{AgentError, Supervisor};
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often a report goes out though nothing changed; the node counts three of these as silence.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// How often the host is looked at.
+const HOST_EVERY: Duration = Duration::from_secs(5);
 /// How often certificate files are looked at.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
 
@@ -133,19 +136,49 @@ pub async fn serve(
     for node in &shared.options.nodes {
         tasks.spawn(link::keep(shared.clone(), node.clone()));
     }
-    let watching = watch_processes(supervisor, publish);
+    let (told, host) = watch::channel(None);
+    let hosting = watch_host(Arc::clone(&supervisor), told);
+    let watching = watch_processes(supervisor, publish, host);
     tokio::select! {
         () = stop => tracing::info!("agent stops; its services run on"),
         failed = watching => failed?,
+        failed = hosting => failed?,
     }
     tasks.shutdown().await;
     Ok(())
+}
+
+/// Looks at the host at an interval. By itself: a disk that does not answer must not hold up the
+/// reports of processes.
+async fn watch_host(
+    supervisor: Arc<Supervisor>,
+    told: watch::Sender<Option<wire::HostStatus>>,
+) -> anyhow::Result<()> {
+    let mut every = tokio::time::interval(HOST_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut missing = BTreeMap::new();
+    loop {
+        every.tick().await;
+        let looking = Arc::clone(&supervisor);
+        let status = tokio::task::spawn_blocking(move || looking.observe_host())
+            .await
+            .context("looking at the host")?;
+        // Said when it is news: a kernel without PSI stays one.
+        for (part, why) in &status.missing {
+            if missing.get(part) != Some(why) {
+                tracing::warn!(part, why, "a figure of this host cannot be told, or not in full");
+            }
+        }
+        missing.clone_from(&status.missing);
+        told.send_replace(Some(status));
+    }
 }
 
 /// Publishes a report at an interval, and at once when something changed.
 async fn watch_processes(
     supervisor: Arc<Supervisor>,
     publish: watch::Sender<wire::Report>,
+    host: watch::Receiver<Option<wire::HostStatus>>,
 ) -> anyhow::Result<()> {
     let mut child_ended: Option<Signal> = signal(SignalKind::child()).ok();
     let mut every = tokio::time::interval(LOOK_EVERY);
@@ -158,9 +191,10 @@ async fn watch_processes(
         }
         let due = Instant::now() >= next;
         let looking = Arc::clone(&supervisor);
-        let report = tokio::task::spawn_blocking(move || looking.observe(due))
+        let mut report = tokio::task::spawn_blocking(move || looking.observe(due))
             .await
             .context("looking at the processes")?;
+        report.host.clone_from(&host.borrow());
         if due {
             next = Instant::now() + REPORT_EVERY;
         }

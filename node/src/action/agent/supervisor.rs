@@ -21,6 +21,7 @@ use medic_raft::Env;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    host,
     instance::{ActError, Instance, Wanted},
     journal::{Journal, JournalError},
     orders::{self, Desk},
@@ -201,6 +202,12 @@ impl Supervisor {
         })
     }
 
+    /// Looks at the host, for as long as its kernel takes to answer.
+    #[must_use]
+    pub fn observe_host(&self) -> wire::HostStatus {
+        host::read(Path::new("/proc"), self.env.clock.now().0)
+    }
+
     /// Looks at every instance. `thorough`: at usage, logs and configuration files too.
     #[must_use]
     pub fn observe(&self, thorough: bool) -> wire::Report {
@@ -208,7 +215,7 @@ impl Supervisor {
         let table = thorough.then(procfs::Table::read);
         let status = |instance: &Arc<Instance>| instance.status(table.as_ref());
         let instances = self.all().iter().map(status).collect();
-        wire::Report { at_unix_ms: self.env.clock.now().0, instances }
+        wire::Report { at_unix_ms: self.env.clock.now().0, instances, host: None }
     }
 }
 

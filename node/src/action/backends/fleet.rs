@@ -44,6 +44,10 @@ impl FleetView for HubView {
     fn connected(&self, agent: &str) -> bool {
         self.0.connected(agent)
     }
+
+    fn host(&self, agent: &str) -> Option<(Arc<wire::HostStatus>, std::time::Duration)> {
+        self.0.host(agent)
+    }
 }
 
 /// The world as one node reaches it.

@@ -197,7 +197,7 @@ impl Entity {
             agent_away_ms: None,
             agent_back_ms: now.mono_ms,
             probes: service.probes.iter().map(|p| (p.name.clone(), Track::default())).collect(),
-            fed: pushed::Fed::default(),
+            fed: pushed::Fed::new(service.scrape.is_some()),
             together: Together::new(series.len()),
             series,
             suspected: None,
@@ -276,13 +276,21 @@ impl Entity {
     /// A scrape gave these values, or failed for this reason.
     pub fn on_scrape(&mut self, values: Result<&Values, String>, now: Now) {
         self.fed.scraped(values.as_ref().ok().copied());
-        match values {
-            Ok(values) => self.feed(values.measured(), now),
-            Err(_) => self.together.no_values(),
+        let beside = self.fed.take_beside(now.mono_ms).into_iter();
+        let mut given: BTreeMap<String, Measured> =
+            beside.map(|(name, value)| (name, Measured::exact(value))).collect();
+        if let Ok(values) = &values {
+            given.extend(values.measured().map(|(name, measured)| (name.to_owned(), measured)));
+        }
+        if values.is_ok() || !given.is_empty() {
+            self.feed(given.iter().map(|(name, measured)| (name.as_str(), *measured)), now);
+        }
+        if values.is_err() {
+            self.together.no_values();
         }
         for (name, series) in &mut self.series {
             let why = match &values {
-                Ok(values) if values.values.contains_key(name) => None,
+                _ if given.contains_key(name) => None,
                 Ok(values) => Some(values.missing.get(name).cloned().unwrap_or_default()),
                 Err(why) => Some(why.clone()),
             };

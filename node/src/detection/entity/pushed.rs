@@ -1,7 +1,9 @@
-//! Indicators that pushes feed, beside those that a scrape feeds.
+//! Indicators that pushes feed, and those that what stands beside the instance feeds, besides those of
+//! a scrape.
 //!
-//! Where a scrape gives an indicator, pushes do not: two sources of one series would teach the
-//! detectors twice. An indicator whose pushes have stopped has no data, never an old value.
+//! Where a scrape gives an indicator, pushes do not, and where either does, what stands beside does not:
+//! two sources of one series would teach the detectors twice. An indicator whose source has stopped has
+//! no data, never an old value. What stands beside a scraped instance goes with its scrapes, as one row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,9 +18,24 @@ const GOOD_FOR_MS: u64 = 60_000;
 pub(super) struct Fed {
     scraped: BTreeSet<String>,
     pushed_ms: BTreeMap<String, u64>,
+    /// Scrapes come: what stands beside waits for the next one.
+    by_scrapes: bool,
+    beside: BTreeMap<String, f64>,
 }
 
 impl Fed {
+    /// Of an instance that is scraped, or is not.
+    pub(super) fn new(by_scrapes: bool) -> Self {
+        Self { by_scrapes, ..Self::default() }
+    }
+
+    /// What stood beside it at the last look, where nothing else feeds the same.
+    pub(super) fn take_beside(&mut self, now_ms: u64) -> BTreeMap<String, f64> {
+        let mut beside = std::mem::take(&mut self.beside);
+        beside.retain(|name, _| !self.scraped.contains(name) && !self.by_pushes(name, now_ms));
+        beside
+    }
+
     /// A scrape came back. A failed one says nothing of what others push.
     pub(super) fn scraped(&mut self, values: Option<&Values>) {
         if let Some(values) = values {
@@ -34,6 +51,31 @@ impl Fed {
 }
 
 impl Entity {
+    /// What stands beside it gave these values; `None`: nothing stands there now.
+    pub fn on_beside(&mut self, values: Option<Values>, now: Now) {
+        let values = values.map(|values| values.values).unwrap_or_default();
+        if self.fed.by_scrapes {
+            self.fed.beside = values;
+            return;
+        }
+        // Kept as well, to know who falls silent.
+        let before = std::mem::replace(&mut self.fed.beside, values.clone());
+        let by_pushes: Vec<String> =
+            values.keys().filter(|name| self.fed.by_pushes(name, now.mono_ms)).cloned().collect();
+        let fresh = values.iter().filter(|(name, _)| !by_pushes.contains(name));
+        let fresh: Vec<(&str, f64)> = fresh.map(|(name, value)| (name.as_str(), *value)).collect();
+        if !fresh.is_empty() {
+            self.feed(fresh.into_iter(), now);
+        }
+        for name in before.keys().filter(|name| !values.contains_key(*name)) {
+            if !self.fed.by_pushes(name, now.mono_ms)
+                && let Some(series) = self.series.get_mut(name)
+            {
+                series.no_value();
+            }
+        }
+    }
+
     /// Pushes gave these values; `None`: there is no news.
     pub fn on_pushed(&mut self, values: Option<&Values>, now: Now) {
         if let Some(values) = values {
@@ -59,5 +101,73 @@ impl Entity {
             }
             !silent(*at)
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use medic_state::{Millis, manifest::ServiceSpec};
+
+    use super::*;
+
+    fn entity(scraped: bool) -> Entity {
+        let mut spec = serde_json::json!({
+            "instances": [{"name": "web-1"}],
+            "indicators": [{"name": "load", "source": {"gauge": "node_load1"}},
+                {"name": "memory", "source": {"gauge": "mem"}}],
+        });
+        if scraped {
+            spec["scrape"] = serde_json::json!({"url": "http://x/"});
+        }
+        let service: ServiceSpec = serde_json::from_value(spec).unwrap();
+        let target = crate::topology::target("default", "web", "web-1");
+        let lead = Millis::from_secs(600);
+        Entity::new(target, "t".to_owned(), &service, &service.instances[0], lead, at(0))
+    }
+
+    fn at(second: u64) -> Now {
+        Now { mono_ms: second * 1_000, ..Now::default() }
+    }
+
+    fn values(all: &[(&str, f64)]) -> Values {
+        let values = all.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        Values { values, ..Values::default() }
+    }
+
+    fn value(entity: &Entity, name: &str) -> Option<f64> {
+        entity.series[name].last.as_ref().map(|reading| reading.value)
+    }
+
+    #[test]
+    fn what_stands_beside_goes_with_scrapes_and_yields_to_them() {
+        let mut entity = entity(true);
+        entity.on_beside(Some(values(&[("load", 2.0), ("memory", 9.0)])), at(1));
+        assert_eq!(value(&entity, "load"), None, "it waits for the scrape");
+        entity.on_scrape(Some(&values(&[("memory", 1.0)])), at(2));
+        assert_eq!((value(&entity, "load"), value(&entity, "memory")), (Some(2.0), Some(1.0)));
+        // A scrape that fails takes nothing from the host.
+        entity.on_beside(Some(values(&[("load", 3.0)])), at(3));
+        entity.on_scrape(None, at(4));
+        assert_eq!((value(&entity, "load"), value(&entity, "memory")), (Some(3.0), None));
+        // A host that fell silent has no value at the next scrape.
+        entity.on_scrape(Some(&values(&[("memory", 1.0)])), at(5));
+        assert_eq!(value(&entity, "load"), None);
+    }
+
+    #[test]
+    fn what_stands_beside_yields_to_pushes_and_is_missed_when_it_is_gone() {
+        let mut entity = entity(false);
+        entity.on_pushed(Some(&values(&[("load", 5.0)])), at(1));
+        entity.on_beside(Some(values(&[("load", 2.0), ("memory", 9.0)])), at(2));
+        assert_eq!((value(&entity, "load"), value(&entity, "memory")), (Some(5.0), Some(9.0)));
+        entity.on_beside(None, at(3));
+        assert_eq!((value(&entity, "load"), value(&entity, "memory")), (Some(5.0), None));
+        // The pushes have stopped.
+        entity.on_beside(Some(values(&[("load", 2.0)])), at(90));
+        assert_eq!(value(&entity, "load"), Some(2.0));
+        entity.on_beside(None, at(91));
+        assert_eq!(value(&entity, "load"), None);
     }
 }

@@ -38,6 +38,19 @@ fn not_a_number_is_no_data() {
 }
 
 #[test]
+fn counters_below_zero_are_no_measurements_and_are_counted() {
+    let all = Indicators::of(&service(r#"{"name":"r","source":{"rate":"c"}}"#));
+    let mut counters = None;
+    let mut rates = Vec::new();
+    for (second, body) in (1..).zip(["c 100\n", "c -5\nc{a=\"1\"} +Inf\n", "c 110\n"]) {
+        let read = parse(body, |name| all.wants(name)).unwrap();
+        let values = all.compute(&read, Duration::from_secs(second), &mut counters).values;
+        rates.push((values.get("r").copied(), counters.as_ref().map_or(0, Counters::negative)));
+    }
+    assert_eq!(rates, [(None, 0), (Some(0.0), 1), (Some(10.0), 0)]);
+}
+
+#[test]
 fn rates_need_two_scrapes_and_survive_resets_and_new_series() {
     let got = compute(
         r#"{"name":"r","source":{"rate":"c"}}"#,

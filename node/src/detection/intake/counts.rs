@@ -184,6 +184,12 @@ impl Counts {
         self.counts[result.at()]
     }
 
+    /// All together.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
     /// Taken, or known already.
     #[must_use]
     pub fn known(&self) -> u64 {
@@ -235,6 +241,24 @@ impl Counts {
             return None;
         }
         Some(format!("{text}{} samples were taken", self.known()))
+    }
+
+    /// How many the sender should know were not taken, and why: what [`Self::complaint`] and
+    /// [`Self::unread`] speak of.
+    #[must_use]
+    pub fn rejected(&self) -> u64 {
+        [Result::BadSeries, Result::Limit, Result::Foreign, Result::TooNew, Result::Histogram]
+            .into_iter()
+            .fold(0, |sum, result| sum.saturating_add(self.of(result)))
+    }
+
+    /// What was of a form that is not read, in words.
+    #[must_use]
+    pub fn unread(&self) -> Option<String> {
+        let unread = self.of(Result::Histogram);
+        (unread > 0).then(|| {
+            format!("{unread} are of a form that is not read: deltas, exponential histograms, summaries, or lines without a text")
+        })
     }
 
     /// Into the node's metrics.

@@ -7,7 +7,7 @@
 //! A source belongs to the shard of its own name, so that one node asks it, and another does when that
 //! one is gone. What it says goes the way of pushes to whoever watches the instances it speaks of.
 //! Every request is bounded in time and bytes; a source that fails is asked again at its next round, and
-//! said once. Deliberately absent: SRV records, and watches of files (they are read at each round).
+//! said once. Files of targets are read at each round: what changes in one counts from the next round on.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,7 +16,8 @@ use medic_raft::{Ledger, LedgerExt as _};
 use medic_state::{
     State,
     manifest::{
-        DiscoverySpec, Kind as ManifestKind, ManifestKey, NamedQuery, QuerySpec, SourceSpec, Spec,
+        DiscoverySpec, DnsSpec, Kind as ManifestKind, ManifestKey, NamedQuery, QuerySpec,
+        SourceSpec, Spec,
     },
     symptom::Target,
 };
@@ -30,14 +31,18 @@ use super::{
     mapper::Mapper,
     promql::{self, Told},
     sample::{NAME, Sample},
+    srv,
     write::{self, MESSAGE_BYTES_MAX},
 };
 use crate::detection::{
     exposition::{self, Exposition},
     metrics::Metric,
-    probe, scrape,
+    probe::{self, Certificates},
+    scrape,
 };
 
+/// Where the system's name servers are named.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Between two looks at what is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time that one query or scrape may take.
@@ -53,6 +58,7 @@ pub struct Fetcher {
     hub: Arc<Hub>,
     client: reqwest::Client,
     folder: PathBuf,
+    certificates: Certificates,
 }
 
 impl std::fmt::Debug for Fetcher {
@@ -72,7 +78,8 @@ impl Fetcher {
         folder: PathBuf,
     ) -> Result<Arc<Self>, String> {
         let client = probe::client().map_err(|error| format!("HTTP client: {error}"))?;
-        Ok(Arc::new(Self { ledger, hub, client, folder }))
+        let certificates = Certificates::default();
+        Ok(Arc::new(Self { ledger, hub, client, folder, certificates }))
     }
 
     /// Until `stop`.
@@ -164,7 +171,7 @@ impl Fetcher {
         mapper: &Mapper,
     ) -> (&'e Endpoint, Result<Exposition, String>) {
         let url = format!("http://{}{path}", endpoint.address);
-        let body = scrape::fetch(&self.client, &url, FETCH_TIMEOUT).await;
+        let body = scrape::fetch(&self.client, &url, FETCH_TIMEOUT, &self.certificates).await;
         let read = body.and_then(|body| Ok(exposition::parse(&body, |name| mapper.wants(name))?));
         (endpoint, read.map_err(|error| format!("{}: {error}", endpoint.address)))
     }
@@ -225,15 +232,28 @@ impl Fetcher {
             }
         }
         if let Some(dns) = &spec.dns {
-            let resolved = tokio::net::lookup_host((dns.name.as_str(), dns.port));
-            match tokio::time::timeout(FETCH_TIMEOUT, resolved).await {
-                Ok(Ok(addresses)) => found.extend(addresses.map(|a| plain(a.to_string()))),
+            match tokio::time::timeout(FETCH_TIMEOUT, self.resolve(dns)).await {
+                Ok(Ok(addresses)) => found.extend(addresses.into_iter().map(plain)),
                 Ok(Err(error)) => failed = Some(format!("resolving `{}`: {error}", dns.name)),
                 Err(_) => failed = Some(format!("resolving `{}` took too long", dns.name)),
             }
         }
         found.truncate(TARGETS_MAX);
         (found, failed)
+    }
+
+    /// Addresses with the port of the manifest, or what SRV records say.
+    async fn resolve(&self, dns: &DnsSpec) -> Result<Vec<String>, String> {
+        if !srv::is_srv(&dns.name) {
+            let found = tokio::net::lookup_host((dns.name.as_str(), dns.port)).await;
+            let found = found.map_err(|error| error.to_string())?;
+            return Ok(found.map(|address| address.to_string()).collect());
+        }
+        let text = tokio::fs::read_to_string(RESOLV_CONF).await;
+        let text = text.map_err(|error| format!("{RESOLV_CONF}: {error}"))?;
+        // Numbers that nobody can guess: whoever guessed one could answer in a server's place.
+        let id = self.ledger.env().entropy.next_u64() as u16;
+        srv::resolve(&dns.name, &srv::servers(&text), id).await
     }
 
     /// The manifest gives a plain name (the law has seen to it); what it leads to must lie in the

@@ -14,7 +14,8 @@ use tonic::{Request, Response, Status};
 
 use super::{
     counts::Counts,
-    hub::{Forward, Handed, Hub},
+    hub::{Forward, Handed, Hub, LogLines},
+    log::{drain::Level, records::Line},
     write::MESSAGE_BYTES_MAX,
 };
 
@@ -29,15 +30,40 @@ pub struct PeerForward(pub Arc<Consensus>);
 impl Forward for PeerForward {
     async fn forward(&self, to: NodeId, handed: Handed) -> Result<Counts, String> {
         let channel = self.0.peer_channel(to).await.map_err(|error| error.to_string())?;
-        let Handed { tenant, sources, message } = handed;
-        let request = pb::HandRequest { tenant, message: message.into(), sources };
+        let Handed { tenant, sources, message, logs } = handed;
+        let lines: usize = logs.iter().map(|logs| logs.lines.len()).sum();
+        let logs = logs.into_iter().map(written).collect();
+        let request = pb::HandRequest { tenant, message: message.into(), sources, logs };
         let mut client = TelemetryClient::new(channel)
             .max_encoding_message_size(WRAPPED_BYTES_MAX)
             .max_decoding_message_size(64 << 10);
         let answer = client.hand(request).await.map_err(|status| status.message().to_owned())?;
         let pb::HandResponse { counts, example } = answer.into_inner();
-        Ok(Counts::read(&counts, example))
+        let counts = Counts::read(&counts, example);
+        if counts.total() < lines as u64 {
+            return Err("it runs an older version, which takes no logs".to_owned());
+        }
+        Ok(counts)
     }
+}
+
+fn written(logs: LogLines) -> pb::LogLines {
+    let LogLines { service, instance, lines } = logs;
+    let lines = lines.into_iter().map(|Line { level, text, at_ms }| pb::LogLine {
+        level: level as u32,
+        text,
+        at_unix_ms: at_ms,
+    });
+    pb::LogLines { service, instance, lines: lines.collect() }
+}
+
+fn read(logs: pb::LogLines) -> LogLines {
+    let pb::LogLines { service, instance, lines } = logs;
+    let lines = lines.into_iter().map(|pb::LogLine { level, text, at_unix_ms }| {
+        let level = Level::ALL.get(level as usize).copied().unwrap_or(Level::Unset);
+        Line { level, text, at_ms: at_unix_ms }
+    });
+    LogLines { service, instance, lines: lines.collect() }
 }
 
 /// What the peer port serves.
@@ -80,8 +106,9 @@ impl Telemetry for TelemetryService {
         request: Request<pb::HandRequest>,
     ) -> Result<Response<pb::HandResponse>, Status> {
         self.admit(&request)?;
-        let pb::HandRequest { tenant, message, sources } = request.into_inner();
-        let handed = Handed { tenant, sources, message: message.into() };
+        let pb::HandRequest { tenant, message, sources, logs } = request.into_inner();
+        let logs = logs.into_iter().map(read).collect();
+        let handed = Handed { tenant, sources, message: message.into(), logs };
         let taken = self.hub.take_forwarded(handed).await;
         let (counts, example) = taken.map_err(Status::invalid_argument)?.written();
         Ok(Response::new(pb::HandResponse { counts, example }))

@@ -5,6 +5,8 @@
 //! the way; a repeated sample is known by its time. Reading and mapping costs CPU alone and is done on
 //! threads for blocking work, few at a time: control goes first.
 
+mod pushes;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, OnceLock},
@@ -13,26 +15,22 @@ use std::{
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use medic_api::http::push::{Push, PushForm, PushRefusal, PushSink, PushTaken};
+use medic_api::http::push::PushRefusal;
 use medic_raft::{Ledger, LedgerExt as _};
-use medic_state::{
-    NodeId, ShardId,
-    manifest::{SourceKind, TenantSpec},
-    symptom::Target,
-};
+use medic_state::{NodeId, ShardId, manifest::TenantSpec, symptom::Target};
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     counts::{Counts, Result as Became},
+    log::{Book, records::Line},
     mapper::{Allowed, Mapper},
-    otlp::{self, BadOtlp},
     quota::{self, Bucket},
     sample::SeriesView,
-    table::Table,
+    table::{Refused, Table},
     tally::Moment,
     write::{self, BadWrite, Version},
 };
-use crate::detection::{indicator::Values, runtime::lock};
+use crate::detection::{exposition::Sample, indicator::Values, runtime::lock};
 
 /// Messages being walked at once: one of two cores is left to control.
 const WALKS_MAX: usize = 2;
@@ -48,8 +46,21 @@ pub struct Handed {
     pub tenant: String,
     /// Names of the sources that it may come from.
     pub sources: Vec<String>,
-    /// A version 1 message.
+    /// A version 1 message; empty: none.
     pub message: Vec<u8>,
+    /// Lines of logs.
+    pub logs: Vec<LogLines>,
+}
+
+/// Lines of one instance's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLines {
+    /// Service.
+    pub service: String,
+    /// Instance.
+    pub instance: String,
+    /// As read.
+    pub lines: Vec<Line>,
 }
 
 /// Hands telemetry to the owner of its shard.
@@ -96,6 +107,7 @@ pub struct Hub {
     ledger: Arc<dyn Ledger>,
     tenants: Mutex<BTreeMap<String, Shared>>,
     walks: Arc<Semaphore>,
+    logs: Mutex<Book>,
     forward: OnceLock<Arc<dyn Forward>>,
     begun: Instant,
 }
@@ -106,21 +118,18 @@ impl std::fmt::Debug for Hub {
     }
 }
 
-/// A push, opened and surveyed.
-struct Message {
-    door: &'static str,
-    version: Version,
-    message: Vec<u8>,
-    samples: usize,
-    /// Points that the translation to this form has left out.
-    unread: usize,
-}
-
 /// What a walk left over: messages for other owners.
 #[derive(Debug, Default)]
 pub(super) struct Walked {
     pub(super) counts: Counts,
-    away: BTreeMap<NodeId, Vec<u8>>,
+    away: BTreeMap<NodeId, Away>,
+}
+
+/// What belongs to another owner.
+#[derive(Debug, Default)]
+struct Away {
+    message: Vec<u8>,
+    logs: Vec<LogLines>,
 }
 
 /// How a message comes in.
@@ -141,6 +150,7 @@ impl Hub {
             ledger,
             tenants: Mutex::default(),
             walks: Arc::new(Semaphore::new(WALKS_MAX)),
+            logs: Mutex::default(),
             forward: OnceLock::new(),
             begun: Instant::now(),
         })
@@ -167,6 +177,18 @@ impl Hub {
         let shared = self.tenant(tenant)?;
         let mapper = lock(&shared).table.mapper().clone();
         Some(mapper)
+    }
+
+    /// An instance's log as samples; see [`Book::samples`].
+    #[must_use]
+    pub fn log_samples(&self, target: &Target) -> Vec<Sample> {
+        lock(&self.logs).samples(target)
+    }
+
+    /// What is new in an instance's log; see [`Book::news`].
+    #[must_use]
+    pub fn log_news(&self, target: &Target) -> Option<String> {
+        lock(&self.logs).news(target, self.moment().mono_ms)
     }
 
     /// Series held, of all tenants.
@@ -228,10 +250,11 @@ impl Hub {
     /// When it is no message, or too much at once.
     pub async fn take_forwarded(&self, handed: Handed) -> Result<Counts, String> {
         let shared = self.tenant(&handed.tenant).ok_or("too many tenants")?;
-        let allowed = lock(&shared).table.mapper().named(&handed.sources);
-        let walk = self.walk_of(allowed, true);
+        let mapper = lock(&shared).table.mapper().clone();
+        let walk = self.walk_of(mapper.named(&handed.sources), true);
         let walked = self.walk(shared, Version::V1, handed.message, walk).await;
-        let counts = walked.map_err(|error| error.to_string())?.counts;
+        let mut counts = walked.map_err(|error| error.to_string())?.counts;
+        counts.merge(self.take_logs(&handed.tenant, &mapper, handed.logs));
         counts.record("peer");
         Ok(counts)
     }
@@ -291,9 +314,9 @@ impl Hub {
             let Some(forward) = self.forward.get() else {
                 return Err(PushRefusal::Later("other owners cannot be reached yet".to_owned()));
             };
-            let sent = away.into_iter().map(|(node, message)| {
+            let sent = away.into_iter().map(|(node, Away { message, logs })| {
                 let (tenant, sources) = (tenant.to_owned(), sources.clone());
-                (node, Handed { tenant, sources, message })
+                (node, Handed { tenant, sources, message, logs })
             });
             let sent = sent.map(|(node, handed)| async move {
                 let sending = forward.forward(node, handed);
@@ -310,94 +333,6 @@ impl Hub {
             return Err(PushRefusal::Later(text));
         }
         Ok(counts)
-    }
-
-    async fn write(&self, push: Push, version: Version) -> Result<PushTaken, PushRefusal> {
-        const KIND: (SourceKind, &str) = (SourceKind::RemoteWrite, "remote-write");
-        let shared = self.admit(&push, KIND)?;
-        let Push { tenant, body, .. } = push;
-        let opened = self.apart(move || {
-            let message = write::open(&body)?;
-            let samples = write::read(version, &message, |_, _| {})?.samples;
-            Ok(Message { door: "remote_write", version, message, samples, unread: 0 })
-        });
-        let message = opened.await.map_err(refusal)?;
-        self.take(&tenant, shared, message).await
-    }
-
-    async fn otlp(&self, push: Push) -> Result<PushTaken, PushRefusal> {
-        let shared = self.admit(&push, (SourceKind::Otlp, "otlp"))?;
-        let wrong = |error: BadOtlp| match error {
-            BadOtlp::TooLarge => PushRefusal::TooLarge(error.to_string()),
-            BadOtlp::Gzip(_) | BadOtlp::Wire(_) | BadOtlp::TooMany => {
-                PushRefusal::Wrong(error.to_string())
-            }
-        };
-        let Push { tenant, body, gzip, .. } = push;
-        let translated = self.apart(move || {
-            let body = if gzip { otlp::open(&body)? } else { body };
-            otlp::translate(&body)
-        });
-        let otlp::Translated { message, unread, samples } = translated.await.map_err(wrong)?;
-        let message = Message { door: "otlp", version: Version::V1, message, samples, unread };
-        self.take(&tenant, shared, message).await
-    }
-
-    /// The tenant's table, and the sources that the push may speak for.
-    fn admit(
-        &self,
-        push: &Push,
-        kind: (SourceKind, &'static str),
-    ) -> Result<(Shared, Allowed), PushRefusal> {
-        let tenant = &push.tenant;
-        // A tenant without such a source costs no table.
-        let mapper = match lock(&self.tenants).get(tenant).cloned() {
-            Some(_) => None,
-            None => Some(self.ledger.read(|state| Mapper::of_sources(state, tenant))),
-        };
-        let allowed = |mapper: &Mapper| {
-            mapper.allowed(tenant, kind, push.token.as_deref(), push.vouched).map_err(|error| {
-                match error {
-                    super::mapper::NoSource::None(..) => PushRefusal::Wrong(error.to_string()),
-                    super::mapper::NoSource::Token(_) => PushRefusal::Denied(error.to_string()),
-                }
-            })
-        };
-        if let Some(mapper) = mapper {
-            allowed(&mapper)?;
-        }
-        let shared = self.tenant(tenant).ok_or_else(too_many_tenants)?;
-        let allowed = allowed(lock(&shared).table.mapper())?;
-        Ok((shared, allowed))
-    }
-
-    async fn take(
-        &self,
-        name: &str,
-        (shared, allowed): (Shared, Allowed),
-        message: Message,
-    ) -> Result<PushTaken, PushRefusal> {
-        let Message { door, version, message, samples, unread } = message;
-        let series_max = {
-            let mut tenant = lock(&shared);
-            let rate = tenant.per_second();
-            tenant.bucket.take(samples, rate, self.moment().mono_ms).map_err(|seconds| {
-                let text = format!("tenant `{name}` sends more than {rate} samples a second");
-                PushRefusal::Slow(text, seconds)
-            })?;
-            tenant.series_max()
-        };
-        let sources = lock(&shared).table.mapper().names(allowed);
-        let walk = self.walk_of(allowed, false);
-        let walked = self.walk(shared, version, message, walk).await.map_err(refusal)?;
-        let mut counts = self.bring(name, sources, walked).await?;
-        counts.add(Became::Histogram, unread);
-        counts.record(door);
-        let refused = counts.complaint(name, series_max);
-        if let Some(why) = &refused {
-            tracing::debug!(tenant = name, why, "a push was taken in part");
-        }
-        Ok(PushTaken { samples: counts.known(), refused })
     }
 }
 
@@ -460,24 +395,13 @@ fn take_series(
             counts.type_changes += u64::from(changed);
         }
         Some(owner) if !walk.last => {
-            let message = away.entry(owner).or_default();
+            let message = &mut away.entry(owner).or_default().message;
             match raw {
                 Some(raw) => super::wire::put_bytes(message, 1, raw),
                 None => write::put_series(message, view.labels.iter().copied(), &view.samples),
             }
         }
         Some(_) | None => counts.add(Became::NoOwner, view.samples.len()),
-    }
-}
-
-#[async_trait]
-impl PushSink for Hub {
-    async fn push(&self, push: Push) -> Result<PushTaken, PushRefusal> {
-        match push.form {
-            PushForm::RemoteWriteV1 => self.write(push, Version::V1).await,
-            PushForm::RemoteWriteV2 => self.write(push, Version::V2).await,
-            PushForm::OtlpMetrics => self.otlp(push).await,
-        }
     }
 }
 

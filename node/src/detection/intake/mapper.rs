@@ -218,25 +218,61 @@ impl Mapper {
                 continue;
             }
             verdict = NotWatched::Unmapped;
-            let Some(name) = labels.get(&source.service_label) else { continue };
+            let Some((name, instance)) = self.named_by(source, &labels) else { continue };
             let Some(service) = self.services.get(name) else { continue };
-            let instance = match labels.get(&source.instance_label) {
-                Some(given) => service.instances.get(given).or(service.only.as_ref()),
-                None => service.only.as_ref(),
-            };
-            let Some(instance) = instance else { continue };
             let parts = service.parts(view.name(), &labels);
             if parts.is_empty() {
                 return Err(NotWatched::Unwanted);
             }
-            let (service, instance) = (name.clone(), instance.clone());
+            let (service, instance) = (name.to_owned(), instance.to_owned());
             return Ok(Place { source: at, service, instance, parts });
         }
         Err(verdict)
     }
+
+    /// The service and the instance that labels speak of.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn instance(
+        &self,
+        allowed: Allowed,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(&str, &str), NotWatched> {
+        let mut verdict = NotWatched::Foreign;
+        for (at, source) in self.sources.iter().enumerate() {
+            if allowed.0 >> at & 1 == 0 || !source.matchers.iter().all(|m| m.matches(labels)) {
+                continue;
+            }
+            verdict = NotWatched::Unmapped;
+            if let Some(found) = self.named_by(source, labels) {
+                return Ok(found);
+            }
+        }
+        Err(verdict)
+    }
+
+    fn named_by(
+        &self,
+        source: &SourceRule,
+        labels: &BTreeMap<String, String>,
+    ) -> Option<(&str, &str)> {
+        let (name, service) = self.services.get_key_value(labels.get(&source.service_label)?)?;
+        let instance = match labels.get(&source.instance_label) {
+            Some(given) => service.instances.get(given).or(service.only.as_ref()),
+            None => service.only.as_ref(),
+        };
+        Some((name, instance?))
+    }
 }
 
 impl ServiceRule {
+    /// Whether an instance of this name is declared.
+    #[must_use]
+    pub fn has(&self, instance: &str) -> bool {
+        self.instances.get(instance).is_some_and(|name| name == instance)
+    }
+
     fn of(tenant: &str, name: &str, spec: &ServiceSpec) -> Self {
         let mut instances = HashMap::new();
         for instance in &spec.instances {

@@ -7,7 +7,7 @@
 //!                                                             owner ─► Forward ─► peer     watch ─► Entity
 //! ```
 //!
-//! [`wire`], [`write`], [`sample`], [`mapper`], [`tally`], [`table`], [`counts`] and [`quota`] are pure: bytes, state
+//! [`wire`], [`write`], [`otlp`], [`otlp_json`], [`sample`], [`mapper`], [`tally`], [`table`], [`counts`], [`quota`] and [`log`] are pure: bytes, state
 //! and time are arguments. [`hub`] and [`forward`] are hands.
 //!
 //! Invariants: whatever is sent, memory is bounded, nothing panics, and every sample that is not taken is
@@ -19,12 +19,15 @@ pub mod discovery;
 pub mod fetch;
 pub mod forward;
 pub mod hub;
+pub mod log;
 pub mod mapper;
 pub mod measure;
 pub mod otlp;
+pub mod otlp_json;
 pub mod promql;
 pub mod quota;
 pub mod sample;
+pub mod srv;
 pub mod table;
 pub mod tally;
 pub mod wire;

@@ -35,8 +35,14 @@ pub enum BadOtlp {
     )]
     TooLarge,
     /// Not the message.
-    #[error("the body is no OTLP metrics message: {0}")]
+    #[error("the body is no OTLP message: {0}")]
     Wire(#[from] BadWire),
+    /// Too many lines.
+    #[error(
+        "more than {} lines in one message: send fewer at a time",
+        super::log::records::LINES_MAX
+    )]
+    TooManyLines,
     /// Too many points.
     #[error("more than {SAMPLES_MAX} points in one message: send fewer at a time")]
     TooMany,
@@ -53,7 +59,7 @@ pub struct Translated {
     pub samples: usize,
 }
 
-type Labels<'b> = Vec<(Cow<'b, str>, Cow<'b, str>)>;
+pub(super) type Labels<'b> = Vec<(Cow<'b, str>, Cow<'b, str>)>;
 
 /// Opens a gzip body within bounds.
 ///
@@ -108,7 +114,7 @@ fn resource_metrics(bytes: &[u8], out: &mut Translated) -> Result<(), BadOtlp> {
 }
 
 /// `service`, `job` and `instance`, by which sources find instances.
-fn named_by_resource(resource: &mut Labels<'_>) {
+pub(super) fn named_by_resource(resource: &mut Labels<'_>) {
     for (from, to) in
         [("service_name", "service"), ("service_name", "job"), ("service_instance_id", "instance")]
     {
@@ -273,7 +279,11 @@ fn put(
 
 /// The attributes in these fields of a message; later ones of a name that is there already are left
 /// out, and so is what is no plain value.
-fn attributes<'b>(bytes: &'b [u8], field: u32, into: &mut Labels<'b>) -> Result<(), BadOtlp> {
+pub(super) fn attributes<'b>(
+    bytes: &'b [u8],
+    field: u32,
+    into: &mut Labels<'b>,
+) -> Result<(), BadOtlp> {
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.field()? {
         if number != field {
@@ -299,7 +309,7 @@ fn attributes<'b>(bytes: &'b [u8], field: u32, into: &mut Labels<'b>) -> Result<
     Ok(())
 }
 
-fn plain(bytes: &[u8]) -> Result<Option<Cow<'_, str>>, BadOtlp> {
+pub(super) fn plain(bytes: &[u8]) -> Result<Option<Cow<'_, str>>, BadOtlp> {
     let mut text = None;
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.field()? {
@@ -326,7 +336,7 @@ fn legal(name: &str) -> Cow<'_, str> {
     Cow::Owned(start.chars().chain(rest).collect())
 }
 
-fn millis(nanos: u64) -> i64 {
+pub(super) fn millis(nanos: u64) -> i64 {
     i64::try_from(nanos / 1_000_000).unwrap_or(i64::MAX)
 }
 

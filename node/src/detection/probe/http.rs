@@ -1,6 +1,6 @@
 //! HTTP: GET; 2xx and 3xx are good. Redirects are not followed, bodies not read.
 
-use super::{Failure, Outcome, io_cause, judge_io, root_cause};
+use super::{Certificates, Failure, Outcome, io_cause, judge_io, root_cause};
 
 /// The client of probes and scrapes: a fresh connection each time (a kept one would hide that
 /// nobody accepts any more), no proxy, no redirects.
@@ -10,13 +10,6 @@ use super::{Failure, Outcome, io_cause, judge_io, root_cause};
 /// # Errors
 /// When TLS cannot be set up at all.
 pub fn client() -> Result<reqwest::Client, reqwest::Error> {
-    let builder = || {
-        reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(0)
-            .user_agent(concat!("medic/", env!("CARGO_PKG_VERSION")))
-    };
     if rustls::crypto::CryptoProvider::get_default().is_none()
         && rustls::crypto::ring::default_provider().install_default().is_err()
     {
@@ -31,13 +24,41 @@ pub fn client() -> Result<reqwest::Client, reqwest::Error> {
     })
 }
 
-pub(super) async fn check(client: &reqwest::Client, url: &str) -> Outcome {
+fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .pool_max_idle_per_host(0)
+        .tls_info(true)
+        .user_agent(concat!("medic/", env!("CARGO_PKG_VERSION")))
+}
+
+pub(super) async fn check(
+    client: &reqwest::Client,
+    url: &str,
+    certificates: &Certificates,
+) -> Outcome {
     match client.get(url).send().await {
-        Ok(response) if response.status().is_success() || response.status().is_redirection() => {
-            Outcome::Good
+        Ok(response) => {
+            note_certificate(&response, certificates);
+            if response.status().is_success() || response.status().is_redirection() {
+                Outcome::Good
+            } else {
+                Outcome::Bad(Failure::Status(response.status().as_u16()))
+            }
         }
-        Ok(response) => Outcome::Bad(Failure::Status(response.status().as_u16())),
         Err(error) => judge(&error),
+    }
+}
+
+/// Remembers the certificate that was shown, if one was.
+pub(in crate::detection) fn note_certificate(
+    response: &reqwest::Response,
+    certificates: &Certificates,
+) {
+    let shown = response.extensions().get::<reqwest::tls::TlsInfo>();
+    if let Some(der) = shown.and_then(reqwest::tls::TlsInfo::peer_certificate) {
+        certificates.note(response.url().as_str(), der);
     }
 }
 
@@ -53,4 +74,77 @@ pub(in crate::detection) fn judge(error: &reqwest::Error) -> Outcome {
         return Outcome::Bad(Failure::Unreachable(root_cause(error)));
     }
     io_cause(error).map_or_else(|| Outcome::Bad(Failure::Broken(root_cause(error))), judge_io)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::{sync::Arc, time::Duration};
+
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::{
+        detection::scrape,
+        security::{Authority, Issued, Subject, Unit, provide_crypto},
+    };
+
+    /// A server behind TLS that answers whatever it is asked with a metric.
+    async fn server(authority: &Authority) -> u16 {
+        let subject = Subject {
+            name: "node-1".to_owned(),
+            cluster: "probes".to_owned(),
+            unit: Unit::Nodes,
+            hosts: Vec::new(),
+        };
+        let now = medic_raft::env::Clock::now(&medic_raft::env::SystemClock);
+        let Issued { cert, key } = authority.issue(&subject, now, 1).unwrap();
+        let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let config = rustls::ServerConfig::builder().with_no_client_auth();
+        let config = Arc::new(config.with_single_cert(chain, key).unwrap());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let acceptor = tokio_rustls::TlsAcceptor::from(config);
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut tls) = acceptor.accept(stream).await else { continue };
+                let mut request = [0; 1_024];
+                tls.read(&mut request).await.unwrap();
+                let answer =
+                    b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 6\r\n\r\nmem 1\n";
+                tls.write_all(answer).await.unwrap();
+                tls.shutdown().await.unwrap();
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn what_is_shown_to_probes_and_scrapes_is_remembered() {
+        provide_crypto();
+        let now = medic_raft::env::Clock::now(&medic_raft::env::SystemClock);
+        let (authority, _) = Authority::create("probes", now, 1).unwrap();
+        let root = reqwest::Certificate::from_pem(authority.certificate().as_bytes()).unwrap();
+        let client = builder().tls_certs_only([root]).build().unwrap();
+        let in_a_day = i64::try_from(now.0 / 1_000).unwrap() + 86_400;
+        let certificates = Certificates::default();
+        let url = format!("https://127.0.0.1:{}/health", server(&authority).await);
+        assert_eq!(check(&client, &url, &certificates).await, Outcome::Good);
+        let shown = certificates.of(&url).unwrap();
+        assert!((shown.not_after_s - in_a_day).abs() <= 3_600, "{shown:?}");
+
+        let url = format!("https://127.0.0.1:{}/metrics", server(&authority).await);
+        let body = scrape::fetch(&client, &url, Duration::from_secs(5), &certificates).await;
+        assert_eq!(body.unwrap(), "mem 1\n");
+        assert!(certificates.of(&url).is_some());
+
+        // Who is not trusted proves nothing, and leaves nothing.
+        let (stranger, _) = Authority::create("probes", now, 1).unwrap();
+        let url = format!("https://127.0.0.1:{}/health", server(&stranger).await);
+        assert!(matches!(check(&client, &url, &certificates).await, Outcome::Bad(_)));
+        assert_eq!(certificates.of(&url), None);
+    }
 }

@@ -3,6 +3,7 @@
 //! Invariant: a check that could not be carried out from here (bad address in the manifest, no
 //! file descriptors left, agent away) is [`Outcome::NoData`], never [`Outcome::Bad`].
 
+mod certificate;
 mod grpc;
 mod http;
 mod process;
@@ -12,8 +13,9 @@ use std::{fmt, time::Duration};
 
 use medic_state::manifest::ProbeKind;
 
+pub use certificate::{Certificates, Validity};
 pub use http::client;
-pub(super) use http::judge as judge_http;
+pub(super) use http::{judge as judge_http, note_certificate};
 pub(super) use process::check as check_process;
 pub use process::{Liveness, REPORT_AGE_MAX, liveness};
 
@@ -74,12 +76,17 @@ impl fmt::Display for Failure {
 }
 
 /// Runs a network check (placeholders filled in already) within `timeout`.
-pub(super) async fn run(client: &reqwest::Client, kind: &ProbeKind, timeout: Duration) -> Outcome {
+pub(super) async fn run(
+    client: &reqwest::Client,
+    kind: &ProbeKind,
+    timeout: Duration,
+    certificates: &Certificates,
+) -> Outcome {
     let check = async {
         match kind {
-            ProbeKind::Http(url) => http::check(client, url).await,
+            ProbeKind::Http(url) => http::check(client, url, certificates).await,
             ProbeKind::Tcp(address) => tcp::check(address).await,
-            ProbeKind::Grpc(url) => grpc::check(url).await,
+            ProbeKind::Grpc(url) => grpc::check(url, certificates).await,
             ProbeKind::Process(_) => {
                 Outcome::NoData("process liveness comes from the agent".to_owned())
             }

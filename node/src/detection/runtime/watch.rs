@@ -17,7 +17,7 @@ use medic_state::{
     Command, Epoch, Refusal, Reply, ShardId, State, Timestamp, TraceId,
     command::{ClearSymptom, ReportSymptom},
     saga::SagaStatus,
-    symptom::Target,
+    symptom::{Symptom, Target},
 };
 use metrics::counter;
 use tokio::{sync::mpsc, time::Instant};
@@ -30,6 +30,7 @@ use super::{
     plan::{self, Wanted},
 };
 use crate::detection::{
+    beside::Whose,
     entity::{Change, Circumstances, Entity, Now},
     fill::fill,
     indicator::{Counters, Indicators, Values},
@@ -58,6 +59,7 @@ enum Job {
     Process,
     Probe(usize),
     Scrape,
+    Beside,
 }
 
 /// Something landed.
@@ -75,6 +77,7 @@ struct Desk {
     due: BTreeMap<Job, Instant>,
     indicators: Arc<Indicators>,
     counters: Option<Counters>,
+    counters_beside: Option<Counters>,
     flight: Flight,
     proposing: bool,
     last_scrape_error: Option<ScrapeError>,
@@ -127,11 +130,15 @@ impl Watcher {
                 due.insert(Job::Scrape, self.jittered(self.interval(Job::Scrape)));
             }
             indicators = Indicators::of(service);
+            if !indicators.list.is_empty() {
+                due.insert(Job::Beside, Instant::now());
+            }
         }
         Desk {
             due,
             indicators: Arc::new(indicators),
             counters: None,
+            counters_beside: None,
             flight: Flight::new(),
             proposing: false,
             last_scrape_error: None,
@@ -154,7 +161,9 @@ impl Watcher {
         let interval = match job {
             Job::Process => Some(self.timings.process),
             Job::Probe(i) => declared.and_then(|s| s.probes.get(i)).map(|probe| probe.interval),
-            Job::Scrape => declared.and_then(|s| s.scrape.as_ref()).and_then(|s| s.interval),
+            Job::Scrape | Job::Beside => {
+                declared.and_then(|s| s.scrape.as_ref()).and_then(|s| s.interval)
+            }
         };
         interval.unwrap_or(self.timings.scrape).as_duration().max(INTERVAL_MIN)
     }
@@ -182,8 +191,24 @@ impl Watcher {
                 }
                 Job::Probe(i) => self.begin_probe(i, desk),
                 Job::Scrape => self.begin_scrape(desk),
+                Job::Beside => {
+                    self.look_beside(desk);
+                    desk.due.insert(job, now + self.interval(job));
+                }
             }
         }
+    }
+
+    /// What stands beside the instance: in memory, like reports of its process.
+    fn look_beside(&self, desk: &mut Desk) {
+        let Some((service, instance)) = self.wanted.declared() else { return };
+        let whose = Whose { target: &self.target, service, instance };
+        let now = self.now();
+        let read = whose.samples(&*self.senses, &desk.indicators, now.wall);
+        let values = (!read.samples.is_empty()).then(|| {
+            desk.indicators.compute(&read, self.shared.begun.elapsed(), &mut desk.counters_beside)
+        });
+        lock(&self.entity).on_beside(values, now);
     }
 
     fn begin_probe(&self, i: usize, desk: &mut Desk) {
@@ -281,7 +306,12 @@ impl Watcher {
         };
         let home = (self.wanted.shard, self.wanted.epoch);
         self.shared.note_scored(home, &self.target.tenant, scored);
-        if let Some(change) = change {
+        if let Some(mut change) = change {
+            if let Change::Report(_, symptom) = &mut change
+                && let Some(news) = self.senses.log_news(&self.target)
+            {
+                tell_of_news(symptom, &news);
+            }
             desk.proposing = true;
             desk.flight.push(self.propose(change));
         } else if let Some(word) = self.foresee(desk, now) {
@@ -430,6 +460,16 @@ impl Watcher {
         self.stale.send((self.wanted.shard, self.wanted.epoch)).unwrap_or_default();
         self.stop.cancel();
     }
+}
+
+/// A new error in the log is evidence, all the more when something was changed just before.
+fn tell_of_news(symptom: &mut Symptom, news: &str) {
+    let since = symptom.labels.get("config_changed_ms").and_then(|ms| ms.parse::<u64>().ok());
+    let after = since.map_or_else(String::new, |ms| {
+        format!(" (its configuration changed {} s ago)", ms / 1_000)
+    });
+    symptom.summary.push_str(&format!("; new error in its log{after}: {news}"));
+    symptom.labels.insert("new_log_error".to_owned(), news.to_owned());
 }
 
 /// Reports of agents are this old at the most; right after a step they may still tell of before it.

@@ -116,10 +116,10 @@ pub struct DiscoverySpec {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DnsSpec {
-    /// The name.
+    /// The name. One that begins with `_` (`_metrics._tcp.example.org`) is one of SRV records.
     #[n(0)]
     pub name: String,
-    /// The port on each of its addresses.
+    /// The port on each of its addresses; SRV records have their own.
     #[n(1)]
     pub port: u16,
 }

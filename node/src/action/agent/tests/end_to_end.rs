@@ -402,7 +402,9 @@ async fn an_agent_speaks_only_of_its_own_instances() {
         ..InstanceStatus::default()
     };
     let instances = vec![status("someone-elses"), status("a"), InstanceStatus::default()];
-    agent.say(agent_message::Kind::Report(wire::Report { at_unix_ms: 1, instances })).await;
+    agent
+        .say(agent_message::Kind::Report(wire::Report { at_unix_ms: 1, instances, host: None }))
+        .await;
     node.sees(|_| true).await;
     let other = Target { instance: "someone-elses".to_owned(), ..target() };
     assert!(node.hub.status(&other).is_none());
@@ -420,6 +422,33 @@ async fn an_agent_speaks_only_of_its_own_instances() {
     until(|| node.hub.late_outcome(AGENT, "k")).await;
     assert_eq!(node.hub.late_outcome("host-2", "k"), None, "another's order is not its to end");
     assert_eq!(node.hub.late_outcome(AGENT, "huge"), None, "what agents say is bounded in memory");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_tells_how_its_host_does_within_bounds() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(1).await;
+    assert!(node.hub.host(AGENT).is_none());
+    let agent = Agent::start(dir.path(), &[&node]);
+    let (first, age) = until(|| node.hub.host(AGENT)).await;
+    assert!(age < Duration::from_secs(5));
+    assert!(first.samples.iter().any(|sample| sample.name == "medic_host_memory_used_ratio"));
+    agent.stop().await;
+    until(|| node.hub.host(AGENT).is_none().then_some(())).await;
+
+    let agent = node.raw_agent(AGENT).await.unwrap();
+    let told = |samples: usize, read_unix_ms| {
+        let sample = wire::HostSample { name: "node_load1".to_owned(), ..Default::default() };
+        let host =
+            wire::HostStatus { read_unix_ms, samples: vec![sample; samples], ..Default::default() };
+        agent_message::Kind::Report(wire::Report { host: Some(host), ..Default::default() })
+    };
+    agent.say(told(1, 1)).await;
+    agent.say(told(1_000_000, 2)).await;
+    agent.say(told(2, 3)).await;
+    let (host, _) = until(|| node.hub.host(AGENT).filter(|(host, _)| host.read_unix_ms > 1)).await;
+    assert_eq!((host.read_unix_ms, host.samples.len()), (3, 2), "too much is not kept");
+    clean_up(dir.path());
 }
 
 impl Drop for Node {

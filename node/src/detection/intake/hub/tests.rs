@@ -1,6 +1,10 @@
 //! Tests of the intake of two nodes.
 #![allow(clippy::unwrap_used)]
 
+mod bad;
+mod logs;
+
+use medic_api::http::push::{Encoding, Push, PushForm, PushSink as _, PushTaken};
 use medic_raft::{LocalLedger, env::Env};
 use medic_state::{
     BootId, Epoch, State,
@@ -83,7 +87,7 @@ fn message(hub: &Hub, series: &[Series<'_>]) -> Vec<u8> {
 fn push(message: &[u8]) -> Push {
     Push {
         form: PushForm::RemoteWriteV1,
-        gzip: false,
+        encoding: Encoding::default(),
         tenant: "default".to_owned(),
         token: None,
         vouched: true,
@@ -104,7 +108,7 @@ async fn samples_reach_the_node_that_watches_their_instance() {
     let (one, other) = two(&TenantSpec::default());
     let body = message(&one, &[(SOLO, 0.5), (WEB, 64.0), (&[(NAME, "up"), ("job", "web")], 1.0)]);
     let taken = one.push(push(&body)).await.unwrap();
-    assert_eq!(taken, PushTaken { samples: 2, refused: None });
+    assert_eq!(taken, PushTaken { samples: 2, ..PushTaken::default() });
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(one.values(&target("web", "web-2")), None);
     assert_eq!(one.values(&target("solo", "solo-1")).unwrap().values["load"], 0.5);
@@ -117,6 +121,7 @@ async fn samples_reach_the_node_that_watches_their_instance() {
         tenant: "default".to_owned(),
         sources: vec!["prom".to_owned()],
         message: message(&one, &[(SOLO, 1.0)]),
+        logs: Vec::new(),
     };
     let counts = other.take_forwarded(handed).await.unwrap();
     assert_eq!(counts.of(Became::NoOwner), 1);

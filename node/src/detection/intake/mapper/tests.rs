@@ -22,7 +22,7 @@ kind: Service
 metadata: {name: solo}
 spec:
   instances: [{name: solo-1}]
-  indicators: [{name: load, source: {gauge: load}}]
+  indicators: [{name: load, source: {gauge: load}}, {name: throughput, source: {rate: total}}]
 ---
 apiVersion: medic/v1
 kind: Source

@@ -1,0 +1,128 @@
+//! The logs of all instances of one node: bounded, and as samples.
+
+use std::collections::BTreeMap;
+
+use medic_state::symptom::Target;
+
+use super::{
+    drain::{Drain, Level, NEWS_MS},
+    records::Line,
+};
+use crate::detection::exposition::Sample;
+
+/// Instances whose logs are held: with the bounds on each some 70 MiB when all are at theirs.
+pub const INSTANCES_MAX: usize = 2_000;
+/// A log not heard of for this long makes room for another.
+const IDLE_MS: u64 = 3_600_000;
+/// Characters of a template in the words of a symptom.
+const NEWS_CHARS_MAX: usize = 160;
+
+/// The logs of the instances that this node watches.
+#[derive(Debug, Default)]
+pub struct Book(BTreeMap<Target, (Drain, u64)>);
+
+impl Book {
+    /// Takes lines of an instance's log. Gives whether there was room for it.
+    pub fn take(&mut self, target: &Target, lines: &[Line], now_ms: u64) -> bool {
+        if !self.0.contains_key(target) {
+            if self.0.len() >= INSTANCES_MAX {
+                self.0.retain(|_, (_, heard_ms)| now_ms.saturating_sub(*heard_ms) < IDLE_MS);
+            }
+            if self.0.len() >= INSTANCES_MAX {
+                return false;
+            }
+            self.0.insert(target.clone(), (Drain::new(now_ms), now_ms));
+        }
+        if let Some((drain, heard_ms)) = self.0.get_mut(target) {
+            *heard_ms = now_ms;
+            for line in lines {
+                drain.take(line.level, &line.text, now_ms);
+            }
+        }
+        true
+    }
+
+    /// An instance's log as samples: lines by level and by template, and templates never seen before.
+    #[must_use]
+    pub fn samples(&self, target: &Target) -> Vec<Sample> {
+        let Some((drain, _)) = self.0.get(target) else { return Vec::new() };
+        let sample = |name: &str, labels: &[(&str, &str)], value: u64| Sample {
+            name: name.to_owned(),
+            labels: labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+            value: value as f64,
+        };
+        let mut samples = Vec::new();
+        for level in Level::ALL {
+            let labels = [("level", level.label())];
+            samples.push(sample("medic_log_lines_total", &labels, drain.lines(level)));
+        }
+        for (level, error) in [("error", true), ("other", false)] {
+            let labels = [("level", level)];
+            samples.push(sample("medic_log_new_templates_total", &labels, drain.news(error)));
+        }
+        for template in drain.templates() {
+            let level = if template.error { "error" } else { "other" };
+            let labels = [("level", level), ("template", &*template.text)];
+            samples.push(sample("medic_log_template_lines_total", &labels, template.lines));
+        }
+        samples
+    }
+
+    /// The error that is new in an instance's log, in words: what a symptom should say of it.
+    #[must_use]
+    pub fn news(&self, target: &Target, now_ms: u64) -> Option<String> {
+        let (drain, _) = self.0.get(target)?;
+        let fresh = |first_ms: u64| now_ms.saturating_sub(first_ms) < NEWS_MS;
+        let news = drain.templates().filter(|t| t.news && t.error && fresh(t.first_ms));
+        let most = news.max_by_key(|template| template.lines)?;
+        let text: String = most.text.chars().take(NEWS_CHARS_MAX).collect();
+        let ago = now_ms.saturating_sub(most.first_ms) / 1_000;
+        let lines = if most.lines == 1 { "line" } else { "lines" };
+        Some(format!("`{text}` ({} {lines}, first seen {ago} s ago)", most.lines))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::{super::drain::LEARNING_MS, *};
+    use crate::topology::target;
+
+    fn line(level: Level, text: &str) -> Line {
+        Line { level, text: text.to_owned(), at_ms: 0 }
+    }
+
+    #[test]
+    fn a_log_is_told_as_samples_and_its_new_errors_in_words() {
+        let (mut book, web) = (Book::default(), target("default", "web", "web-1"));
+        let known = [line(Level::Info, "served in 5 ms"), line(Level::Error, "upstream is slow")];
+        assert!(book.take(&web, &known, 0));
+        let new = [line(Level::Error, "pool is empty"), line(Level::Error, "pool is empty")];
+        assert!(book.take(&web, &new, LEARNING_MS));
+        let value = |name: &str, label: &str| {
+            let samples = book.samples(&web);
+            let fits = |s: &&Sample| s.name == name && s.labels.values().any(|v| v == label);
+            samples.iter().find(fits).map(|sample| sample.value)
+        };
+        assert_eq!(value("medic_log_lines_total", "error"), Some(3.0));
+        assert_eq!(value("medic_log_new_templates_total", "error"), Some(1.0));
+        assert_eq!(value("medic_log_template_lines_total", "served in <*> ms"), Some(1.0));
+        let told = book.news(&web, LEARNING_MS + 7_000).unwrap();
+        assert_eq!(told, "`pool is empty` (2 lines, first seen 7 s ago)");
+        assert_eq!(book.news(&web, LEARNING_MS + NEWS_MS), None, "it is news no longer");
+        let other = target("default", "web", "web-2");
+        assert!(book.samples(&other).is_empty() && book.news(&other, 0).is_none());
+    }
+
+    #[test]
+    fn instances_are_bounded_and_silent_ones_make_room() {
+        let mut book = Book::default();
+        for n in 0..INSTANCES_MAX {
+            assert!(book.take(&target("default", "web", &n.to_string()), &[], 0));
+        }
+        let more = target("default", "web", "one more");
+        assert!(!book.take(&more, &[], IDLE_MS - 1));
+        assert!(book.take(&more, &[], IDLE_MS));
+    }
+}

@@ -1,0 +1,317 @@
+//! Drain: online log parsing with a fixed-depth tree (He, Zhu, Zheng, Lyu, ICWS 2017), bounded.
+//!
+//! ```text
+//!   line ─► words; those with digits are <*> ─► (errors or not, number of words, first word)
+//!        ─► the most similar template there, at least half of its words equal ─► differing words become <*>
+//!           none: a new template; beyond the bound the one not seen for longest makes room
+//! ```
+//!
+//! As in the paper but for the masking of every word with a digit, and the bound. Errors have templates
+//! of their own, so that a new one among them can be told.
+
+use std::collections::BTreeMap;
+
+/// Templates of one instance; services that log have some dozens.
+pub const TEMPLATES_MAX: usize = 100;
+/// Bytes of a line that are heeded: what is said stands at its beginning.
+pub const LINE_BYTES_MAX: usize = 256;
+/// Words of a line that are heeded.
+const WORDS_MAX: usize = 40;
+/// Share of words that must be equal.
+const SIMILAR: f64 = 0.5;
+/// In the first minutes of a log every template is new, and none is news.
+pub const LEARNING_MS: u64 = 300_000;
+/// A template is news for so long.
+pub const NEWS_MS: u64 = 600_000;
+/// A word that differs from line to line.
+const ANY: &str = "<*>";
+
+/// How bad a line is, by its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// It does not say.
+    Unset,
+    /// Debug or trace.
+    Debug,
+    /// Information.
+    Info,
+    /// A warning.
+    Warn,
+    /// An error, or worse.
+    Error,
+}
+
+impl Level {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Unset, Self::Debug, Self::Info, Self::Warn, Self::Error];
+
+    /// The label of metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Unset => "unset",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+
+    /// From OTLP's severity number, or the text beside it where there is none.
+    #[must_use]
+    pub fn of(number: u64, text: &str) -> Self {
+        match number {
+            1..=8 => return Self::Debug,
+            9..=12 => return Self::Info,
+            13..=16 => return Self::Warn,
+            17..=24 => return Self::Error,
+            _ => {}
+        }
+        let begins = |words: &[&str]| {
+            words.iter().any(|word| {
+                text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+            })
+        };
+        if begins(&["err", "fatal", "crit", "panic", "emerg", "alert", "severe"]) {
+            Self::Error
+        } else if begins(&["warn"]) {
+            Self::Warn
+        } else if begins(&["info", "notice"]) {
+            Self::Info
+        } else if begins(&["debug", "trace"]) {
+            Self::Debug
+        } else {
+            Self::Unset
+        }
+    }
+}
+
+/// What lines of one form have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// Its words, with `<*>` for those that differ.
+    pub text: Box<str>,
+    /// Its lines are errors.
+    pub error: bool,
+    /// Lines seen.
+    pub lines: u64,
+    /// Its first line, by this node's monotonic clock.
+    pub first_ms: u64,
+    /// Its last one.
+    pub last_ms: u64,
+    /// It came after the log had been learnt.
+    pub news: bool,
+}
+
+type Leaf = (bool, usize, Box<str>);
+
+/// The templates of one instance's log.
+#[derive(Debug)]
+pub struct Drain {
+    begun_ms: u64,
+    next: u32,
+    templates: BTreeMap<u32, Template>,
+    leaves: BTreeMap<Leaf, Vec<u32>>,
+    lines: [u64; Level::ALL.len()],
+    news: [u64; 2],
+}
+
+impl Drain {
+    /// A log that begins now.
+    #[must_use]
+    pub fn new(now_ms: u64) -> Self {
+        Self {
+            begun_ms: now_ms,
+            next: 0,
+            templates: BTreeMap::new(),
+            leaves: BTreeMap::new(),
+            lines: [0; Level::ALL.len()],
+            news: [0; 2],
+        }
+    }
+
+    /// Takes a line.
+    pub fn take(&mut self, level: Level, line: &str, now_ms: u64) {
+        self.lines[level as usize] += 1;
+        let words = words(line);
+        let Some(first) = words.first() else { return };
+        let error = level == Level::Error;
+        let leaf: Leaf = (error, words.len(), (*first).into());
+        let there = self.leaves.get(&leaf).map_or(&[][..], Vec::as_slice);
+        let similar = there
+            .iter()
+            .filter_map(|id| Some((*id, similarity(&self.templates.get(id)?.text, &words))))
+            .filter(|(_, similarity)| *similarity >= SIMILAR)
+            // Of equals the older.
+            .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
+        if let Some((id, _)) = similar
+            && let Some(template) = self.templates.get_mut(&id)
+        {
+            template.lines += 1;
+            template.last_ms = now_ms;
+            merge(&mut template.text, &words);
+            return;
+        }
+        self.add(leaf, &words, error, now_ms);
+    }
+
+    fn add(&mut self, leaf: Leaf, words: &[&str], error: bool, now_ms: u64) {
+        if self.templates.len() >= TEMPLATES_MAX {
+            self.forget_oldest();
+        }
+        let news = now_ms.saturating_sub(self.begun_ms) >= LEARNING_MS;
+        self.news[usize::from(error)] += u64::from(news);
+        let text = words.join(" ").into_boxed_str();
+        let template = Template { text, error, lines: 1, first_ms: now_ms, last_ms: now_ms, news };
+        self.templates.insert(self.next, template);
+        self.leaves.entry(leaf).or_default().push(self.next);
+        self.next = self.next.wrapping_add(1);
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.templates.iter().min_by_key(|(_, template)| template.last_ms);
+        let Some(oldest) = oldest.map(|(id, _)| *id) else { return };
+        self.templates.remove(&oldest);
+        self.leaves.retain(|_, ids| {
+            ids.retain(|id| *id != oldest);
+            !ids.is_empty()
+        });
+    }
+
+    /// All templates.
+    pub fn templates(&self) -> impl Iterator<Item = &Template> {
+        self.templates.values()
+    }
+
+    /// Lines so far, by level.
+    #[must_use]
+    pub const fn lines(&self, level: Level) -> u64 {
+        self.lines[level as usize]
+    }
+
+    /// Templates so far that came after the log had been learnt: errors, or others.
+    #[must_use]
+    pub fn news(&self, error: bool) -> u64 {
+        self.news[usize::from(error)]
+    }
+}
+
+/// The words of a line, within bounds; those with a digit differ from line to line.
+fn words(line: &str) -> Vec<&str> {
+    let mut end = line.len().min(LINE_BYTES_MAX);
+    while !line.is_char_boundary(end) {
+        end -= 1;
+    }
+    let masked = |word| if str::bytes(word).any(|byte| byte.is_ascii_digit()) { ANY } else { word };
+    line[..end].split_whitespace().take(WORDS_MAX).map(masked).collect()
+}
+
+/// Share of a template's words that a line has at the same places; `<*>` is equal to `<*>` alone.
+fn similarity(template: &str, words: &[&str]) -> f64 {
+    let equal = template.split(' ').zip(words).filter(|(known, word)| known == *word).count();
+    equal as f64 / words.len().max(1) as f64
+}
+
+fn merge(template: &mut Box<str>, words: &[&str]) {
+    if template.split(' ').eq(words.iter().copied()) {
+        return;
+    }
+    let merged: Vec<&str> = (template.split(' ').zip(words))
+        .map(|(known, word)| if known == *word { known } else { ANY })
+        .collect();
+    *template = merged.join(" ").into_boxed_str();
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn texts(drain: &Drain) -> Vec<(&str, u64)> {
+        drain.templates().map(|template| (&*template.text, template.lines)).collect()
+    }
+
+    #[test]
+    fn lines_of_one_form_share_a_template() {
+        let mut drain = Drain::new(0);
+        for line in [
+            "Connection from 10.0.0.1 closed by peer",
+            "Connection from 10.0.0.2 closed by peer",
+            "Connection from 10.0.0.2 closed by client",
+            "Server started",
+            "  ",
+        ] {
+            drain.take(Level::Info, line, 1);
+        }
+        drain.take(Level::Error, "Connection from 10.0.0.1 closed by peer", 1);
+        let expected = [
+            ("Connection from <*> closed by <*>", 3),
+            ("Server started", 1),
+            ("Connection from <*> closed by peer", 1),
+        ];
+        assert_eq!(texts(&drain), expected, "errors stand apart");
+        assert_eq!((drain.lines(Level::Info), drain.lines(Level::Error)), (5, 1));
+    }
+
+    #[test]
+    fn news_is_what_comes_after_a_log_was_learnt() {
+        let mut drain = Drain::new(0);
+        drain.take(Level::Error, "cannot open file", LEARNING_MS - 1);
+        drain.take(Level::Error, "cannot open file", LEARNING_MS);
+        assert_eq!((drain.news(true), drain.news(false)), (0, 0));
+        drain.take(Level::Error, "disk is full", LEARNING_MS);
+        drain.take(Level::Info, "retrying later on", LEARNING_MS);
+        assert_eq!((drain.news(true), drain.news(false)), (1, 1));
+        let news: Vec<&str> = drain.templates().filter(|t| t.news).map(|t| &*t.text).collect();
+        assert_eq!(news, ["disk is full", "retrying later on"]);
+    }
+
+    #[test]
+    fn a_log_in_which_every_line_is_another_stays_bounded() {
+        let mut drain = Drain::new(0);
+        let letters = |n: u64| -> String {
+            let letter = |at: u64| char::from(b'a' + ((n >> (4 * at)) & 15) as u8);
+            (0..5).map(letter).collect()
+        };
+        for n in 0..10_000 {
+            drain.take(Level::Info, &format!("{} happened", letters(n)), n);
+        }
+        assert_eq!(drain.templates().count(), TEMPLATES_MAX);
+        assert!(drain.leaves.len() <= TEMPLATES_MAX);
+        let long = "word ".repeat(100_000);
+        drain.take(Level::Info, &long, 10_000);
+        assert!(drain.templates().all(|t| t.text.len() <= 2 * LINE_BYTES_MAX));
+    }
+
+    #[test]
+    fn levels_are_told_by_number_or_text() {
+        for (number, text, expected) in [
+            (17, "", Level::Error),
+            (9, "ERROR", Level::Info),
+            (0, "Error", Level::Error),
+            (0, "CRITICAL", Level::Error),
+            (0, "warning", Level::Warn),
+            (0, "é", Level::Unset),
+            (99, "", Level::Unset),
+        ] {
+            assert_eq!(Level::of(number, text), expected, "{number} {text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_logged_every_line_is_counted_once(
+            lines in proptest::collection::vec((".{0,40}", 0_usize..5), 0..300)
+        ) {
+            let mut drain = Drain::new(0);
+            for (at, (line, level)) in (0_u64..).zip(&lines) {
+                drain.take(Level::ALL[*level], line, at);
+            }
+            let counted: u64 = Level::ALL.iter().map(|level| drain.lines(*level)).sum();
+            prop_assert_eq!(counted, lines.len() as u64);
+            prop_assert!(drain.templates().count() <= TEMPLATES_MAX);
+            prop_assert!(drain.templates().map(|t| t.lines).sum::<u64>() <= counted);
+        }
+    }
+}

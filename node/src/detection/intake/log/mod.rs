@@ -1,0 +1,18 @@
+//! Logs: lines become templates, templates become series.
+//!
+//! ```text
+//!   OTLP logs ─► records ─► whose? (mapper) ─► owner's Book ─► Drain of the instance
+//!                                                                ├─► medic_log_… samples ─► indicators
+//!                                                                └─► news: error templates never seen before
+//! ```
+//!
+//! [`records`], [`drain`] and [`book`] are pure. Invariants: what a log can cost in memory is bounded
+//! per instance and per node; a line is kept in no form but its template. Deliberately absent: the lines
+//! themselves, and their memory over a change of owner: a new owner learns a log's templates anew, and
+//! calls none of them new meanwhile.
+
+pub mod book;
+pub mod drain;
+pub mod records;
+
+pub use book::Book;

@@ -1,0 +1,80 @@
+//! Fuzzing of every parser that is ours, with a bounded number of cases, so that it runs with all tests.
+//!
+//! Good inputs are damaged by a generator with a fixed seed: the same cases on every machine.
+//! `MEDIC_FUZZ_CASES` sets how many (per parser). The same parsers stand behind libFuzzer, which is led by
+//! coverage, in `libfuzzer/`.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should fail where it stands")]
+
+mod damage;
+mod parsers;
+
+use damage::Damage;
+
+/// Cases of one parser, where `MEDIC_FUZZ_CASES` does not say.
+const CASES: u64 = 2_000;
+
+fn cases() -> u64 {
+    std::env::var("MEDIC_FUZZ_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES)
+}
+
+/// Good inputs, each of which is taken, and damaged ones, each of which is taken or refused.
+fn fuzz(parser: &parsers::Parser) {
+    let seeds = (parser.seeds)();
+    for seed in &seeds {
+        assert!((parser.run)(seed), "{}: a good input is refused", parser.name);
+    }
+    let mut damage = Damage::new(parser.name);
+    let (mut taken, cases) = (0, cases());
+    for case in 0..cases {
+        let input = damage.done_to(&seeds);
+        let ran = std::panic::catch_unwind(|| (parser.run)(&input));
+        match ran {
+            Ok(good) => taken += u64::from(good),
+            Err(_) => {
+                let hex: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
+                panic!("{}, case {case}: panicked over {hex}", parser.name);
+            }
+        }
+    }
+    // Else the damage is too small or too large to find anything.
+    assert!(taken < cases, "{}: everything is taken", parser.name);
+    assert!(taken > 0, "{}: nothing is taken", parser.name);
+}
+
+macro_rules! fuzzed {
+    ($($name:ident),+ $(,)?) => {
+        $(
+            #[test]
+            fn $name() {
+                fuzz(&parsers::$name());
+            }
+        )+
+
+        #[test]
+        fn every_parser_has_a_libfuzzer_target() {
+            let manifest = include_str!("libfuzzer/Cargo.toml");
+            for name in [$(stringify!($name)),+] {
+                assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} has none");
+            }
+        }
+    };
+}
+
+fuzzed!(
+    checkpoints,
+    discovery,
+    exposition,
+    logs,
+    manifests,
+    mapper,
+    matchers,
+    metrics,
+    otlp_json,
+    promql,
+    quantities,
+    remote_write_1,
+    remote_write_2,
+    selectors,
+    snappy,
+    srv,
+);
