@@ -1,6 +1,6 @@
 //! `medic backtest detect`: what would have been raised.
 //!
-//! For each entity a CSV with `row,timestamp,anomaly_score,score,alert`, and one `summary.json` for all.
+//! For each entity a CSV with `row,timestamp,anomaly_score,score,alert,p_value`, and one `summary.json` for all.
 
 use std::{
     fs::{self, File},
@@ -53,7 +53,8 @@ pub struct Summary {
 
 /// Judges every series under `input` and writes the results under `out`. `progress` is told before each
 /// entity: its number from 0, how many there are, its name. `plots`: beside each result; by default when
-/// there is but one.
+/// there is but one. `alpha`: alert where the p-value is at most this, instead of where the score is worth
+/// telling.
 ///
 /// # Errors
 /// When something cannot be read or written, or its content makes no sense.
@@ -61,6 +62,7 @@ pub fn run(
     input: &Path,
     out: &Path,
     plots: Option<bool>,
+    alpha: Option<f64>,
     mut progress: impl FnMut(usize, usize, &str),
 ) -> Result<Summary, BacktestError> {
     let found = inputs::find(input)?;
@@ -69,7 +71,7 @@ pub fn run(
     let plots = plots.unwrap_or(found.inputs.len() == 1);
     for (number, input) in found.inputs.iter().enumerate() {
         progress(number, found.inputs.len(), &input.name);
-        summary.entities.push(judge(input, out, plots)?);
+        summary.entities.push(judge(input, out, plots, alpha)?);
     }
     let path = out.join("summary.json");
     let text = serde_json::to_string_pretty(&summary).map_err(std::io::Error::other);
@@ -77,7 +79,12 @@ pub fn run(
     Ok(summary)
 }
 
-fn judge(input: &Input, out: &Path, plots: bool) -> Result<EntityResult, BacktestError> {
+fn judge(
+    input: &Input,
+    out: &Path,
+    plots: bool,
+    alpha: Option<f64>,
+) -> Result<EntityResult, BacktestError> {
     let mut table = Table::open(&input.rows)?;
     let metrics = table.metrics().len();
     let mut panel = Panel::new(metrics);
@@ -92,13 +99,17 @@ fn judge(input: &Input, out: &Path, plots: bool) -> Result<EntityResult, Backtes
     }
     let mut plot = plots.then(|| Plot::new(table.metrics()));
     let mut file = BufWriter::new(File::create(&path).map_err(failed())?);
-    writeln!(file, "row,timestamp,anomaly_score,score,alert").map_err(failed())?;
+    writeln!(file, "row,timestamp,anomaly_score,score,alert,p_value").map_err(failed())?;
     let (mut row, mut last_alert) = (Row::default(), None);
     while table.read(&mut row)? {
-        let verdict = panel.update(row.at_ms, &row.values);
-        let Verdict { anomaly, score, alert, .. } = verdict;
+        let mut verdict = panel.update(row.at_ms, &row.values);
+        if let Some(alpha) = alpha {
+            verdict.alert = verdict.p_value <= alpha;
+        }
+        let Verdict { anomaly, score, alert, p_value, .. } = verdict;
         let (number, stamp, alert) = (result.rows, field(&row.timestamp), u8::from(alert));
-        writeln!(file, "{number},{stamp},{anomaly:.9},{score:.6},{alert}").map_err(failed())?;
+        writeln!(file, "{number},{stamp},{anomaly:.9},{score:.6},{alert},{p_value:.3e}")
+            .map_err(failed())?;
         if let Some(plot) = &mut plot {
             plot.add(&row.values, &verdict);
         }
@@ -180,7 +191,7 @@ mod tests {
         fs::write(input.path().join("group/pair/test.csv"), "a,b\n1,\n").unwrap();
         fs::write(input.path().join("group/pair/labels.csv"), "row,label\n0,1\n").unwrap();
         fs::write(input.path().join("index.csv"), "series,rows\nx,y\n").unwrap();
-        let summary = run(input.path(), out.path(), Some(true), |_, _, _| {}).unwrap();
+        let summary = run(input.path(), out.path(), Some(true), None, |_, _, _| {}).unwrap();
         let names: Vec<&str> = summary.entities.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names, ["group/pair", "group/web"]);
         assert_eq!(summary.passed_over, [input.path().join("index.csv")]);
@@ -190,9 +201,15 @@ mod tests {
         assert_eq!((web.metrics, web.rows, web.alerts), (1, 600, 1), "label is no metric");
         let text = fs::read_to_string(out.path().join("group/web.csv")).unwrap();
         let mut lines = text.lines();
-        assert_eq!(lines.next(), Some("row,timestamp,anomaly_score,score,alert"));
+        assert_eq!(lines.next(), Some("row,timestamp,anomaly_score,score,alert,p_value"));
         assert!(lines.next().unwrap().starts_with("0,1700000000,0.000000000,"));
-        assert_eq!(text.lines().position(|line| line.ends_with(",1")), Some(581));
+        let alert = |line: &str| line.split(',').nth(4) == Some("1");
+        assert_eq!(text.lines().position(alert), Some(581));
+        assert!(lines.next().unwrap().ends_with(",1.000e0"), "the first rows are usual");
+        let stated = run(input.path(), out.path(), None, Some(0.01), |_, _, _| {}).unwrap();
+        assert!((1..=6).contains(&stated.entities[1].alert_rows), "{stated:?}");
+        let stated = run(input.path(), out.path(), None, Some(0.001), |_, _, _| {}).unwrap();
+        assert_eq!(stated.entities[1].alert_rows, 0, "600 rows cannot tell one in a thousand");
         assert!(out.path().join("group/web.svg").is_file());
         assert!(out.path().join("summary.json").is_file());
     }
@@ -207,14 +224,14 @@ mod tests {
             ("timestamp,v\n1,2\n2,3,4\n", "bad.csv:3: 3 fields where the header has 2"),
         ] {
             fs::write(&path, text).unwrap();
-            let error = run(input.path(), out.path(), None, |_, _, _| {}).unwrap_err();
+            let error = run(input.path(), out.path(), None, None, |_, _, _| {}).unwrap_err();
             assert!(error.to_string().ends_with(expected), "{error}");
         }
         fs::write(&path, format!("timestamp,v\n1,{}\n", "9".repeat(2 << 20))).unwrap();
-        let error = run(input.path(), out.path(), None, |_, _, _| {}).unwrap_err();
+        let error = run(input.path(), out.path(), None, None, |_, _, _| {}).unwrap_err();
         assert!(error.to_string().contains("longer than"), "{error}");
         let empty = tempfile::tempdir().unwrap();
-        let error = run(empty.path(), out.path(), None, |_, _, _| {}).unwrap_err();
+        let error = run(empty.path(), out.path(), None, None, |_, _, _| {}).unwrap_err();
         assert!(error.to_string().contains("holds no series"), "{error}");
     }
 }
