@@ -1,6 +1,6 @@
 //! `medic backtest detect`: what would have been raised.
 //!
-//! For each entity a CSV with `row,timestamp,anomaly_score,score,alert`, and one `summary.json` for all.
+//! For each entity a CSV with `row,timestamp,anomaly_score,score,alert,p_value`, and one `summary.json` for all.
 
 use std::{
     collections::BTreeSet,
@@ -57,7 +57,8 @@ pub struct Summary {
 
 /// Judges every series under `input` and writes the results under `out`. `progress` is told before each
 /// entity: its number from 0, how many there are, its name. `plots`: beside each result; by default when
-/// there is but one.
+/// there is but one. `alpha`: alert where the p-value is at most this, instead of where the score is worth
+/// telling.
 ///
 /// # Errors
 /// When something cannot be read or written, or its content makes no sense.
@@ -65,17 +66,19 @@ pub fn run(
     input: &Path,
     out: &Path,
     plots: Option<bool>,
+    alpha: Option<f64>,
     mut progress: impl FnMut(usize, usize, &str),
 ) -> Result<Summary, BacktestError> {
     let found = inputs::find(input)?;
     fs::create_dir_all(out).map_err(BacktestError::write(out))?;
     let mut summary = Summary { passed_over: found.passed_over, ..Summary::default() };
     let plots = plots.unwrap_or(found.inputs.len() == 1);
+    let how = How { out, plots, alpha };
     for (number, input) in found.inputs.iter().enumerate() {
         progress(number, found.inputs.len(), &input.name);
         match input.form {
-            Form::Csv => summary.entities.push(of_table(input, out, plots)?),
-            Form::Json => summary.entities.extend(of_frames(input, out, plots)?),
+            Form::Csv => summary.entities.push(of_table(input, how)?),
+            Form::Json => summary.entities.extend(of_frames(input, how)?),
         }
     }
     let path = out.join("summary.json");
@@ -84,7 +87,15 @@ pub fn run(
     Ok(summary)
 }
 
-fn of_table(input: &Input, out: &Path, plots: bool) -> Result<EntityResult, BacktestError> {
+/// Where results go, whether they are drawn, and from which p-value on a row alerts.
+#[derive(Clone, Copy, Debug)]
+struct How<'a> {
+    out: &'a Path,
+    plots: bool,
+    alpha: Option<f64>,
+}
+
+fn of_table(input: &Input, how: How<'_>) -> Result<EntityResult, BacktestError> {
     let mut table = Table::open(&input.rows)?;
     let mut panel = Panel::new(table.metrics().len());
     let mut rows_train = 0;
@@ -92,12 +103,12 @@ fn of_table(input: &Input, out: &Path, plots: bool) -> Result<EntityResult, Back
         rows_train = warm_up(&mut panel, path, &table, input)?;
     }
     let metrics = table.metrics().to_vec();
-    let result = judge(&input.name, &metrics, panel, |row| table.read(row), (out, plots))?;
+    let result = judge(&input.name, &metrics, panel, |row| table.read(row), how)?;
     Ok(EntityResult { rows_train, ..result })
 }
 
 /// The entities of one file: under its name where it holds one, else in a folder of that name.
-fn of_frames(input: &Input, out: &Path, plots: bool) -> Result<Vec<EntityResult>, BacktestError> {
+fn of_frames(input: &Input, how: How<'_>) -> Result<Vec<EntityResult>, BacktestError> {
     let frames = series::read(&input.rows)?;
     let alone = frames.len() == 1;
     let mut taken = BTreeSet::new();
@@ -108,17 +119,12 @@ fn of_frames(input: &Input, out: &Path, plots: bool) -> Result<Vec<EntityResult>
         } else {
             format!("{}/{}", input.name, file_name(&frame.entity, &mut taken))
         };
-        results.push(of_frame(&name, &frame, out, plots)?);
+        results.push(of_frame(&name, &frame, how)?);
     }
     Ok(results)
 }
 
-fn of_frame(
-    name: &str,
-    frame: &Frame,
-    out: &Path,
-    plots: bool,
-) -> Result<EntityResult, BacktestError> {
+fn of_frame(name: &str, frame: &Frame, how: How<'_>) -> Result<EntityResult, BacktestError> {
     let mut rows = 0..;
     let next = |row: &mut Row| {
         let found = rows.next().and_then(|at| frame.row(at));
@@ -126,7 +132,7 @@ fn of_frame(
         *row = found.unwrap_or_default();
         Ok(more)
     };
-    judge(name, &frame.metrics, Panel::new(frame.metrics.len()), next, (out, plots))
+    judge(name, &frame.metrics, Panel::new(frame.metrics.len()), next, how)
 }
 
 /// An entity's name as that of a file; never twice the same.
@@ -150,24 +156,28 @@ fn judge(
     metrics: &[String],
     mut panel: Panel,
     mut next: impl FnMut(&mut Row) -> Result<bool, BacktestError>,
-    (out, plots): (&Path, bool),
+    how: How<'_>,
 ) -> Result<EntityResult, BacktestError> {
     let mut result =
         EntityResult { name: name.to_owned(), metrics: metrics.len(), ..EntityResult::default() };
-    let path = out.join(format!("{name}.csv"));
+    let path = how.out.join(format!("{name}.csv"));
     let failed = || BacktestError::write(path.clone());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed())?;
     }
-    let mut plot = plots.then(|| Plot::new(metrics));
+    let mut plot = how.plots.then(|| Plot::new(metrics));
     let mut file = BufWriter::new(File::create(&path).map_err(failed())?);
-    writeln!(file, "row,timestamp,anomaly_score,score,alert").map_err(failed())?;
+    writeln!(file, "row,timestamp,anomaly_score,score,alert,p_value").map_err(failed())?;
     let (mut row, mut last_alert) = (Row::default(), None);
     while next(&mut row)? {
-        let verdict = panel.update(row.at_ms, &row.values);
-        let Verdict { anomaly, score, alert, .. } = verdict;
+        let mut verdict = panel.update(row.at_ms, &row.values);
+        if let Some(alpha) = how.alpha {
+            verdict.alert = verdict.p_value <= alpha;
+        }
+        let Verdict { anomaly, score, alert, p_value, .. } = verdict;
         let (number, stamp, alert) = (result.rows, field(&row.timestamp), u8::from(alert));
-        writeln!(file, "{number},{stamp},{anomaly:.9},{score:.6},{alert}").map_err(failed())?;
+        writeln!(file, "{number},{stamp},{anomaly:.9},{score:.6},{alert},{p_value:.3e}")
+            .map_err(failed())?;
         if let Some(plot) = &mut plot {
             plot.add(&row.values, &verdict);
         }
@@ -249,7 +259,7 @@ mod tests {
         fs::write(input.path().join("group/pair/test.csv"), "a,b\n1,\n").unwrap();
         fs::write(input.path().join("group/pair/labels.csv"), "row,label\n0,1\n").unwrap();
         fs::write(input.path().join("index.csv"), "series,rows\nx,y\n").unwrap();
-        let summary = run(input.path(), out.path(), Some(true), |_, _, _| {}).unwrap();
+        let summary = run(input.path(), out.path(), Some(true), None, |_, _, _| {}).unwrap();
         let names: Vec<&str> = summary.entities.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names, ["group/pair", "group/web"]);
         assert_eq!(summary.passed_over, [input.path().join("index.csv")]);
@@ -259,9 +269,15 @@ mod tests {
         assert_eq!((web.metrics, web.rows, web.alerts), (1, 600, 1), "label is no metric");
         let text = fs::read_to_string(out.path().join("group/web.csv")).unwrap();
         let mut lines = text.lines();
-        assert_eq!(lines.next(), Some("row,timestamp,anomaly_score,score,alert"));
+        assert_eq!(lines.next(), Some("row,timestamp,anomaly_score,score,alert,p_value"));
         assert!(lines.next().unwrap().starts_with("0,1700000000,0.000000000,"));
-        assert_eq!(text.lines().position(|line| line.ends_with(",1")), Some(581));
+        let alert = |line: &str| line.split(',').nth(4) == Some("1");
+        assert_eq!(text.lines().position(alert), Some(581));
+        assert!(lines.next().unwrap().ends_with(",1.000e0"), "the first rows are usual");
+        let stated = run(input.path(), out.path(), None, Some(0.01), |_, _, _| {}).unwrap();
+        assert!((1..=6).contains(&stated.entities[1].alert_rows), "{stated:?}");
+        let stated = run(input.path(), out.path(), None, Some(0.001), |_, _, _| {}).unwrap();
+        assert_eq!(stated.entities[1].alert_rows, 0, "600 rows cannot tell one in a thousand");
         assert!(out.path().join("group/web.svg").is_file());
         assert!(out.path().join("summary.json").is_file());
     }
@@ -321,14 +337,14 @@ mod tests {
             ("timestamp,v\n1,2\n2,3,4\n", "bad.csv:3: 3 fields where the header has 2"),
         ] {
             fs::write(&path, text).unwrap();
-            let error = run(input.path(), out.path(), None, |_, _, _| {}).unwrap_err();
+            let error = run(input.path(), out.path(), None, None, |_, _, _| {}).unwrap_err();
             assert!(error.to_string().ends_with(expected), "{error}");
         }
         fs::write(&path, format!("timestamp,v\n1,{}\n", "9".repeat(2 << 20))).unwrap();
-        let error = run(input.path(), out.path(), None, |_, _, _| {}).unwrap_err();
+        let error = run(input.path(), out.path(), None, None, |_, _, _| {}).unwrap_err();
         assert!(error.to_string().contains("longer than"), "{error}");
         let empty = tempfile::tempdir().unwrap();
-        let error = run(empty.path(), out.path(), None, |_, _, _| {}).unwrap_err();
+        let error = run(empty.path(), out.path(), None, None, |_, _, _| {}).unwrap_err();
         assert!(error.to_string().contains("holds no series"), "{error}");
     }
 }

@@ -21,12 +21,16 @@ const PROGRESS_EVERY: usize = 25;
 
 fn detect(args: &DetectArgs) -> Result<(), CliError> {
     let out = Out::new(args.output.output);
-    let summary =
-        detect::run(&args.input, &args.out, args.plot.then_some(true), |number, all, name| {
-            if number > 0 && number % PROGRESS_EVERY == 0 {
-                out.note(&format!("{number} of {all}, next {name}"));
-            }
-        })?;
+    if args.alpha.is_some_and(|alpha| !(alpha > 0.0 && alpha < 1.0)) {
+        return Err(CliError::Usage("--alpha is above 0 and below 1".to_owned()));
+    }
+    let plots = args.plot.then_some(true);
+    let progress = |number: usize, all: usize, name: &str| {
+        if number > 0 && number % PROGRESS_EVERY == 0 {
+            out.note(&format!("{number} of {all}, next {name}"));
+        }
+    };
+    let summary = detect::run(&args.input, &args.out, plots, args.alpha, progress)?;
     out.value(&summary, |summary| detect_text(summary, args, Style::new(out.color())))
 }
 

@@ -15,6 +15,7 @@ pub enum BacktestCommand {
   medic backtest detect --input web-1.csv --out results/         one entity
   medic backtest detect -i history/ --out results/ --plot        with a drawing of each
   medic backtest detect -i hosts/ --out results/ -o json         the summary for a program
+  medic backtest detect -i history/ --out results/ --alpha 0.001 alert on one usual row in a thousand
   curl -s 'http://prometheus:9090/api/v1/query_range?query=…&start=…&end=…&step=15s' > load.json
   medic backtest detect -i load.json --out results/              what Prometheus remembers
   medic backtest detect -i metrics.jsonl --out results/          what an OpenTelemetry collector wrote
@@ -26,10 +27,12 @@ grow as rates a second; or CSV, plain or gzip, one file per entity: a column `ti
 it; empty fields are missing values; columns `row` and `label` are not looked at. In a folder that holds
 train.csv.gz and test.csv.gz, train warms the detectors up and test is judged.
 
-Output, under the same relative name: row,timestamp,anomaly_score,score,alert
+Output, under the same relative name: row,timestamp,anomaly_score,score,alert,p_value
   anomaly_score  0..1, high when something begins
   score          higher is odder, high as long as it lasts
-  alert          1: an incident would have been raised or kept")]
+  alert          1: worth telling
+  p_value        share of rows with a score as high, which holds while the series drifts; at least one in
+                 the number of rows seen")]
     Detect(DetectArgs),
     /// What would have been foreseen: failures within a horizon, or remaining lives?
     #[command(after_help = "Examples:
@@ -79,6 +82,9 @@ pub struct DetectArgs {
     /// Draw an SVG beside each result; for a single series it always is
     #[arg(long)]
     pub plot: bool,
+    /// Alert where the p-value is at most this share of rows, above 0 and below 1
+    #[arg(long, value_name = "SHARE")]
+    pub alpha: Option<f64>,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -167,8 +167,8 @@ pub struct EntityCheckpoint {
     /// By indicator.
     #[n(2)]
     pub series: BTreeMap<String, SeriesState>,
-    /// All indicators together.
-    #[n(3)]
+    /// All indicators together. Index 3 held an earlier form, which is passed over.
+    #[n(4)]
     pub panel: Option<Panel>,
     /// How fast its error budget burns.
     #[n(6)]

@@ -145,11 +145,11 @@ mod tests {
         let mut entity = entity(true);
         entity.on_beside(Some(values(&[("load", 2.0), ("memory", 9.0)])), at(1));
         assert_eq!(value(&entity, "load"), None, "it waits for the scrape");
-        entity.on_scrape(Some(&values(&[("memory", 1.0)])), at(2));
+        entity.on_scrape(Ok(&values(&[("memory", 1.0)])), at(2));
         assert_eq!((value(&entity, "load"), value(&entity, "memory")), (Some(2.0), Some(1.0)));
         // A scrape that fails takes nothing from the host.
         entity.on_beside(Some(values(&[("load", 3.0)])), at(3));
-        entity.on_scrape(None, at(4));
+        entity.on_scrape(Err("scrape answered HTTP status 503".to_owned()), at(4));
         assert_eq!((value(&entity, "load"), value(&entity, "memory")), (Some(3.0), None));
         // A host that fell silent has no value at the next scrape.
         entity.on_scrape(Some(&values(&[("memory", 1.0)])), at(5));

@@ -6,6 +6,9 @@ use super::Now;
 
 /// Odd rows in a row that count as a vote: a single one is a flicker.
 const ODD_AFTER: u16 = 3;
+/// What began as rare still counts so many rows later, as long as the score is that of something worth
+/// telling: an hour at 5 s. By then it is the usual, or somebody else has noticed.
+const HELD_ROWS_MAX: u16 = 720;
 
 /// The panel, and how long it has been content or not.
 #[derive(Debug)]
@@ -13,13 +16,16 @@ pub(super) struct Together {
     pub(super) panel: Panel,
     odd: u16,
     good: u16,
+    /// Rows since the last rare one.
+    held: u16,
     score: f64,
+    p_value: f64,
 }
 
 impl Together {
     /// For so many indicators.
     pub(super) fn new(indicators: usize) -> Self {
-        Self { panel: Panel::new(indicators), odd: 0, good: 0, score: 0.0 }
+        Self { panel: Panel::new(indicators), odd: 0, good: 0, held: 0, score: 0.0, p_value: 1.0 }
     }
 
     /// Takes the values of one scrape or push, in the order of the indicators' names; `NaN` where there is
@@ -27,7 +33,11 @@ impl Together {
     pub(super) fn update(&mut self, row: &[f64], now: Now) {
         let verdict = self.panel.update(i64::try_from(now.wall.0).ok(), row);
         self.score = verdict.score;
-        if verdict.alert {
+        self.held = if verdict.alert { 0 } else { self.held.saturating_add(1) };
+        let lasts = self.odd >= ODD_AFTER && verdict.score >= 1.0 && self.held <= HELD_ROWS_MAX;
+        if verdict.alert || lasts {
+            let before = if self.odd > 0 { self.p_value } else { 1.0 };
+            self.p_value = before.min(verdict.p_value);
             (self.odd, self.good) = (self.odd.saturating_add(1), 0);
         } else {
             (self.odd, self.good) = (0, self.good.saturating_add(1));
@@ -39,9 +49,9 @@ impl Together {
         (self.odd, self.good) = (0, 0);
     }
 
-    /// How odd, once it has lasted; in units of what is worth telling.
-    pub(super) const fn odd(&self) -> Option<f64> {
-        if self.odd >= ODD_AFTER { Some(self.score) } else { None }
+    /// How odd, once it has lasted, in units of what is worth telling; and the least p-value since it began.
+    pub(super) const fn odd(&self) -> Option<(f64, f64)> {
+        if self.odd >= ODD_AFTER { Some((self.score, self.p_value)) } else { None }
     }
 
     /// Content for long enough.
@@ -52,6 +62,8 @@ impl Together {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
@@ -69,6 +81,8 @@ mod tests {
             assert_eq!(together.odd().is_some(), odd);
             assert!(!together.good());
         }
+        let (score, p_value) = together.odd().unwrap();
+        assert!(score >= 1.0 && p_value > 1e-4 && p_value < 0.01, "{score} {p_value}");
         together.no_values();
         assert!(together.odd().is_none() && !together.good());
         let mut heir = Together::new(1);

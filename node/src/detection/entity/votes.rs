@@ -21,8 +21,6 @@ const HARD_AFTER: u16 = 2;
 const HARD_P: f64 = 1e-6;
 /// Streak of an odd value that counts as a soft vote.
 const SOFT_AFTER: u16 = 2;
-/// Reported p-value of the indicators together: soft evidence, for a score is no probability.
-const TOGETHER_P: f64 = 1e-3;
 /// A configuration change this recent is named in the labels.
 const CONFIG_RECENT: Millis = Millis::from_secs(600);
 
@@ -112,10 +110,10 @@ impl Entity {
     }
 
     fn together_vote(&self) -> Option<Vote> {
-        let odd = self.together.odd()?;
+        let (odd, p_value) = self.together.odd()?;
         Some(Vote {
             weight: 1,
-            p_value: TOGETHER_P,
+            p_value,
             text: format!("its indicators together are {odd:.1} times as odd as is worth telling"),
             value: plain(odd),
             expected: "< 1".to_owned(),

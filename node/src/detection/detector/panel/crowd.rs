@@ -1,20 +1,23 @@
 //! Tier 1: the metrics of one entity together.
 //!
-//! Three witnesses, each in units of its own usual (its running 99 % quantile):
+//! Five witnesses, each in units of its own usual (its running 99 % quantile):
 //! * **near**: distance of the row to the nearest of some hundred remembered rows (sum of absolute
 //!   differences, each metric in units of its own range). A state of the machine that was never seen is
 //!   odd even where every single metric looks usual. Distance to the nearest neighbour: Ramaswamy,
 //!   Rastogi & Shim, SIGMOD 2000.
 //! * **jolt**: how many metrics leave their own running level at once, and how far.
 //! * **beyond**: how far metrics are outside their range.
+//! * **apart**: what the common causes of all metrics do not explain ([`Subspace`]).
+//! * **jumps**: how rare the jumps of all metrics from one row to the next are ([`Jumps`]).
 //!
-//! Their sum is smoothed twice (some rows, some dozens of rows): what lasts outweighs what flickers.
-//! While the slow one says "odd", no row is remembered, so that a long incident does not become the usual;
-//! after [`STRANGE_ROWS_MAX`] rows unlike any remembered one, everything is learnt anew.
+//! They are added and smoothed, all but the last twice (some rows, some dozens of rows): what lasts outweighs
+//! what flickers. While the slow sum of the first three says "odd", no row is remembered, so that a long
+//! incident does not become the usual; after [`STRANGE_ROWS_MAX`] rows unlike any remembered one, everything is
+//! learnt anew. Until then the score may stay high: how rare that is by then, its p-value says.
 
 use minicbor::{Decode, Encode};
 
-use super::histogram::Histogram;
+use super::{histogram::Histogram, jumps::Jumps, pulse::step, subspace::Subspace};
 
 /// The memory is thinned until its rows are so far apart.
 const STRIDE_MAX: u32 = 64;
@@ -22,8 +25,9 @@ const STRIDE_MAX: u32 = 64;
 const METRICS_MAX: usize = 64;
 /// Rows before anything is said.
 const WARM_UP: u32 = 400;
-/// Strange rows (less ordinary ones) after which their state is the usual one.
-const STRANGE_ROWS_MAX: u32 = 4096;
+/// Strange rows (less ordinary ones) after which their state is the usual one: two days at 5 s. Shorter, and
+/// what is learnt anew in the middle of a long incident depends on when it began.
+const STRANGE_ROWS_MAX: u32 = 32_768;
 /// The slow mean below which rows are remembered, as a share of what is usual.
 const CALM: f64 = 0.6;
 /// A range is at least this share of the metric's size.
@@ -39,13 +43,23 @@ const STRANGE_TAUGHT_MAX: u32 = 30;
 /// The share of rows that are usual.
 const USUAL: f64 = 0.99;
 /// What is usual is at least this.
-const USUAL_MIN: [f64; 3] = [0.05, 0.5, 0.2];
+const USUAL_MIN: [f64; WITNESSES] = [0.05, 0.5, 0.2, 0.1, 0.1];
+/// Witnesses count at most so many times their usual.
+const WITNESS_MAX: [f64; WITNESSES] = [20.0, 20.0, 20.0, 5.0, 5.0];
+/// Near, jolt, beyond, apart, jumps.
+const WITNESSES: usize = 5;
+/// Weight of a new row in the fast means.
+const FAST_RATE: f64 = 0.3;
+/// Weight of a new row in the mean of the jumps.
+const JUMPS_RATE: f64 = 0.2;
 
 /// Tunable numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CrowdTuning {
     /// Weights of near, jolt and beyond.
     pub(super) weight: [f64; 3],
+    /// Weights of apart and jumps, beside the mean of those three.
+    pub(super) beside: [f64; 2],
     /// Weight of the slow mean beside the fast one.
     pub(super) slow: f64,
     /// Weight of a new row in the slow mean.
@@ -89,7 +103,7 @@ pub(super) struct Crowd {
     next: u32,
     /// What the witnesses said so far.
     #[n(4)]
-    past: [Histogram; 3],
+    past: [Histogram; WITNESSES],
     #[n(5)]
     fast: f32,
     #[n(6)]
@@ -98,30 +112,38 @@ pub(super) struct Crowd {
     strange: u32,
     #[n(8)]
     stride: u32,
+    #[n(9)]
+    subspace: Subspace,
+    #[n(10)]
+    jumps: Jumps,
+    /// Fast and slow mean of apart, mean of jumps.
+    #[n(11)]
+    beside: [f32; 3],
 }
 
 impl Crowd {
     /// For so many metrics.
     #[must_use]
     pub(super) fn new(metrics: usize) -> Self {
-        Self { columns: vec![Column::default(); metrics.min(METRICS_MAX)], ..Self::default() }
+        let metrics = metrics.min(METRICS_MAX);
+        Self {
+            columns: vec![Column::default(); metrics],
+            jumps: Jumps::new(metrics),
+            ..Self::default()
+        }
     }
 
     /// Judges a row; `NaN` is taken as the metric's last value. About 1 is usual.
     pub(super) fn update(&mut self, values: &[f64], tuning: &CrowdTuning) -> f64 {
+        let before: Vec<f32> = self.columns.iter().map(|column| column.last).collect();
         let row = self.filled(values);
+        let widths: Vec<f64> = self.columns.iter().map(Column::width).collect();
+        let apart = self.subspace.update(&row, &widths);
+        let jumps = if self.seen > 0 { self.jumps.update(&before, &row, &widths) } else { 0.0 };
         let near = self.distance(&row);
         let ordinary = self.past[0].total() < WARM_UP || near < self.past[0].quantile(tuning.gate);
         let (jolt, beyond) = self.columns_on(&row, ordinary);
-        let witnesses = [near, jolt, beyond];
-        let mut sum = 0.0;
-        for (k, witness) in witnesses.into_iter().enumerate() {
-            let usual = self.usual(k);
-            sum += tuning.weight[k] * (witness / usual).min(20.0);
-            if self.seen >= FILLED && self.strange < STRANGE_TAUGHT_MAX {
-                self.past[k].add(witness);
-            }
-        }
+        let told = self.in_units([near, jolt, beyond, apart, jumps]);
         let calm = f64::from(self.slow) < CALM * tuning.weight.iter().sum::<f64>();
         if (ordinary && calm) || self.stride < STRIDE_MAX {
             self.remember(&row, tuning);
@@ -130,16 +152,40 @@ impl Crowd {
         if self.past[0].total() < WARM_UP {
             return 0.0;
         }
-        let (fast, slow) = (f64::from(self.fast), f64::from(self.slow));
-        self.fast = (fast + 0.3 * (sum - fast)) as f32;
-        self.slow = (slow + tuning.slow_rate * (sum - slow)) as f32;
-        let total: f64 = tuning.weight.iter().sum();
         self.strange = if ordinary { self.strange.saturating_sub(1) } else { self.strange + 1 };
         if self.strange > STRANGE_ROWS_MAX {
             *self = Self::new(self.columns.len());
             return 0.0;
         }
-        (f64::from(self.fast) + tuning.slow * f64::from(self.slow)) / (total * (1.0 + tuning.slow))
+        self.smoothed(told, tuning)
+    }
+
+    /// Each witness in units of its usual, which is then learnt on.
+    fn in_units(&mut self, witnesses: [f64; WITNESSES]) -> [f64; WITNESSES] {
+        let mut told = [0.0; WITNESSES];
+        for (k, witness) in witnesses.into_iter().enumerate() {
+            told[k] = (witness / self.usual(k)).min(WITNESS_MAX[k]);
+            if self.seen >= FILLED && self.strange < STRANGE_TAUGHT_MAX {
+                self.past[k].add(witness);
+            }
+        }
+        told
+    }
+
+    /// Moves the means on; their weighted mean.
+    fn smoothed(&mut self, told: [f64; WITNESSES], tuning: &CrowdTuning) -> f64 {
+        let [near, jolt, beyond, apart, jumps] = told;
+        let weighted = tuning.weight.iter().zip([near, jolt, beyond]);
+        let sum: f64 = weighted.map(|(weight, witness)| weight * witness).sum();
+        let total: f64 = tuning.weight.iter().sum();
+        let both = |fast: &mut f32, slow: &mut f32, x: f64| {
+            let (fast, slow) = (step(fast, x, FAST_RATE), step(slow, x, tuning.slow_rate));
+            (fast + tuning.slow * slow) / (1.0 + tuning.slow)
+        };
+        let first = both(&mut self.fast, &mut self.slow, sum) / total;
+        let [fast, slow, mean] = &mut self.beside;
+        let apart = both(fast, slow, apart);
+        first + tuning.beside[0] * apart + tuning.beside[1] * step(mean, jumps, JUMPS_RATE)
     }
 
     /// What a witness seldom exceeds.

@@ -3,27 +3,34 @@
 //! ```text
 //!  metric ─► Pulse (tier 0) ─┬ novelty ─────────────► refractory ─► anomaly  (something begins)
 //!  metric ─► Pulse           └ reach ──┐
-//!     all ─► Crowd (tier 1) ───────────┴► score (held as long as it lasts) ─► alert
+//!     all ─► Crowd (tier 1) ───────────┴► score (held as long as it lasts) ─┬─────────► alert
+//!                                                                Conformal └ p-value ─┘
 //! ```
 //!
 //! Pure, deterministic, of bounded size, and it travels in checkpoints ([`STATE_VERSION`]). One set of
 //! numbers serves every series: whatever differs between them is learnt from their own past.
 
+mod conformal;
 mod crowd;
 mod histogram;
+mod jumps;
 mod pulse;
+mod reach;
 mod record;
+mod subspace;
 #[cfg(test)]
 mod tests;
 
 use minicbor::{Decode, Encode};
 
+use conformal::Conformal;
 use crowd::{Crowd, CrowdTuning};
+use pulse::Weights;
 pub use pulse::{Beat, Pulse};
-use pulse::{ReachTuning, Weights};
+use reach::ReachTuning;
 
 /// Version of the state: one that was written by another is not taken over.
-const STATE_VERSION: u16 = 1;
+const STATE_VERSION: u16 = 2;
 
 /// Weights of the records above and below of each statistic of a [`Pulse`]: value; running means over 3, 8,
 /// 24, 72 rows; spread over 96; difference over 12; residual of a slow level; residual of the hour's profile.
@@ -39,15 +46,15 @@ const WEIGHTS: Weights = [
     (0.0, 1.0),
     (0.0, 0.125),
 ];
-const REACH: ReachTuning = ReachTuning {
-    weight: [1.0, 1.0, 1.0],
-    tail: [0.2, 0.0, 0.3],
-    peak: [0.08, 0.0, 0.1],
-    below: 0.2,
-    floor: 0.08,
-};
+/// Of the value as it is, and of its cube root. The root is for what multiplies or all but vanishes: there a
+/// drop to nothing is as far out as a rise, and large values are no noisier than small ones.
+const REACH: [ReachTuning; 2] = [
+    ReachTuning { weight: 1.0, tail: [0.12, 0.0, 0.3], below: 0.2, floor: 0.08, rate: 0.006 },
+    ReachTuning { weight: 0.9, tail: [0.2, 0.0, 0.3], below: 1.0, floor: 0.02, rate: 0.01 },
+];
 const CROWD: CrowdTuning = CrowdTuning {
     weight: [1.0, 0.5, 0.3],
+    beside: [0.8, 0.4],
     slow: 4.0,
     slow_rate: 0.025,
     rows: 256,
@@ -57,9 +64,11 @@ const CROWD: CrowdTuning = CrowdTuning {
 /// Novelty that is worth telling: the anomaly is then one half.
 const NOVELTY_TELLING: f64 = 0.008_25;
 /// Reach that is worth telling, of a single metric.
-const REACH_TELLING: f64 = 9.0;
+const REACH_TELLING: f64 = 9.9;
 /// Score of the crowd that is worth telling.
-const CROWD_TELLING: f64 = 0.8;
+const CROWD_TELLING: f64 = 0.88;
+/// A score that is worth telling is told if no larger share of the entity's rows has one as high.
+const RARE: f64 = 0.03;
 /// After something new, what follows within this many rows counts as its continuation, unless it is
 /// [`REFRACTORY_BEATEN_BY`] times as new. At most a tenth of what was seen, so that short histories are
 /// not silenced.
@@ -82,7 +91,10 @@ pub struct Verdict {
     pub anomaly: f64,
     /// How far out, in units of what is worth telling; stays high as long as it lasts.
     pub score: f64,
-    /// Worth telling.
+    /// Share of this entity's rows with a score as high: exceeded at its rate even while the rows drift. 1
+    /// is usual, and it is never below one in the number of rows seen.
+    pub p_value: f64,
+    /// Worth telling, and rare enough.
     pub alert: bool,
     /// The metric that is furthest out, when one alone is to blame.
     pub metric: Option<usize>,
@@ -104,6 +116,8 @@ pub struct Panel {
     told_at: u32,
     #[n(5)]
     told: f64,
+    #[n(6)]
+    conformal: Conformal,
 }
 
 impl Panel {
@@ -117,6 +131,7 @@ impl Panel {
             seen: 0,
             told_at: 0,
             told: 0.0,
+            conformal: Conformal::default(),
         }
     }
 
@@ -144,12 +159,14 @@ impl Panel {
             Some(crowd) => crowd.update(values, &CROWD) / CROWD_TELLING,
             None => reach / REACH_TELLING,
         };
+        let p_value = self.conformal.update(score);
         let told = self.refractory(novelty);
         self.seen = self.seen.saturating_add(1);
         Verdict {
             anomaly: told / (told + NOVELTY_TELLING),
             score,
-            alert: score >= 1.0,
+            p_value,
+            alert: score >= 1.0 && p_value <= RARE,
             metric: metric.filter(|_| reach >= REACH_TELLING),
         }
     }

@@ -120,3 +120,41 @@ fn the_state_travels_and_holes_are_no_news() {
         assert_eq!(panel.update(now, &values), copy.update(now, &values));
     }
 }
+
+#[test]
+fn what_common_causes_explain_is_no_residual() {
+    let (mut subspace, noise) = (subspace::Subspace::default(), noise(13));
+    let widths = [100.0, 200.0, 100.0, 1.0];
+    let row = |row: u32, broken: bool| {
+        let [a, b, c] = machine(&noise, row, broken);
+        [a as f32, b as f32, c as f32, 7.0]
+    };
+    let (mut usual, mut broken) = (0.0, 0.0);
+    for at in 0..6_000 {
+        let residual = subspace.update(&row(at, false), &widths);
+        usual += if at >= 5_000 { residual / 1e3 } else { 0.0 };
+    }
+    // The load is far from its mean in these rows, which is what the third metric does not follow.
+    for at in 6_200..6_300 {
+        broken += subspace.update(&row(at, true), &widths) / 100.0;
+    }
+    assert!(broken > 3.0 * usual, "{usual} as usual, {broken} when one does not follow");
+    assert_eq!(subspace.update(&[1.0], &[1.0]), 0.0, "another number of metrics begins anew");
+}
+
+#[test]
+fn jumps_that_come_together_are_rarer_than_each() {
+    let (mut jumps, noise) = (jumps::Jumps::new(3), noise(17));
+    let widths = [10.0; 3];
+    let mut row = || [0.0; 3].map(|_: f64| noise.normal() as f32);
+    let (mut last, mut most) = (row(), 0.0_f64);
+    for at in 0..5_000 {
+        let next = row();
+        let sum = jumps.update(&last, &next, &widths);
+        most = if at > 2_000 { most.max(sum) } else { 0.0 };
+        last = next;
+    }
+    let one = jumps.update(&last, &[last[0] + 9.0, last[1], last[2]], &widths);
+    let all = jumps.update(&last, &last.map(|value| value + 9.0), &widths);
+    assert!(one > 0.0 && all > 2.0 * one && all > most, "{one} of one, {all} of all, {most} usual");
+}
