@@ -8,7 +8,7 @@ use std::{
         Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -37,7 +37,7 @@ pub struct Report {
     pub twice: u64,
     /// Simulated time, second runs not counted.
     pub simulated: Duration,
-    /// Processor time, roughly: wall time by threads.
+    /// Processor time, second runs not counted.
     pub spent: Duration,
     /// Entries committed.
     pub committed: u64,
@@ -54,10 +54,16 @@ pub struct Report {
 }
 
 impl Report {
-    /// Simulated seconds per second of one core.
+    /// Simulated seconds per second of processor time.
     #[must_use]
     pub fn speed(&self) -> f64 {
         self.simulated.as_secs_f64() / self.spent.as_secs_f64().max(1e-9)
+    }
+
+    /// Seeds in which nothing could be broken after the faults: their drill did not happen.
+    #[must_use]
+    pub fn without_drill(&self) -> u64 {
+        self.seeds.saturating_sub(self.coverage.count(Sometimes::Drilled))
     }
 
     /// States that were never reached.
@@ -89,6 +95,7 @@ impl Report {
             speed: self.speed(),
             committed: self.committed,
             failures: self.failures,
+            without_drill: self.without_drill(),
             calls: self.calls,
             failed: self.failed.clone(),
             coverage: coverage.map(|(name, count)| (name.to_owned(), count)).collect(),
@@ -107,6 +114,7 @@ pub struct Summary {
     committed: u64,
     calls: u64,
     failures: u64,
+    without_drill: u64,
     failed: BTreeMap<u64, Vec<String>>,
     coverage: BTreeMap<String, u64>,
 }
@@ -167,10 +175,8 @@ pub(crate) struct One {
 }
 
 fn one(seed: u64) -> io::Result<One> {
-    let begun = Instant::now();
     let plan = Plan { seed, ..Plan::default() };
     let mut outcome = run(&plan)?;
-    let spent = begun.elapsed();
     let twice = seed.is_multiple_of(TWICE);
     if twice {
         let again = run(&plan)?;
@@ -189,7 +195,7 @@ fn one(seed: u64) -> io::Result<One> {
         seeds: 1,
         twice: u64::from(twice),
         simulated: outcome.simulated,
-        spent,
+        spent: outcome.spent,
         committed: outcome.committed,
         calls: outcome.calls,
         coverage: outcome.coverage,

@@ -60,6 +60,8 @@ sometimes! {
     TailLost = "an uncommitted entry was lost with its leader",
     TailSurvived = "an uncommitted entry of a dead leader was committed by the next",
     LedUnawares = "a leader had been replaced and did not know it",
+    Drilled = "a watcher of shards went, and what it would have seen broke",
+    BrokenForLong = "what the faults left broken was still so when it had to have been reported",
     TimeWentBack = "a leader's wall clock was behind the law's time",
 }
 

@@ -90,9 +90,11 @@ pub enum Fault {
     Touch(String),
     /// An approver loses the role.
     Revoke(String),
-    /// A node's machine loses power: what was not synced may be gone. Real disks alone.
+    /// A node's machine loses power, between two writes or in the midst of one: what was not synced may
+    /// be gone. Real disks alone.
     PowerCut(Who),
-    /// A node's next write fails for lack of space. Real disks alone.
+    /// A node's next write, of a batch or of a file, fails for lack of space: undone, torn or done.
+    /// Real disks alone.
     DiskFull(Who),
     /// A node ends, and its newest snapshot is damaged before it starts again. Real disks alone.
     Damage(NodeId),
@@ -232,7 +234,8 @@ fn lasts(fault: &Fault, rng: &mut Rng) -> u64 {
 
 fn of_cluster(rng: &mut Rng, what: &Breakable) -> Option<Fault> {
     let node = *rng.pick(&what.nodes)?;
-    let other = *rng.pick(&what.nodes)?;
+    let others: Vec<NodeId> = what.nodes.iter().copied().filter(|one| *one != node).collect();
+    let other = *rng.pick(&others)?;
     // Leaders have most to lose.
     let who = if rng.chance(2, 3) { Who::Leader } else { Who::Node(node) };
     Some(match rng.between(0, 19) {
@@ -240,7 +243,8 @@ fn of_cluster(rng: &mut Rng, what: &Breakable) -> Option<Fault> {
         5..=6 => Fault::Pause(who),
         7..=8 => Fault::Isolate(who),
         9 => Fault::OneWay(node, other),
-        10 => Fault::Split(node),
+        // Not behind the last: on each side there is somebody.
+        10 => Fault::Split(node.min(other)),
         11 => Fault::SlowDisk(who, rng.between(50, 2_000)),
         12 => Fault::Lag(node),
         13 => Fault::Delay(rng.between(5, 120)),

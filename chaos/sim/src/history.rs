@@ -85,6 +85,11 @@ pub enum What {
     },
     /// All faults are over.
     Healed,
+    /// Something has been broken for as long as anybody may take to report it.
+    Lasted {
+        /// What.
+        target: Target,
+    },
     /// The state of a node at the end.
     Final {
         /// The node.

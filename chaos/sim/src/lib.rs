@@ -14,6 +14,7 @@ pub mod campaign;
 pub mod check;
 pub mod clock;
 pub mod coverage;
+mod drill;
 pub mod faults;
 pub mod history;
 pub mod layer_a;

@@ -192,7 +192,7 @@ fn show(seed: u64, args: &RunArgs) -> anyhow::Result<bool> {
         say(&serde_json::to_string(&Told::of(seed, &outcome))?)?;
         return Ok(outcome.violations.is_empty());
     }
-    let Outcome { violations, hash, trace, schedule, simulated, committed, .. } = outcome;
+    let Outcome { violations, hash, trace, schedule, simulated, spent, committed, .. } = outcome;
     for line in &trace {
         say(line)?;
     }
@@ -203,9 +203,10 @@ fn show(seed: u64, args: &RunArgs) -> anyhow::Result<bool> {
         say(&format!("{violation}"))?;
     }
     say(&format!(
-        "seed {seed}: {:.0} s simulated in {:.2} s, {committed} entries, trace {}, {} violations",
+        "seed {seed}: {:.0} s simulated in {:.2} s ({:.0} × real time per core), {committed} entries, trace {}, {} violations",
         simulated.as_secs_f64(),
         begun.elapsed().as_secs_f64(),
+        simulated.as_secs_f64() / spent.as_secs_f64().max(1e-9),
         hash.short(),
         violations.len()
     ))?;
@@ -294,6 +295,13 @@ fn tell(report: &Report, took: Duration) -> anyhow::Result<()> {
     let missing = report.missing();
     if !missing.is_empty() {
         say(&format!("never reached: {}", missing.join("; ")))?;
+    }
+    if report.without_drill() > 0 {
+        say(&format!(
+            "{} of {} seeds without a drill: nothing was whole enough to break after the faults",
+            report.without_drill(),
+            report.seeds
+        ))?;
     }
     say(&format!(
         "{} seeds ({} twice), {:.1} simulated hours in {:.1} s, {:.0} × real time per core, {} entries, {} calls, {} failed",

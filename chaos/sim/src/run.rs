@@ -83,6 +83,8 @@ pub struct Outcome {
     pub schedule: Vec<Scheduled>,
     /// Simulated time.
     pub simulated: Duration,
+    /// Processor time.
+    pub spent: Duration,
     /// Entries committed.
     pub committed: u64,
     /// States that only whole nodes reach.
@@ -132,6 +134,7 @@ pub fn run(plan: &Plan) -> std::io::Result<Outcome> {
 }
 
 fn alone(plan: &Plan) -> std::io::Result<Outcome> {
+    let begun = Spent::begin();
     plant(plan.planted);
     WHOLE_NODES.store(plan.layer == Layer::B, Ordering::Release);
     let ran = match plan.layer {
@@ -153,10 +156,36 @@ fn alone(plan: &Plan) -> std::io::Result<Outcome> {
         trace: book.trace.take(),
         schedule: ran.schedule,
         simulated: ran.simulated,
+        spent: begun.end(),
         committed: ran.committed,
         marks: ran.marks,
         calls: ran.calls,
     })
+}
+
+/// What one thread costs: a run has its thread to itself.
+struct Spent {
+    wall: std::time::Instant,
+    on_cpu: Option<Duration>,
+}
+
+impl Spent {
+    fn begin() -> Self {
+        Self { wall: std::time::Instant::now(), on_cpu: on_cpu() }
+    }
+
+    /// Processor time since; wall time, which is never less, where the kernel counts none.
+    fn end(&self) -> Duration {
+        let on_cpu = on_cpu().zip(self.on_cpu).map(|(now, then)| now.saturating_sub(then));
+        on_cpu.unwrap_or_else(|| self.wall.elapsed())
+    }
+}
+
+/// Time that this thread has been running; the first field, in nanoseconds (proc_pid_schedstat(5)).
+fn on_cpu() -> Option<Duration> {
+    let all = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let ns = all.split_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(ns))
 }
 
 fn in_one_runtime(plan: &Plan) -> std::io::Result<(Ran, Recorder)> {

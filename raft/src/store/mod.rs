@@ -49,7 +49,7 @@ pub use self::{
     index::About,
     log::LogStore,
     machine::{Builder, Machine},
-    memory::{Fate, Fates, MemoryDisk},
+    memory::{Fate, Fates, Kept, MemoryDisk},
     offline::read_audit,
     records::{MAX_RECORDS, RecordStore},
     rocks::RocksDisk,

@@ -4,7 +4,7 @@
 //! empty string. Kept small and our own because the law evaluates them: it must not change meaning
 //! with a query parser's version.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{cell::RefCell, collections::BTreeMap, fmt, str::FromStr};
 
 /// One matcher.
 #[derive(Clone, Debug)]
@@ -33,6 +33,9 @@ pub enum MatchOp {
 
 /// Bytes of compiled expression allowed: a manifest must not cost more memory than this.
 const REGEX_SIZE_MAX: usize = 256 * 1024;
+/// Expressions that a thread keeps compiled: more than a cluster's playbooks and silences have, and at
+/// most 16 MiB.
+const COMPILED_MAX: usize = 64;
 
 /// A text that is no matcher.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -165,14 +168,33 @@ fn parse_one(text: &str) -> Result<(Matcher, &str), BadMatcher> {
         .ok_or_else(|| bad(text, "the value is not in double quotes"))?;
     let regex = match op {
         MatchOp::Equal | MatchOp::NotEqual => None,
-        MatchOp::Matches | MatchOp::NotMatches => Some(
-            regex::RegexBuilder::new(&format!("^(?s:{value})$"))
-                .size_limit(REGEX_SIZE_MAX)
-                .build()
-                .map_err(|error| bad(text, &error.to_string()))?,
-        ),
+        MatchOp::Matches | MatchOp::NotMatches => {
+            Some(compiled(&value).map_err(|error| bad(text, &error.to_string()))?)
+        }
     };
     Ok((Matcher { name: name.to_owned(), op, value, regex }, rest))
+}
+
+/// The anchored expression. Matchers are read again for every symptom and decision, and compiling
+/// costs far more than matching: each thread keeps what it has compiled, and forgets all of it when
+/// that becomes too much. It is a memory only: the result is that of compiling anew.
+fn compiled(value: &str) -> Result<regex::Regex, regex::Error> {
+    thread_local! {
+        static KNOWN: RefCell<BTreeMap<String, regex::Regex>> = const { RefCell::new(BTreeMap::new()) };
+    }
+    KNOWN.with_borrow_mut(|known| {
+        if let Some(regex) = known.get(value) {
+            return Ok(regex.clone());
+        }
+        let regex = regex::RegexBuilder::new(&format!("^(?s:{value})$"))
+            .size_limit(REGEX_SIZE_MAX)
+            .build()?;
+        if known.len() >= COMPILED_MAX {
+            known.clear();
+        }
+        known.insert(value.to_owned(), regex.clone());
+        Ok(regex)
+    })
 }
 
 /// Reads `"…"` with `\"`, `\\` and `\n` escapes.
@@ -218,6 +240,19 @@ mod tests {
             let matcher: Matcher = text.parse().unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(matcher.matches(&set), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn more_expressions_than_are_kept_compiled_keep_their_meaning() {
+        for round in 0..2 {
+            for n in 0..COMPILED_MAX * 2 {
+                let matcher: Matcher =
+                    format!(r#"n=~"{n}|x{n}""#).parse().unwrap_or_else(|e| panic!("{e}"));
+                assert!(matcher.matches(&labels(&[("n", &n.to_string())])), "{round} {n}");
+                assert!(!matcher.matches(&labels(&[("n", &(n + 1).to_string())])), "{round} {n}");
+            }
+        }
+        assert!(r#"n=~"(""#.parse::<Matcher>().is_err() && r#"n=~"(""#.parse::<Matcher>().is_err());
     }
 
     #[test]

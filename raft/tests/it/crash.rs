@@ -11,7 +11,7 @@ use std::{
 
 use medic_raft::{
     Consensus, Env, Ledger, LedgerError, LedgerExt, RecordQuery,
-    store::{Disk as _, Fate, Ground, MemoryDisk, Table, WriterMode, record_key},
+    store::{Disk as _, Fate, Ground, Kept, MemoryDisk, Table, WriterMode, record_key},
 };
 use medic_state::{NodeId, Record, RequestId};
 use tokio::time::timeout;
@@ -80,32 +80,49 @@ async fn check(disk: Arc<MemoryDisk>, acknowledged: &[(u64, u64)], what: &str) {
     raft.shutdown().await;
 }
 
-async fn walk(fail: Fate) {
+/// Every write in turn has this fate, and all after it `then`.
+async fn walk(fail: Fate, then: Fate) {
     // One undisturbed life counts the writes.
     let disk = Arc::new(MemoryDisk::default());
     assert_eq!(live(disk.clone(), 100).await.len() as u64, ENTRIES);
     let writes = disk.writes();
     assert!(writes > 2 * ENTRIES, "{writes}");
     for at in 1..=writes {
-        let disk = MemoryDisk::with_fates(move |n| if n >= at { fail } else { Fate::Done });
-        let disk = Arc::new(disk);
+        let fate = move |n: u64| match n {
+            n if n < at => Fate::Done,
+            n if n == at => fail,
+            _ => then,
+        };
+        let disk = Arc::new(MemoryDisk::with_fates(fate));
         let acknowledged = live(disk.clone(), 100).await;
         // The power goes: of what was not synced a prefix remains, none of it or all of it.
-        for kept in [0, disk.unsynced() / 2, disk.unsynced()] {
-            let what = format!("{fail:?} at write {at} of {writes}, {kept} unsynced kept");
-            check(disk.after_power_cut(kept), &acknowledged, &what).await;
+        let (batches, names) = (disk.unsynced(), disk.unsynced_names());
+        for kept in [
+            Kept { batches: 0, names: 0 },
+            Kept { batches: batches / 2, names: names / 2 },
+            Kept { batches, names },
+        ] {
+            let what = format!("{fail:?} at write {at} of {writes}, {kept:?} unsynced");
+            let left = disk.left(kept, |_| Fate::Done);
+            check(Arc::new(left), &acknowledged, &what).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_a_write_fails() {
-    walk(Fate::Fail(ErrorKind::Other)).await;
+    walk(Fate::Fail(ErrorKind::Other), Fate::Fail(ErrorKind::Other)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_a_write_succeeds_and_reports_failure() {
-    walk(Fate::DoneButFail(ErrorKind::Other)).await;
+    walk(Fate::DoneButFail(ErrorKind::Other), Fate::DoneButFail(ErrorKind::Other)).await;
+}
+
+/// The disk works again after it tore one write, but nothing behind that can be read any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_acknowledged_behind_a_torn_write() {
+    walk(Fate::Torn(ErrorKind::Other), Fate::Done).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -71,6 +71,7 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
             | What::Acknowledged { .. }
             | What::Broke { .. }
             | What::Healed
+            | What::Lasted { .. }
             | What::Final { .. } => {}
         }
     }

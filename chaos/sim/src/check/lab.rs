@@ -6,8 +6,8 @@ use medic_state::{
     Answer, AuditRecord, BootId, Command, Digest, Entry, Epoch, Fence, IncidentId, Millis, NodeId,
     PlanId, Ppm, Record, Reply, RequestId, Revision, ShardId, Timestamp, TraceId,
     command::{
-        AdoptDecision, ApplyManifest, Approve, AssignShards, FenceCommand, FinishStep, Freeze,
-        RecordVerdict, ReportSymptom, StartStep,
+        AdoptDecision, ApplyManifest, Approve, AssignShards, ClearSymptom, FenceCommand,
+        FinishStep, Freeze, RecordVerdict, ReportSymptom, StartStep,
     },
     decision::{Proposal, Route, ThresholdOverrides},
     manifest::{
@@ -254,21 +254,22 @@ impl Lab {
         self.commit(Command::AssignShards(AssignShards { moves }), Ok(Reply::Done))
     }
 
-    pub(crate) fn report(&mut self, node: u64, shard: u32, epoch: u64) -> &mut Self {
-        let symptom = Symptom {
-            target: target("z"),
-            kind: "down".to_owned(),
-            severity: Severity::Critical,
-            summary: String::new(),
-            p_value: Ppm(0),
-            signals: Vec::new(),
-            since: Timestamp(0),
-            time_to_event: None,
-            labels: BTreeMap::new(),
-            source: "shard-3".to_owned(),
-        };
+    pub(crate) fn lasted(&mut self, instance: &str) -> &mut Self {
+        self.push(What::Lasted { target: target(instance) })
+    }
+
+    /// What [`Self::report`] reports is over.
+    pub(crate) fn clear(&mut self, node: u64, shard: u32, epoch: u64) -> &mut Self {
+        let fingerprint = symptom().fingerprint();
         let (shard, epoch) = (ShardId(shard), Epoch(epoch));
-        let report = Command::ReportSymptom(ReportSymptom { shard, epoch, symptom });
+        let clear = Command::ClearSymptom(ClearSymptom { shard, epoch, fingerprint });
+        self.index += 1;
+        self.commit_at(self.index, node, clear, Ok(Reply::Done))
+    }
+
+    pub(crate) fn report(&mut self, node: u64, shard: u32, epoch: u64) -> &mut Self {
+        let (shard, epoch) = (ShardId(shard), Epoch(epoch));
+        let report = Command::ReportSymptom(ReportSymptom { shard, epoch, symptom: symptom() });
         self.index += 1;
         self.commit_at(self.index, node, report, Ok(Reply::Incident(IncidentId(1))))
     }
@@ -332,6 +333,21 @@ impl Lab {
         let verdict = Verdict { value, score: Ppm::ONE, checks, at: Timestamp(0) };
         let record = RecordVerdict { plan: PlanId(plan), fence: Fence(5), verdict };
         self.commit(Command::RecordVerdict(record), Ok(Reply::Done))
+    }
+}
+
+fn symptom() -> Symptom {
+    Symptom {
+        target: target("z"),
+        kind: "down".to_owned(),
+        severity: Severity::Critical,
+        summary: String::new(),
+        p_value: Ppm(0),
+        signals: Vec::new(),
+        since: Timestamp(0),
+        time_to_event: None,
+        labels: BTreeMap::new(),
+        source: "shard-3".to_owned(),
     }
 }
 

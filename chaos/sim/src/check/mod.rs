@@ -21,6 +21,8 @@ mod shards;
 mod time;
 mod verdicts;
 
+pub(crate) use self::shards::FAILOVER_MS;
+
 use std::fmt;
 
 use crate::history::Event;

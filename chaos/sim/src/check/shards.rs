@@ -3,18 +3,23 @@
 
 use std::collections::BTreeMap;
 
-use medic_state::{Command, Epoch, NodeId, ShardId, rbac::Principal};
+use medic_state::{
+    Command, Epoch, NodeId, ShardId,
+    rbac::Principal,
+    symptom::{Fingerprint, Target},
+};
 
 use super::{Findings, Violation};
 use crate::history::{Commit, Event, What};
 
 /// Beyond the bound of what broke: the time in which a dead owner is found and replaced.
-const FAILOVER_MS: u64 = 5_000;
+pub(crate) const FAILOVER_MS: u64 = 5_000;
 
 /// See the module.
 pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut found = Findings::new(10, "shards");
     let mut owners: BTreeMap<ShardId, (NodeId, Epoch)> = BTreeMap::new();
+    let mut reported: BTreeMap<Fingerprint, Target> = BTreeMap::new();
     let mut healed = false;
     for (place, Event { ms, what }) in events.iter().enumerate() {
         match what {
@@ -22,6 +27,11 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
                 if let Some(text) = take(commit, &mut owners) {
                     found.add(*ms, text);
                 }
+                follow(commit, &mut reported);
+            }
+            What::Lasted { target } if !reported.values().any(|known| known == target) => {
+                found
+                    .add(*ms, format!("{target} has been broken for long, and nobody has said so"));
             }
             What::Healed => healed = true,
             What::Broke { target, report_within_ms } if healed => {
@@ -41,6 +51,20 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
         }
     }
     found.done()
+}
+
+/// What has been reported and not taken back.
+fn follow(commit: &Commit, reported: &mut BTreeMap<Fingerprint, Target>) {
+    match &commit.entry.command {
+        _ if commit.answer.is_err() => {}
+        Command::ReportSymptom(report) => {
+            reported.insert(report.symptom.fingerprint(), report.symptom.target.clone());
+        }
+        Command::ClearSymptom(clear) => {
+            reported.remove(&clear.fingerprint);
+        }
+        _ => {}
+    }
 }
 
 fn take(commit: &Commit, owners: &mut BTreeMap<ShardId, (NodeId, Epoch)>) -> Option<String> {
@@ -80,6 +104,18 @@ mod tests {
         assert_eq!(check(&lab.events), []);
         lab.report(1, 3, 1);
         assert_eq!(check(&lab.events).len(), 1);
+    }
+
+    #[test]
+    fn what_lasts_must_stand_reported() {
+        let mut lab = Lab::new();
+        lab.assign(3, 1).report(1, 3, 1).lasted("z");
+        assert_eq!(check(&lab.events), []);
+        lab.clear(1, 3, 1).lasted("z");
+        assert_eq!(check(&lab.events).len(), 1);
+        let mut silent = Lab::new();
+        silent.assign(3, 1).report(1, 3, 1).lasted("a");
+        assert_eq!(check(&silent.events).len(), 1);
     }
 
     #[test]

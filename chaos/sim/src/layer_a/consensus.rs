@@ -317,11 +317,14 @@ impl Core {
         now: Instant,
         recorder: &Recorder,
     ) -> Option<(Pending, Committed)> {
+        if self.members.get(&node)?.pending.front()?.ready > now {
+            return None;
+        }
         let peers = self.peers_of(node);
         let (quorum, term) = (self.majority(peers.len()), self.term);
         let member = self.members.get_mut(&node)?;
         let able = member.up && !member.paused && member.leads && member.term == term && quorum;
-        if !able || member.pending.front()?.ready > now {
+        if !able {
             return None;
         }
         let pending = member.pending.pop_front()?;

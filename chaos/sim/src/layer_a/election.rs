@@ -14,12 +14,12 @@ impl Core {
     /// A leader's heartbeat.
     pub(super) fn lead(&mut self, node: NodeId, recorder: &Recorder) {
         let now = Instant::now();
-        let peers = self.peers_of(node);
         let Some(member) = self.members.get(&node) else { return };
         if !member.leads || !member.up || member.paused {
             return;
         }
         let term = member.term;
+        let peers = self.peers_of(node);
         let highest = peers.iter().filter_map(|peer| self.members.get(peer)).map(|m| m.term).max();
         if highest.is_some_and(|highest| highest > term) {
             recorder.reached(Sometimes::LedUnawares);

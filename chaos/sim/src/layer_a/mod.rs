@@ -36,11 +36,12 @@ use tokio::time::{Instant, sleep, timeout};
 use self::{cluster::Cluster, people::People, storm::Storm};
 pub use self::{consensus::Consensus, ledger::SimLedger};
 use crate::{
+    drill,
     faults::{self, Breakable, Scheduled},
     history::{Recorder, What, lock},
     rng::Rng,
     run::{Plan, Ran},
-    world::{Fleet, Life, manifests},
+    world::{Fleet, manifests},
 };
 
 /// How long faults go on.
@@ -76,7 +77,7 @@ pub(crate) async fn simulate(plan: &Plan, recorder: Recorder) -> Ran {
     storm.heal().await;
     recorder.trace(format_args!("all faults are over"));
     recorder.happened(What::Healed);
-    let serves = serving(&cluster).await;
+    let (serves, ()) = tokio::join!(serving(&cluster), look_at_what_lasts(&cluster));
     drill(&cluster, plan.seed).await;
     settle(&cluster).await;
     cluster.note_final(&serves);
@@ -169,31 +170,33 @@ async fn serving(cluster: &Cluster) -> BTreeMap<NodeId, bool> {
     serves
 }
 
+/// What the faults left broken must have been reported in time.
+async fn look_at_what_lasts(cluster: &Cluster) {
+    let before = cluster.fleet.broken();
+    sleep(Duration::from_millis(drill::BOUND_MS)).await;
+    drill::note_lasting(&before, &cluster.fleet, &cluster.consensus.recorder);
+}
+
 /// A node that watches shards goes, and right after it something that it would have seen breaks.
 async fn drill(cluster: &Cluster, seed: u64) {
     let mut rng = Rng::new(seed, "drill");
-    let leader = cluster.consensus.leader();
-    let owned = cluster.consensus.look(|state| {
-        let running = cluster.fleet.running().into_iter();
-        let owned = running.filter_map(|instance| {
-            let target = cluster.fleet.target(&instance);
-            let treated = state.locks.contains_key(&target)
-                || state.incidents.values().any(|incident| {
-                    let mut symptoms = incident.symptoms.values();
-                    !incident.closed()
-                        && symptoms.any(|s| s.symptom.target.service == target.service)
-                });
-            let shard = medic_state::State::shard_of(&target);
-            let owner = state.shards.get(&shard)?.owner.filter(|owner| Some(*owner) != leader)?;
-            (!treated && cluster.fleet.well(&instance)).then_some((owner, instance))
-        });
-        owned.collect::<Vec<_>>()
-    });
-    let Some((owner, instance)) = rng.pick(&owned).cloned() else { return };
+    let until = Instant::now() + Duration::from_millis(drill::WAIT_MS);
+    let (owner, instance) = loop {
+        let leader = cluster.consensus.leader();
+        let found =
+            cluster.consensus.look(|state| drill::candidates(state, &cluster.fleet, leader));
+        if let Some(found) = rng.pick(&found).filter(|_| leader.is_some()) {
+            break found.clone();
+        }
+        if Instant::now() >= until {
+            return drill::missed(&cluster.consensus.recorder);
+        }
+        sleep(Duration::from_millis(500)).await;
+    };
     cluster.kill(owner);
     sleep(Duration::from_millis(rng.between(50, 400))).await;
-    cluster.fleet.end(&instance, Life::Dead);
-    sleep(Duration::from_secs(20)).await;
+    drill::break_it(&cluster.fleet, &instance);
+    sleep(Duration::from_millis(drill::BOUND_MS + 1_000)).await;
     cluster.start(owner);
 }
 

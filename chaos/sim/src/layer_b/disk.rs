@@ -4,57 +4,95 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use medic_raft::store::{Disk, MemoryDisk, Op, Pair, Table, log_key};
+use medic_raft::store::{Disk, Fate, Kept, MemoryDisk, Op, Pair, Table, log_key};
+
+use crate::history::lock;
 
 /// Entries that have not been purged for certain: the others need not be read any more.
 const LAST_ENTRIES: usize = 8;
 
+/// How a damaged snapshot is called when it has been set aside.
+const DAMAGED: &str = ".damaged";
+
+/// A write that is going to go wrong; after it, every other one fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bad {
+    /// How.
+    pub(super) fate: Fate,
+    /// With which error, and so do all after it.
+    pub(super) kind: io::ErrorKind,
+    /// The next file, not the next batch.
+    pub(super) file: bool,
+}
+
+/// What a power cut took, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lost {
+    pub(super) batches: usize,
+    pub(super) names: usize,
+}
+
 /// The disk as one incarnation of its node sees it.
 pub(super) struct SimDisk {
-    below: Arc<MemoryDisk>,
+    below: MemoryDisk,
+    /// What becomes of the write under way.
+    fate: Arc<Mutex<Fate>>,
     lag_ms: AtomicU64,
-    /// The next write fails, and nobody knows how much of it was done.
-    full: AtomicBool,
+    /// What is to go wrong.
+    armed: Mutex<Option<Bad>>,
+    /// What went wrong.
+    hit: Mutex<Option<Bad>>,
     /// Something on it was damaged, now or earlier.
     damaged: AtomicBool,
+    /// This incarnation found a damaged snapshot, and set it aside.
+    set_aside: AtomicBool,
 }
 
 impl SimDisk {
     /// An empty disk.
     pub(super) fn new() -> Arc<Self> {
-        Self::over(Arc::default(), false)
+        let fate = Arc::new(Mutex::new(Fate::Done));
+        let below = MemoryDisk::with_fates(read(&fate));
+        Self::over(below, fate, false)
     }
 
-    fn over(below: Arc<MemoryDisk>, damaged: bool) -> Arc<Self> {
+    fn over(below: MemoryDisk, fate: Arc<Mutex<Fate>>, damaged: bool) -> Arc<Self> {
         Arc::new(Self {
             below,
+            fate,
             lag_ms: AtomicU64::new(0),
-            full: AtomicBool::new(false),
+            armed: Mutex::default(),
+            hit: Mutex::default(),
             damaged: AtomicBool::new(damaged),
+            set_aside: AtomicBool::new(false),
         })
     }
 
     /// What the next incarnation finds: everything that was written.
     pub(super) fn after_kill(&self) -> Arc<Self> {
-        self.left(usize::MAX)
+        self.left(Kept::ALL)
     }
 
-    fn left(&self, kept: usize) -> Arc<Self> {
-        Self::over(self.below.after_power_cut(kept), self.damaged.load(Ordering::Acquire))
+    fn left(&self, kept: Kept) -> Arc<Self> {
+        let fate = Arc::new(Mutex::new(Fate::Done));
+        let below = self.below.left(kept, read(&fate));
+        Self::over(below, fate, self.damaged.load(Ordering::Acquire))
     }
 
     /// What the next incarnation finds when the power went: what was synced, and a part of the rest,
-    /// which `draw` picks out of how many writes there are.
-    pub(super) fn after_power_cut(&self, draw: impl FnOnce(u64) -> u64) -> (Arc<Self>, usize) {
-        let unsynced = self.below.unsynced();
-        let kept = usize::try_from(draw(unsynced as u64)).unwrap_or(0).min(unsynced);
-        (self.left(kept), unsynced - kept)
+    /// which `draw` picks out of how much there is.
+    pub(super) fn after_power_cut(&self, mut draw: impl FnMut(u64) -> u64) -> (Arc<Self>, Lost) {
+        let mut part = |all: usize| usize::try_from(draw(all as u64)).unwrap_or(0).min(all);
+        let (batches, names) = (self.below.unsynced(), self.below.unsynced_names());
+        let kept = Kept { batches: part(batches), names: part(names) };
+        let lost = Lost { batches: batches - kept.batches, names: names - kept.names };
+        (self.left(kept), lost)
     }
 
     /// Damages the newest snapshot, once in the life of a node; false: there is no older one from
@@ -97,22 +135,43 @@ impl SimDisk {
         self.lag_ms.store(by_ms, Ordering::Release);
     }
 
-    /// The next write fails.
-    pub(super) fn fill(&self) {
-        self.full.store(true, Ordering::Release);
+    /// A write is going to go wrong.
+    pub(super) fn arm(&self, bad: Bad) {
+        *lock(&self.armed) = Some(bad);
     }
 
-    fn room(&self) -> io::Result<()> {
-        if self.full.load(Ordering::Acquire) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        Ok(())
+    /// The write that went wrong, if one did.
+    pub(super) fn hit(&self) -> Option<Bad> {
+        *lock(&self.hit)
     }
+
+    /// Whether this incarnation found a damaged snapshot, and did without it.
+    pub(super) fn set_aside(&self) -> bool {
+        self.set_aside.load(Ordering::Acquire)
+    }
+
+    /// Settles what becomes of the write that comes now.
+    fn decide(&self, file: bool) {
+        let mut hit = lock(&self.hit);
+        *lock(&self.fate) = match *hit {
+            Some(bad) => Fate::Fail(bad.kind),
+            None => {
+                let mut armed = lock(&self.armed);
+                *hit = armed.take_if(|bad| bad.file == file);
+                hit.map_or(Fate::Done, |bad| bad.fate)
+            }
+        };
+    }
+}
+
+fn read(fate: &Arc<Mutex<Fate>>) -> impl Fn(u64) -> Fate + Send + Sync + 'static {
+    let fate = fate.clone();
+    move |_| *lock(&fate)
 }
 
 impl Disk for SimDisk {
     fn write(&self, ops: &[Op], sync: bool) -> io::Result<()> {
-        self.room()?;
+        self.decide(false);
         self.below.write(ops, sync)
     }
 
@@ -132,7 +191,7 @@ impl Disk for SimDisk {
     }
 
     fn put_file(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        self.room()?;
+        self.decide(true);
         self.below.put_file(name, content)
     }
 
@@ -145,7 +204,11 @@ impl Disk for SimDisk {
     }
 
     fn rename_file(&self, from: &str, to: &str) -> io::Result<()> {
-        self.below.rename_file(from, to)
+        self.below.rename_file(from, to)?;
+        if to.ends_with(DAMAGED) {
+            self.set_aside.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     fn remove_file(&self, name: &str) -> io::Result<()> {

@@ -61,6 +61,7 @@ use self::{
 };
 use crate::{
     clock::{SkewedClock, Time},
+    drill,
     faults::{self, Breakable, Scheduled},
     history::{Recorder, What, lock},
     rng::Rng,
@@ -80,6 +81,8 @@ const UP_MS: u64 = 10_000;
 const STORM_MS: u64 = 60_000;
 /// After them, everything must serve again within this.
 const HEAL_MS: u64 = 30_000;
+/// Between two looks for something that a drill may break.
+const DRILL_EVERY_MS: u64 = 500;
 /// And what is under way must end within this (approvals, holds and waiting-out included).
 const SETTLE_MS: u64 = 90_000;
 /// All nodes must have applied the same entry at one moment within this, when nobody asks for more.
@@ -266,8 +269,12 @@ impl Run<'_> {
         stage.trace(format_args!("all faults are over"));
         stage.oracle.recorder.happened(What::Healed);
         stage.asked.store(true, Ordering::Release);
-        self.step_until(HEAL_MS, |_| false)?;
+        let broken = stage.fleet.broken();
+        self.step_until(drill::BOUND_MS, |_| false)?;
+        drill::note_lasting(&broken, &stage.fleet, &stage.oracle.recorder);
+        self.step_until(HEAL_MS - drill::BOUND_MS, |_| false)?;
         let serves = lock(&stage.serves).clone();
+        self.drill(plan.seed)?;
         self.settle()?;
         for name in CLIENTS.into_iter().chain([PEOPLE, OPERATOR]) {
             self.sim.crash(name);
@@ -312,6 +319,31 @@ impl Run<'_> {
         let all = faults::with_disks(plan.seed, &what, STORM_MS, drawn);
         let kept = |at: &usize| plan.keep.as_ref().is_none_or(|keep| keep.contains(at));
         all.into_iter().enumerate().filter(|(at, _)| kept(at)).map(|(_, one)| one).collect()
+    }
+
+    /// A node that watches shards goes, and right after it something that it would have seen breaks.
+    fn drill(&mut self, seed: u64) -> io::Result<()> {
+        let (stage, mut rng) = (self.stage.clone(), Rng::new(seed, "drill"));
+        let mut found = Vec::new();
+        for _ in 0..drill::WAIT_MS / DRILL_EVERY_MS {
+            let leader = self.storm.leader();
+            found = stage.oracle.look(|state| drill::candidates(state, &stage.fleet, leader));
+            found.retain(|(owner, _)| leader.is_some() && self.storm.up(*owner));
+            if !found.is_empty() {
+                break;
+            }
+            self.step_until(DRILL_EVERY_MS, |_| false)?;
+        }
+        let Some((owner, instance)) = rng.pick(&found).cloned() else {
+            drill::missed(&stage.oracle.recorder);
+            return Ok(());
+        };
+        self.storm.kill(&mut self.sim, owner, power::How::Killed);
+        self.step_until(rng.between(50, 400), |_| false)?;
+        drill::break_it(&stage.fleet, &instance);
+        self.step_until(drill::BOUND_MS + 1_000, |_| false)?;
+        self.storm.start(&mut self.sim, owner);
+        Ok(())
     }
 
     /// Waits until no plan is under way and the operator has nothing left to do, or for as long as

@@ -129,10 +129,13 @@ async fn begin(stage: &Arc<Stage>, site: &Arc<Site>) -> anyhow::Result<()> {
     config.bootstrap = site.founds;
     config.snapshot_every = SNAPSHOT_EVERY;
     let witness = Onlooker::new(stage.oracle.clone(), node);
-    let ground = Ground { disk, mode: WriterMode::Task, witness: Some(witness) };
+    let ground = Ground { disk: disk.clone(), mode: WriterMode::Task, witness: Some(witness) };
     let (peers, calls) = (listen(PEER).await?, listen(API).await?);
     let dialler = Arc::new(Dialler(Principal::node(node)));
     let consensus = Consensus::start_on(config, env, dialler, ground).await?;
+    if disk.set_aside() {
+        stage.oracle.marks.reached(Mark::SnapshotDamaged);
+    }
     if site.rotten.load(Ordering::Acquire) {
         stage.oracle.wrong(7, "start", format!("{node} started on a damaged log"));
     }

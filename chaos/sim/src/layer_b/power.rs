@@ -1,12 +1,16 @@
 //! The processes of nodes: ended in several ways, started again, and what is left of their disks.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+};
 
-use medic_raft::{Consensus, Ledger as _, LedgerExt as _};
+use medic_raft::{Consensus, Ledger as _, LedgerExt as _, store::Fate};
 use medic_state::{NodeId, State};
 use turmoil::Sim;
 
 use super::{
+    disk::{Bad, Lost},
     marks::Mark,
     net::host_of,
     node::Site,
@@ -80,14 +84,12 @@ impl Storm {
             if !site.over.load(Ordering::Acquire) && !gone || self.down.contains(&node) {
                 continue;
             }
-            let full = self.full.remove(&node);
-            if full {
-                self.stage.oracle.marks.reached(Mark::DiskFilled);
-            } else if !gone {
+            let how = self.failing.remove(&node);
+            if how.is_none() && !gone {
                 let text = format!("{node} took itself out, and nothing was wrong with its disk");
                 self.stage.oracle.wrong(14, "liveness", text);
             }
-            self.kill(sim, node, How::Killed);
+            self.kill(sim, node, how.unwrap_or(How::Killed));
             self.at(self.stage.now_ms() + AGAIN_MS, End::Start(node));
         }
     }
@@ -98,7 +100,7 @@ impl Storm {
         if !self.down.insert(node) {
             return false;
         }
-        self.full.remove(&node);
+        self.failing.remove(&node);
         self.note_death(node, &site);
         lock(&self.stage.leads).remove(&node);
         let host = host_of(node);
@@ -107,22 +109,19 @@ impl Storm {
         sim.crash(host.as_str());
         self.wires.down(&host, true);
         let before = lock(&site.disk).clone();
+        self.note_bad_write(before.hit());
         let after = match how {
             How::Killed => before.after_kill(),
             How::PowerCut => {
                 let rng = &mut self.rng;
                 let (after, lost) = before.after_power_cut(|unsynced| rng.between(0, unsynced));
-                self.stage.oracle.marks.reached(Mark::PowerLost);
-                if lost > 0 {
-                    self.stage.trace(format_args!("{node} loses {lost} writes"));
-                    self.stage.oracle.marks.reached(Mark::WritesLost);
-                }
+                self.note_power_cut(node, lost);
                 after
             }
             How::Damaged => {
                 let after = before.after_kill();
                 if after.damage_newest_snapshot() {
-                    self.stage.oracle.marks.reached(Mark::SnapshotDamaged);
+                    self.stage.trace(format_args!("the newest snapshot of {node} is damaged"));
                 }
                 after
             }
@@ -139,6 +138,56 @@ impl Storm {
         self.stage.trace(format_args!("{node} is killed"));
         self.stage.oracle.recorder.happened(What::Crashed(node));
         true
+    }
+
+    fn note_power_cut(&self, node: NodeId, lost: Lost) {
+        let marks = &self.stage.oracle.marks;
+        marks.reached(Mark::PowerLost);
+        let Lost { batches, names } = lost;
+        if batches > 0 {
+            marks.reached(Mark::WritesLost);
+        }
+        if names > 0 {
+            marks.reached(Mark::NamesLost);
+        }
+        if batches + names > 0 {
+            self.stage.trace(format_args!("{node} loses {batches} writes and {names} names"));
+        }
+    }
+
+    /// Counts how a write went wrong, once it did.
+    fn note_bad_write(&self, hit: Option<Bad>) {
+        let Some(bad) = hit else { return };
+        let marks = &self.stage.oracle.marks;
+        if bad.kind == io::ErrorKind::StorageFull {
+            marks.reached(Mark::DiskFilled);
+        }
+        match bad.fate {
+            Fate::Torn(_) if bad.file => marks.reached(Mark::FileTorn),
+            Fate::Torn(_) => marks.reached(Mark::WriteTorn),
+            Fate::DoneButFail(_) => marks.reached(Mark::WriteDoneButFailed),
+            Fate::Done | Fate::Fail(_) | Fate::Hang => {}
+        }
+    }
+
+    /// A write of a node goes wrong from here on, in one of three ways; whenever the node has taken
+    /// itself out, or in the end, its process is ended like this.
+    pub(super) fn arm(&mut self, node: NodeId, kind: io::ErrorKind, how: How) {
+        let Some((_, site)) = self.site(node) else { return };
+        let fates = [Fate::Fail(kind), Fate::DoneButFail(kind), Fate::Torn(kind)];
+        let fate = self.rng.pick(&fates).copied().unwrap_or(Fate::Fail(kind));
+        let file = self.rng.chance(1, 3);
+        self.stage.trace(format_args!("{node}'s next write: {fate:?}, of a file: {file}"));
+        lock(&site.disk).arm(Bad { fate, kind, file });
+        if file {
+            site.snapshot.notify_one();
+        }
+        self.failing.insert(node, how);
+    }
+
+    /// Whether a process of it runs.
+    pub(super) fn up(&self, node: NodeId) -> bool {
+        !self.down.contains(&node) && self.sites.get(&node).is_some_and(|site| site.begun())
     }
 
     fn note_death(&self, node: NodeId, site: &Site) {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
     sync::Arc,
     time::Duration,
 };
@@ -52,8 +53,8 @@ pub(super) struct Storm {
     ends: BTreeMap<(u64, usize), End>,
     count: usize,
     pub(super) down: BTreeSet<NodeId>,
-    /// Nodes whose disk was told to fail.
-    pub(super) full: BTreeSet<NodeId>,
+    /// Nodes whose disk was told to fail, and how their processes end then.
+    pub(super) failing: BTreeMap<NodeId, How>,
     agents_down: BTreeSet<String>,
     agents_cut: BTreeSet<(NodeId, String)>,
 }
@@ -76,7 +77,7 @@ impl Storm {
             begun: 0,
             ends: BTreeMap::new(),
             count: 0,
-            full: BTreeSet::new(),
+            failing: BTreeMap::new(),
             agents_down: BTreeSet::new(),
             agents_cut: BTreeSet::new(),
         }
@@ -183,22 +184,21 @@ impl Storm {
     fn begin_at_nodes(&mut self, sim: &mut Sim<'_>, one: &Scheduled) -> bool {
         match &one.fault {
             Fault::Crash(who) => self.kill_for(sim, one, *who, How::Killed),
+            // In the midst of a write, or between two.
+            Fault::PowerCut(who) if self.rng.chance(1, 3) => {
+                self.fail_for(one, *who, io::ErrorKind::Other, How::PowerCut);
+            }
             Fault::PowerCut(who) => self.kill_for(sim, one, *who, How::PowerCut),
             Fault::Damage(node) => self.kill_for(sim, one, Who::Node(*node), How::Damaged),
             Fault::SlowDisk(who, ms) => {
                 if let Some(node) = self.who(*who) {
                     self.disk(node, *ms);
-                    self.stage.oracle.marks.reached(Mark::DiskSlow);
+                    self.mark(Mark::DiskSlow, self.up(node));
                     self.until(one, End::Disk(node));
                 }
             }
             Fault::DiskFull(who) => {
-                let found = self.who(*who).filter(|node| !self.down.contains(node));
-                if let Some((node, site)) = found.and_then(|node| self.site(node)) {
-                    lock(&site.disk).fill();
-                    self.full.insert(node);
-                    self.until(one, End::Space(node));
-                }
+                self.fail_for(one, *who, io::ErrorKind::StorageFull, How::Killed);
             }
             Fault::Snapshot(node) => {
                 if let Some((_, site)) = self.site(*node) {
@@ -208,13 +208,13 @@ impl Storm {
             Fault::Jump(node, by_ms) => {
                 if let Some((_, site)) = self.site(*node) {
                     site.clock.jump(*by_ms);
-                    self.stage.oracle.marks.reached(Mark::ClockJumped);
+                    self.mark(Mark::ClockJumped, *by_ms != 0 && self.up(*node));
                 }
             }
             Fault::Drift(node, per_second_ms) => {
                 if let Some((_, site)) = self.site(*node) {
                     site.clock.drift(*per_second_ms);
-                    self.stage.oracle.marks.reached(Mark::ClockDrifted);
+                    self.mark(Mark::ClockDrifted, *per_second_ms != 0 && self.up(*node));
                 }
                 self.until(one, End::Clock(*node));
             }
@@ -232,7 +232,7 @@ impl Storm {
             Fault::Pause(who) => {
                 if let Some(node) = self.who(*who) {
                     self.wires.hold(sim, &host_of(node), true);
-                    self.stage.oracle.marks.reached(Mark::Held);
+                    self.mark(Mark::Held, self.up(node));
                     self.until(one, End::Held(node));
                 }
             }
@@ -246,13 +246,14 @@ impl Storm {
                 }
             }
             Fault::OneWay(from, to) => {
-                self.stage.oracle.marks.reached(Mark::OneWayCut);
+                self.mark(Mark::OneWayCut, from != to && self.up(*from) && self.up(*to));
                 self.cut(sim, one, vec![(host_of(*from), host_of(*to))]);
             }
             Fault::Split(last) => {
-                self.stage.oracle.marks.reached(Mark::Split);
                 let (low, high): (Vec<NodeId>, Vec<NodeId>) =
                     all.into_iter().partition(|node| node <= last);
+                let some = |half: &[NodeId]| half.iter().any(|node| self.up(*node));
+                self.mark(Mark::Split, some(&low) && some(&high));
                 let pairs = low.iter().flat_map(|a| high.iter().flat_map(|b| both(*a, *b)));
                 self.cut(sim, one, pairs.collect());
             }
@@ -260,7 +261,7 @@ impl Storm {
                 let leader = self.leader();
                 if leader != Some(*node) {
                     self.wires.hold(sim, &host_of(*node), true);
-                    self.stage.oracle.marks.reached(Mark::Held);
+                    self.mark(Mark::Held, self.up(*node));
                     self.until(one, End::Lag(*node));
                 }
             }
@@ -276,8 +277,10 @@ impl Storm {
 
     /// Faults of the fleet; false: it is none.
     fn begin_in_fleet(&mut self, one: &Scheduled) -> bool {
-        if matches!(one.fault, Fault::Blind(_) | Fault::Dark(_)) {
-            self.stage.oracle.marks.reached(Mark::TelemetryLost);
+        match &one.fault {
+            Fault::Blind(node) => self.mark(Mark::TelemetryLost, self.up(*node)),
+            Fault::Dark(_) => self.mark(Mark::TelemetryLost, true),
+            _ => {}
         }
         match self.stage.fleet.strike(one) {
             Struck::Elsewhere => return false,
@@ -298,9 +301,9 @@ impl Storm {
             }
             End::Disk(node) => self.disk(node, 0),
             End::Space(node) => {
-                // It had nothing to write: somebody made room and started it again.
-                if self.full.remove(&node) {
-                    self.kill(sim, node, How::Killed);
+                // It had nothing to write, or room was made before it had.
+                if let Some(how) = self.failing.remove(&node) {
+                    self.kill(sim, node, how);
                 }
                 self.start(sim, node);
             }
@@ -333,6 +336,24 @@ impl Storm {
             && self.kill(sim, node, how)
         {
             self.until(one, End::Start(node));
+        }
+    }
+
+    /// The next write of a node goes wrong, and its process ends.
+    fn fail_for(&mut self, one: &Scheduled, who: Who, kind: io::ErrorKind, how: How) {
+        let starting =
+            |node: NodeId| self.site(node).is_none_or(|(_, site)| site.consensus().is_none());
+        // One that cannot write when it starts says so and ends: that is no storm's business.
+        if let Some(node) = self.who(who).filter(|node| self.up(*node) && !starting(*node)) {
+            self.arm(node, kind, how);
+            self.until(one, End::Space(node));
+        }
+    }
+
+    /// A state counts only where somebody was hit.
+    fn mark(&self, mark: Mark, hit: bool) {
+        if hit {
+            self.stage.oracle.marks.reached(mark);
         }
     }
 

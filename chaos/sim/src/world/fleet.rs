@@ -25,6 +25,7 @@ use super::{
     instance::{Cure, Ill, Illness, Instance, Life, hash},
 };
 use crate::{
+    drill::Broken,
     history::{Recorder, What, lock},
     rng::Rng,
 };
@@ -33,7 +34,7 @@ use crate::{
 const EPOCH_MS: u64 = 1_700_000_000_000;
 /// An instance that is dead or hangs is reported within this time, when nothing else is wrong:
 /// two intervals of a probe, and the time to tell.
-const REPORT_WITHIN_MS: u64 = 10_000;
+pub(crate) const REPORT_WITHIN_MS: u64 = 10_000;
 
 /// How acts go at present.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -321,8 +322,16 @@ impl Fleet {
         lock(&self.inner).instances.get(name).is_some_and(|one| one.well(now))
     }
 
-    /// Its process ends (`Dead`) or hangs (`Paused`).
-    pub fn end(&self, name: &str, how: Life) {
+    /// Instances that are meant to run and have ended or hang.
+    pub(crate) fn broken(&self) -> Broken {
+        let inner = lock(&self.inner);
+        let meant = inner.instances.iter().filter(|(_, one)| !one.standby);
+        let ended = meant.filter(|(_, one)| matches!(one.life, Life::Dead | Life::Paused));
+        ended.map(|(name, one)| (name.clone(), (one.pid, one.life))).collect()
+    }
+
+    /// Its process ends (`Dead`) or hangs (`Paused`); false: it did not run.
+    pub fn end(&self, name: &str, how: Life) -> bool {
         let ended = {
             let mut inner = lock(&self.inner);
             let found = inner.instances.get_mut(name).filter(|one| one.life == Life::Running);
@@ -333,6 +342,7 @@ impl Fleet {
             let report_within_ms = REPORT_WITHIN_MS;
             self.recorder.happened(What::Broke { target: self.target(name), report_within_ms });
         }
+        ended
     }
 
     /// It falls ill for so long.

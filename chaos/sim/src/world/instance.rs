@@ -71,7 +71,7 @@ pub(super) struct Instance {
     /// The version before.
     pub(super) previous: String,
     config_changed_ms: u64,
-    pid: u32,
+    pub(super) pid: u32,
     started_ms: u64,
     /// The key and attempt that started its process.
     pub(super) cause: String,

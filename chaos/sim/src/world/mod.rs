@@ -17,6 +17,7 @@ mod instance;
 pub mod manifests;
 mod struck;
 
+pub(crate) use fleet::REPORT_WITHIN_MS;
 pub use fleet::{Fleet, Mood};
 pub use hands::{NodeSenses, NodeWorld};
 pub use instance::{Cure, Ill, Illness, Life};

@@ -29,8 +29,12 @@ impl Fleet {
     /// Begins a fault, if it is one of the fleet's.
     pub(crate) fn strike(&self, one: &Scheduled) -> Struck {
         match &one.fault {
-            Fault::Kill(instance) => self.end(instance, Life::Dead),
-            Fault::Hang(instance) => self.end(instance, Life::Paused),
+            Fault::Kill(instance) => {
+                self.end(instance, Life::Dead);
+            }
+            Fault::Hang(instance) => {
+                self.end(instance, Life::Paused);
+            }
             Fault::Sicken(instance, ill, cure) => self.infect(instance, *ill, *cure, one.for_ms),
             Fault::Misconfigure(service) => self.misconfigure(service, one.for_ms),
             Fault::Agent(agent) => self.agent_down(agent, one.for_ms),

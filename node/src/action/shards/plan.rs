@@ -68,9 +68,11 @@ fn spread(state: &State, candidates: &[NodeId], shards: &[ShardId]) -> Vec<(Shar
             one_more -= 1;
             keep += 1;
         }
-        // Those it would be given first, it keeps.
-        of_node.sort_by_key(|shard| std::cmp::Reverse(weight(*shard, *node)));
-        homeless.extend(of_node.split_off(keep.min(of_node.len())));
+        if of_node.len() > keep {
+            // Those it would be given first, it keeps.
+            of_node.sort_by_cached_key(|shard| std::cmp::Reverse(weight(*shard, *node)));
+            homeless.extend(of_node.split_off(keep));
+        }
     }
     homeless.sort();
     let mut moves = Vec::with_capacity(homeless.len());
