@@ -49,6 +49,16 @@ impl Spread {
     }
 }
 
+impl Spread {
+    /// The same of so many that should have come: whoever never came is not in the spread.
+    fn seconds_of(&self, expected: usize) -> String {
+        match expected.saturating_sub(self.count) {
+            0 => self.seconds(),
+            never => format!("{}; {never} NEVER", self.seconds()),
+        }
+    }
+}
+
 /// What clients felt. Milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct Figures {
@@ -162,8 +172,11 @@ impl Report {
                 seconds(figures.gap_at_ms)
             ),
         );
-        add("leader's end to the next acknowledged write", figures.failover_ms.seconds());
-        add("heal (everything undone) to all well", figures.recovery_ms.seconds());
+        add("leader's end to the next acknowledged write", figures.failover_ms.seconds_of(leaders));
+        add(
+            "heal (everything undone) to all well",
+            figures.recovery_ms.seconds_of(self.recoveries.len()),
+        );
         add("incidents", self.incident_counts());
         add(
             "plans",
@@ -191,7 +204,7 @@ impl Report {
         if let Some(machine) = &self.machine {
             facts.push(("machine", machine.whole()));
         }
-        facts.push(("network", self.ground()));
+        facts.push(("network", self.ground().trim_start_matches("Network: ").to_owned()));
         facts
     }
 
@@ -225,7 +238,8 @@ mod tests {
 
     #[test]
     fn the_longest_time_without_a_write_and_the_way_to_the_next_leader_are_found() {
-        let write = |from: u64, to| call(Act::Write(1), Outcome::Done, from * 1_000, to * 1_000);
+        let write =
+            |from: u64, to: u64| call(Act::Write(1), Outcome::Done, from * 1_000, to * 1_000);
         let read = call(Act::Read, Outcome::Saw(None), 1_500_000, 1_600_000);
         let open = call(Act::Write(2), Outcome::Open, 1_200_000, 0);
         // Sent before the leader's end: it may have been answered by it.
@@ -243,6 +257,7 @@ mod tests {
     #[test]
     fn a_spread_of_nothing_says_so() {
         assert_eq!(Spread::of(std::iter::empty()).seconds(), "none");
+        assert_eq!(Spread::default().seconds_of(2), "none; 2 NEVER");
         let spread = Spread::of([4_000, 1_000, 2_000].into_iter());
         assert_eq!(spread, Spread { count: 3, median: 2_000, p99: 4_000, max: 4_000 });
     }

@@ -22,8 +22,7 @@ pub(super) fn render(report: &Report) -> String {
          <h2>Figures</h2><table>{facts}</table><h2>Time line</h2>{timeline}\
          <h2>Invariants</h2><table><tr><th>#<th>invariant<th>verdict<th>checked<th></tr>{rows}</table>\
          <h2>Incidents</h2><p>{counts}.</p><details><summary>All of them</summary>{incidents}</details>\
-         <h2>Faults by kind</h2><table>{drawn}</table><h2>Not done here</h2><ul>{absent}</ul>\
-         <h2>Damage</h2><ul>{damage}</ul><h2>Failpoints</h2><p>Each process counts its first 50 \
+         <h2>Faults by kind</h2><table>{drawn}</table>{absent}{damage}<h2>Failpoints</h2><p>Each process counts its first 50 \
          passes of each.</p><details><summary>All of them</summary><table class=hits><tr><th>failpoint<th>passes\
          <th>armed<th>deaths</tr>{hits}</table></details>\
          <h2>What was done</h2><details open><summary>In order</summary><ol class=log>{events}</ol></details></html>",
@@ -38,8 +37,8 @@ pub(super) fn render(report: &Report) -> String {
         counts = escape(&report.incident_counts()),
         incidents = incidents(report),
         events = events(report),
-        absent = list(&report.absent),
-        damage = list(&report.damage),
+        absent = section("Not done here", &report.absent),
+        damage = section("Damage", &report.damage),
         drawn = drawn(report),
         hits = hits(report),
     )
@@ -49,7 +48,7 @@ pub(crate) const STYLE: &str = "body{font:14px/1.5 system-ui,sans-serif;max-widt
  h1{font-size:22px}h2{font-size:17px;margin-top:2em}table{border-collapse:collapse}td,th{padding:3px 12px 3px 0;text-align:left;vertical-align:top;border-bottom:1px solid #e3e7ee}\
  .n{text-align:right}.good{color:#1d7a46;font-weight:600}.bad{color:#b3261e;font-weight:600}.none{color:#8a6d00}\
  .key span{display:inline-block;margin-right:1.4em}.key i{display:inline-block;width:14px;height:10px;margin-right:5px}summary{cursor:pointer}\
- pre{background:#f5f6f9;padding:8px;overflow-x:auto}.log{font-size:13px;columns:2}text{font:12px system-ui,sans-serif;fill:#445}";
+ pre{background:#f5f6f9;padding:8px;white-space:pre-wrap;overflow-wrap:anywhere}.log{font-size:13px;columns:2}text{font:12px system-ui,sans-serif;fill:#445}";
 
 fn put(text: &mut String, more: &str) {
     text.push_str(more);
@@ -87,6 +86,14 @@ fn events(report: &Report) -> String {
         put(&mut text, &format!("<li>{at:.1} s {fault}{}</li>", escape(&event.text)));
     }
     text
+}
+
+/// A list with its title; nothing of nothing.
+fn section(title: &str, items: &[String]) -> String {
+    if items.is_empty() {
+        return String::new();
+    }
+    format!("<h2>{title}</h2><ul>{}</ul>", list(items))
 }
 
 fn list(items: &[String]) -> String {
@@ -135,7 +142,10 @@ fn wrong(report: &Report) -> String {
             let files = violation.files.iter().map(|file| format!("look at {}", file.display()));
             let lines: Vec<String> = violation.evidence.iter().cloned().chain(files).collect();
             let (what, lines) = (escape(&violation.what), escape(&lines.join("\n")));
-            put(&mut text, &format!("<p>{what}</p><ul>{around}</ul><pre>{lines}</pre>"));
+            put(&mut text, &format!("<p>{what}</p><ul>{around}</ul>"));
+            if !lines.is_empty() {
+                put(&mut text, &format!("<pre>{lines}</pre>"));
+            }
         }
         let more = verdict.violations.len().saturating_sub(SHOWN);
         if more > 0 {
