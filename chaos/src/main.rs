@@ -29,7 +29,8 @@ enum Command {
         after_help = "Examples:\n  medic-chaos bench                              everything, beside etcd where it is installed\n  medic-chaos bench --only failover --runs 100\n  medic-chaos bench --only commit --clients 1,64,512 --seconds 30 --dir /srv/data\n  medic-chaos bench --json > figures.json"
     )]
     Bench(bench::BenchArgs),
-    /// Real nodes and agents under faults drawn from a seed; checks what they left behind.
+    /// Real nodes and agents under faults drawn from a seed; checks what they left behind. Exit: 0 all
+    /// holds, 1 violated or not kept, 2 wrong usage, 3 interrupted, 4 the harness failed.
     #[command(
         after_help = "Examples:\n  medic-chaos campaign --minutes 5 --seed 1\n  medic-chaos campaign --minutes 30 --seed 7 --nodes 5 --out ./reports\n  medic-chaos campaign --network namespaces   each node on a network of its own, or fail\n  medic-chaos campaign --seed 7 --dry-run     what would be done, and when\n  medic-chaos campaign --healing --minutes 8 --seed 1"
     )]
@@ -51,7 +52,7 @@ async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::run(args).await,
         Command::Bench(args) => bench::run(args).await,
-        Command::Campaign(args) => Box::pin(campaign::run(args)).await,
+        Command::Campaign(args) => return Box::pin(campaign::main(args)).await,
         Command::Experiment(command) => return experiment::main(command).await,
         Command::Service(args) => fleet::run(args).await.map(|()| true),
     };

@@ -19,7 +19,7 @@ const SYNC_BYTES: usize = 512;
 
 /// The machine and how busy it was.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Machine {
+pub struct Machine {
     pub(super) cores: usize,
     pub(super) cpu: String,
     pub(super) kernel: String,
@@ -35,7 +35,7 @@ pub(super) struct Machine {
 
 impl Machine {
     /// As it is now.
-    pub(super) fn look(folder: &Path) -> Self {
+    pub(crate) fn look(folder: &Path) -> Self {
         let cpus = read("/proc/cpuinfo");
         let cpu = cpus
             .lines()
@@ -53,8 +53,17 @@ impl Machine {
     }
 
     /// Notes the load at the end.
-    pub(super) fn look_again(&mut self) {
+    pub(crate) fn look_again(&mut self) {
         self.load_after = load();
+    }
+
+    /// In a line, for reports.
+    pub(crate) fn whole(&self) -> String {
+        let cpu = if self.cpu.is_empty() { "of unknown make" } else { &self.cpu };
+        let Self { cores, kernel, load_before, load_after, .. } = self;
+        format!(
+            "{cores} cores ({cpu}), Linux {kernel}, load {load_before} before and {load_after} after"
+        )
     }
 
     /// In a few words.

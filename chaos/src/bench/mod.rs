@@ -29,7 +29,8 @@ use medic_node::{
 };
 use medic_proto::v1 as pb;
 
-use self::{machine::Machine, report::Report};
+pub use self::machine::Machine;
+use self::report::Report;
 use crate::harness::{Client, Cluster, ClusterOptions};
 
 /// Time the cluster is given to come up or to settle.

@@ -4,7 +4,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -81,6 +81,8 @@ impl Pager {
 #[derive(Debug, Default)]
 struct Followed {
     indexes: Vec<u64>,
+    /// All events up to here were told; bookmarks say so where there is none.
+    reached: u64,
     resumed: u64,
 }
 
@@ -98,6 +100,14 @@ impl Follower {
         Self { followed, task: Task(task) }
     }
 
+    /// Waits until the watch has come so far; the verdict says so when it has not.
+    pub(super) async fn reach(&self, index: u64, patience: Duration) {
+        let deadline = tokio::time::Instant::now() + patience;
+        while self.lock().reached < index && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     /// Hears no more. What nodes commit from now on may be in no chain that is read.
     pub(super) async fn stop(&mut self) {
         self.task.0.abort();
@@ -105,31 +115,54 @@ impl Follower {
         drop((&mut self.task.0).await);
     }
 
-    /// Events come in log order, none twice, and none that a node has in its chain is missing: what
-    /// was told is the chain up to the last of it.
-    pub(super) fn verdict(&self, chain: impl Iterator<Item = u64>) -> Verdict {
-        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = followed.indexes.last().copied().unwrap_or(0);
-        let expected: Vec<u64> = chain.filter(|index| *index <= last).collect();
+    fn lock(&self) -> MutexGuard<'_, Followed> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held against the chain up to the index at which the nodes agreed.
+    pub(super) fn verdict(&self, chain: impl Iterator<Item = u64>, agreed: u64) -> Verdict {
+        self.lock().verdict(chain, agreed)
+    }
+}
+
+impl Followed {
+    /// Everything up to here was told.
+    fn come_to(&mut self, index: u64) {
+        self.reached = self.reached.max(index);
+    }
+
+    /// Events come in log order, none twice, and none that a node has in its chain is missing. A watch
+    /// that stops delivering is found by where it should have come: the index that the nodes agree on.
+    fn verdict(&self, chain: impl Iterator<Item = u64>, agreed: u64) -> Verdict {
+        let told = &self.indexes;
         let mut violations = Vec::new();
-        if followed.indexes != expected {
-            let at = followed.indexes.iter().zip(&expected).take_while(|(a, b)| a == b).count();
+        if self.reached < agreed {
+            let text = format!(
+                "a watch has come to {} only, and the nodes agree at index {agreed}",
+                self.reached
+            );
+            violations.push(Violation::new(text));
+        }
+        let until = agreed.max(told.last().copied().unwrap_or(0));
+        let expected: Vec<u64> = chain.filter(|index| *index <= until).collect();
+        if *told != expected {
+            let at = told.iter().zip(&expected).take_while(|(a, b)| a == b).count();
             let around = |list: &[u64]| {
                 let from = at.saturating_sub(2);
                 format!("{:?}", list.iter().skip(from).take(6).collect::<Vec<_>>())
             };
             let text = format!(
-                "a watch was told {} events up to {last}, and the chain has {}",
-                followed.indexes.len(),
+                "a watch was told {} events up to index {until}, and the chain has {}",
+                told.len(),
                 expected.len()
             );
             violations.push(Violation::new(text).with([
-                format!("told: {}", around(&followed.indexes)),
+                format!("told: {}", around(told)),
                 format!("in the chain: {}", around(&expected)),
             ]));
         }
-        let of = format!("watched events (resumed {} times)", followed.resumed);
-        Verdict::new(1, followed.indexes.len(), &of, violations)
+        let of = format!("watched events (resumed {} times)", self.resumed);
+        Verdict::new(1, told.len(), &of, violations)
     }
 }
 
@@ -158,10 +191,59 @@ async fn watch_one(
     let Ok(Ok(opened)) = opened else { return after };
     let mut stream = opened.into_inner();
     while let Ok(Ok(Some(message))) = tokio::time::timeout(SILENCE_MAX, stream.message()).await {
-        if let Some(Kind::Event(event)) = message.kind {
-            after = event.index;
-            followed.lock().unwrap_or_else(PoisonError::into_inner).indexes.push(after);
+        let mut followed = followed.lock().unwrap_or_else(PoisonError::into_inner);
+        match message.kind {
+            Some(Kind::Event(event)) => {
+                after = event.index;
+                followed.indexes.push(after);
+                followed.come_to(after);
+            }
+            Some(Kind::Bookmark(index)) => followed.come_to(index),
+            None => {}
         }
     }
     after
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(indexes: &[u64], reached: u64) -> Followed {
+        Followed { indexes: indexes.to_vec(), reached, resumed: 1 }
+    }
+
+    fn wrong(followed: &Followed, chain: &[u64], agreed: u64) -> Vec<String> {
+        let verdict = followed.verdict(chain.iter().copied(), agreed);
+        verdict.violations.into_iter().map(|violation| violation.what).collect()
+    }
+
+    #[test]
+    fn a_watch_that_was_told_all_passes_whatever_came_after_it() {
+        let all = told(&[3, 5, 8], 9);
+        assert_eq!(wrong(&all, &[3, 5, 8], 9), [""; 0]);
+        assert_eq!(wrong(&all, &[3, 5, 8, 12], 9), [""; 0], "12 came after they agreed");
+        assert_eq!(wrong(&told(&[3, 5, 8], 8), &[3, 5, 8], 7), [""; 0], "it was told more");
+    }
+
+    #[test]
+    fn a_watch_that_stops_delivering_is_found() {
+        let silent = told(&[3], 3);
+        assert_eq!(
+            wrong(&silent, &[3, 5, 8], 8),
+            [
+                "a watch has come to 3 only, and the nodes agree at index 8",
+                "a watch was told 1 events up to index 8, and the chain has 3"
+            ]
+        );
+        // Not even an event was there to miss.
+        assert_eq!(wrong(&told(&[], 0), &[], 4).len(), 1);
+    }
+
+    #[test]
+    fn what_a_watch_skips_repeats_or_swaps_is_found() {
+        for indexes in [&[3, 8][..], &[3, 5, 5, 8], &[3, 8, 5], &[3, 5, 6, 8]] {
+            assert_eq!(wrong(&told(indexes, 8), &[3, 5, 8], 8).len(), 1, "{indexes:?}");
+        }
+    }
 }

@@ -1,29 +1,35 @@
-//! What a campaign left behind, gathered from nodes, agents and services, and judged.
+//! What a campaign left behind, judged. Whatever cannot be read is a violation, and no reason to say
+//! nothing of the rest.
 
-use std::{collections::BTreeMap, path::Path, process::Stdio};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use medic_proto::v1 as pb;
 
 use super::{
     arena::Cause,
+    bystanders::Follower,
+    sources::{self, Chains, Plans, Sources, number_of},
     stage::Stage,
     trouble::IN_FLIGHT_MAX,
-    watch::{Seen, stale},
+    watch::Seen,
 };
 use crate::{
     check::{
-        self, Verdict, Violation,
-        acts::{self, Starts},
+        Verdict, Violation, acts,
         chain::{self, Chain},
         deposed::{self, Ended},
-        journal::{self, Journal, Line},
+        journal::{Journal, Line},
         linear, nodes,
         plans::{self, Watched},
         reported,
     },
     history,
-    report::Report,
+    report::{End, Incident, LogClock, Report},
 };
 
 /// A leader may act this long after it was cut off: lease, one heartbeat, and scheduling on a busy
@@ -33,34 +39,46 @@ const LEASE_MS: u64 = 600 + 100 + 300;
 const NOTICED_MS: u64 = 2 * 1_000 + 10_000;
 /// Invariant 14.
 const RECOVERY_MAX_MS: u64 = 30_000;
-
-type Plans = BTreeMap<String, pb::Remediation>;
-type Chains = BTreeMap<u64, Vec<pb::AuditRecord>>;
+/// A watch that is told of all comes to where the nodes are within this: bookmarks come every few
+/// seconds.
+const WATCH_PATIENCE: Duration = Duration::from_secs(15);
+/// Nodes that have just settled agree within this.
+const AGREE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Gathers all of it and fills the report. The cluster is stopped meanwhile.
-pub(super) async fn gather(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn gather(stage: &mut Stage, report: &mut Report) {
+    let mut sources = Sources::default();
     let seen = stage.arena.eyes.seen();
     let calls = stage.desk.recorder.calls();
     let file = stage.dir.join("history.jsonl");
-    history::write(&file, &calls)?;
-    let plans = final_plans(stage, &seen).await?;
-    let agreed = stage.agree().await.unwrap_or(false);
+    lost(report, "the history of calls", history::write(&file, &calls));
+    let agreed = agreed(stage).await;
     let mut follower = stage.follower.take();
     if let Some(follower) = &mut follower {
+        let index = agreed.as_ref().ok().copied().flatten();
+        follower.reach(index.unwrap_or(0), WATCH_PATIENCE).await;
         // Before the chains are read: nodes that are stopped hand leadership over, which is an event.
         follower.stop().await;
     }
-    let exported = exports(stage).await?;
-    keep(stage, &plans, &exported).await?;
-    let pager = stage.pager.told();
-    stage.end().await;
-    let logs = stage.dir.join("cluster/logs");
-    let journals = journals(stage)?;
-    let starts = starts(stage);
+    let exported = sources::chains(stage, &mut sources).await;
     let chains: BTreeMap<u64, Chain> =
         exported.iter().map(|(node, records)| (*node, chain::read(records))).collect();
+    let mut ids = sources::plan_ids(seen.plans.keys(), &chains);
+    let (plans, unread) = sources::plans(stage, ids.iter().cloned(), &mut sources).await;
+    // Whether these are lost nobody knows; that they could not be read is a violation already.
+    ids.retain(|id| !unread.contains(id));
+    let incidents = sources::incidents(stage, &mut sources).await;
+    lost(report, "files for a closer look", keep(&stage.dir, &plans, &exported, &incidents));
+    report.told = stage.pager.told();
+    // Counted before the network is gone.
+    let walls = stage.arena.walls.count();
+    report.walls = lost(report, "packets that the kernel dropped", walls).flatten();
+    stage.end().await;
+    let journals = sources::journals(stage, &mut sources);
+    let starts = sources::starts(stage, &mut sources);
     let longest = chains.values().max_by_key(|c| c.indexes.len()).cloned().unwrap_or_default();
-    let watched = watched(&seen);
+    let logs = stage.dir.join("cluster/logs");
+    let watched = watched(&seen, &ids);
     let states: Vec<_> =
         seen.samples.iter().map(|s| (s.node, s.applied, s.hash.as_str())).collect();
     let cut_off = cut_off(stage, report.wall_began_ms);
@@ -74,7 +92,7 @@ pub(super) async fn gather(stage: &mut Stage, report: &mut Report) -> anyhow::Re
         plans::resumed(&watched, &plans, &logs),
         nodes::acknowledged(&calls, &chains),
         nodes::chains(&exported),
-        offline(stage).await,
+        sources::offline(stage).await,
         nodes::hashes(&states),
         nodes::owners(&seen.owners),
         noticed(stage, report, &seen, &exported, &journals),
@@ -82,29 +100,67 @@ pub(super) async fn gather(stage: &mut Stage, report: &mut Report) -> anyhow::Re
         acts::budget(&longest, IN_FLIGHT_MAX),
         nodes::recoveries(&report.recoveries, RECOVERY_MAX_MS, &report.late),
     ];
-    if !agreed {
-        let text = "the nodes did not come to the same state after the campaign";
-        verdicts.push(Verdict::new(9, 1, "final states", vec![Violation::new(text).see(&logs)]));
-    }
-    if let Some(follower) = follower {
-        verdicts.push(follower.verdict(longest.indexes.iter().copied()));
-    }
+    verdicts.push(same_in_the_end(&agreed, &logs));
+    verdicts.extend(watching(follower, &agreed, &longest));
     if !stage.arena.unsaid.is_empty() {
         let unsaid = stage.arena.unsaid.clone();
         let text = "damage that a node ended of, and did not name";
         verdicts.push(Verdict::new(8, 1, "damage", vec![Violation::new(text).with(unsaid)]));
     }
+    verdicts.extend(sources.verdicts());
     verdicts.push(clocks(stage, &verdicts));
-    report.verdicts = check::join(verdicts);
+    verdicts.sort_by_key(|verdict| verdict.invariant);
+    report.verdicts = verdicts;
+    let records = exported.values().max_by_key(|records| records.len());
+    report.clock = LogClock::new(&seen.samples, records.map_or(&[], Vec::as_slice));
+    report.incidents = told_of(&incidents, &plans, &report.clock);
     account(stage, &longest, report);
-    report.walls = stage.arena.walls.count()?;
-    report.told = pager;
     report.calls = calls;
     report.samples = seen.samples;
     report.plans = plans.len();
     report.taken_over = plans::taken_over(&plans);
     report.acts = act_times(&journals, report.wall_began_ms);
-    Ok(())
+}
+
+/// Notes what could not be had, where no invariant depends on it.
+fn lost<T>(report: &mut Report, what: &str, outcome: anyhow::Result<T>) -> Option<T> {
+    outcome.map_err(|error| report.missing.push(format!("{what}: {error:#}"))).ok()
+}
+
+/// The index at which all nodes agree, tried for a while: something may just be under way.
+async fn agreed(stage: &Stage) -> anyhow::Result<Option<u64>> {
+    let deadline = Instant::now() + AGREE_PATIENCE;
+    loop {
+        let agreed = stage.agreed().await;
+        if matches!(agreed, Ok(Some(_))) || Instant::now() > deadline {
+            return agreed;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// 9, at the end: all nodes came to the same state.
+fn same_in_the_end(agreed: &anyhow::Result<Option<u64>>, logs: &Path) -> Verdict {
+    let text = "the nodes did not come to the same state after the campaign";
+    let violations = match agreed {
+        Ok(Some(_)) => Vec::new(),
+        Ok(None) => vec![Violation::new(text).see(logs)],
+        Err(error) => vec![Violation::new(text).with([format!("{error:#}")]).see(logs)],
+    };
+    Verdict::new(9, 1, "final states", violations)
+}
+
+/// 1, as told: what the watch of all events was told, or that there was none.
+fn watching(
+    follower: Option<Follower>,
+    agreed: &anyhow::Result<Option<u64>>,
+    longest: &Chain,
+) -> Option<Verdict> {
+    let follower = follower?;
+    let last = longest.indexes.last().copied().unwrap_or(0);
+    // Where nodes differ that is found elsewhere; the longest chain is what should have been told.
+    let until = agreed.as_ref().ok().copied().flatten().unwrap_or(last);
+    Some(follower.verdict(longest.indexes.iter().copied(), until))
 }
 
 /// What was done to nodes, and what it met.
@@ -146,10 +202,11 @@ fn account(stage: &mut Stage, chain: &Chain, report: &mut Report) {
 fn clocks(stage: &Stage, verdicts: &[Verdict]) -> Verdict {
     let seen = stage.arena.skews_seen;
     let wrong = verdicts.iter().filter(|v| v.invariant < 13 && !v.holds());
-    let numbers: Vec<String> = wrong.map(|verdict| verdict.invariant.to_string()).collect();
+    let numbers: BTreeSet<u8> = wrong.map(|verdict| verdict.invariant).collect();
     let violations = if seen == 0 || numbers.is_empty() {
         Vec::new()
     } else {
+        let numbers: Vec<String> = numbers.iter().map(u8::to_string).collect();
         let text = format!("clocks were wrong, and so is what {} say", numbers.join(", "));
         vec![Violation::new(text)]
     };
@@ -163,50 +220,18 @@ fn renewed(logs: &Path) -> usize {
     texts.map(|text| String::from_utf8_lossy(&text).matches("certificate renewed").count()).sum()
 }
 
-/// Every plan that was seen, as it is now.
-async fn final_plans(stage: &Stage, seen: &Seen) -> anyhow::Result<Plans> {
-    let mut plans = Plans::new();
-    let mut client = stage.arena.cluster.client("admin").await?;
-    for id in seen.plans.keys() {
-        let request = pb::GetRemediationRequest { id: id.clone() };
-        match client.remediations().get(request).await {
-            Ok(response) => {
-                if let Some(plan) = response.into_inner().remediation {
-                    plans.insert(id.clone(), plan);
-                }
-            }
-            // It is then missing, and found to be.
-            Err(status) => tracing::warn!(plan = id, %status, "a plan cannot be had"),
-        }
-    }
-    Ok(plans)
-}
-
-/// The chain of every node, from its own records.
-async fn exports(stage: &Stage) -> anyhow::Result<Chains> {
-    let mut chains = Chains::new();
-    for node in stage.arena.members.clone() {
-        let mut client = stage.arena.dialer.dial(node).await?;
-        let request = stale(pb::ExportAuditRequest { after_index: 0 });
-        let mut stream = client.audit().export(request).await?.into_inner();
-        let records = chains.entry(node).or_default();
-        while let Some(page) = stream.message().await? {
-            records.extend(page.records);
-        }
-    }
-    Ok(chains)
-}
-
 /// Files for whoever looks closer: incidents and plans as they are, the chain of every node.
-async fn keep(stage: &Stage, plans: &Plans, chains: &Chains) -> anyhow::Result<()> {
-    let request = pb::ListIncidentsRequest { page_size: 1_000, ..Default::default() };
-    let mut client = stage.arena.cluster.client("admin").await?;
-    let incidents = client.incidents().list(request).await?.into_inner().incidents;
+fn keep(
+    dir: &Path,
+    plans: &Plans,
+    chains: &Chains,
+    incidents: &[pb::IncidentSummary],
+) -> anyhow::Result<()> {
     let write = |name: &str, bytes: Vec<u8>| {
-        let path = stage.dir.join(name);
+        let path = dir.join(name);
         std::fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))
     };
-    write("incidents.json", serde_json::to_vec_pretty(&incidents)?)?;
+    write("incidents.json", serde_json::to_vec_pretty(incidents)?)?;
     write("plans.json", serde_json::to_vec_pretty(plans)?)?;
     for (node, records) in chains {
         write(&format!("audit-node-{node}.json"), serde_json::to_vec(records)?)?;
@@ -234,31 +259,54 @@ fn noticed(
     reported::lasting(&kills, &symptoms, journals, &report.recoveries, bounds)
 }
 
-fn journals(stage: &Stage) -> anyhow::Result<Vec<Journal>> {
-    let folder = stage.arena.cluster.dir().join("agents");
-    stage
-        .arena
-        .agents
-        .iter()
-        .map(|agent| journal::read(agent, &folder.join(format!("{agent}.state/journal"))))
-        .collect()
+/// Every plan there was, as it was seen; one that nobody saw while it ran, as the chain has it.
+fn watched(seen: &Seen, ids: &BTreeSet<String>) -> BTreeMap<String, Watched> {
+    let of = |id: &String| match seen.plans.get(id) {
+        Some(plan) => Watched { digest: plan.digest.clone(), statuses: plan.statuses.clone() },
+        None => Watched { digest: String::new(), statuses: vec!["committed".to_owned()] },
+    };
+    ids.iter().map(|id| (id.clone(), of(id))).collect()
 }
 
-fn starts(stage: &Stage) -> Starts {
-    let of = |instance: &crate::fleet::SampleInstance| {
-        let path = instance.starts();
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        (instance.name.clone(), (path, text.lines().filter_map(|l| l.parse().ok()).collect()))
-    };
-    stage.arena.fleet.instances.values().map(of).collect()
+/// Incidents with what Medic made of each, by the log's own time.
+fn told_of(incidents: &[pb::IncidentSummary], plans: &Plans, clock: &LogClock) -> Vec<Incident> {
+    let mut of_incident: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for plan in plans.values() {
+        let status = plan.status().as_str_name().trim_start_matches("REMEDIATION_STATUS_");
+        let status = status.to_lowercase().replace('_', " ");
+        let because = if plan.reason.is_empty() { "" } else { ": " };
+        of_incident
+            .entry(&plan.incident)
+            .or_default()
+            .push(format!("{} ({}) {status}{because}{}", plan.playbook, plan.id, plan.reason));
+    }
+    let told = incidents.iter().map(|incident| {
+        let target = incident.target.clone().unwrap_or_default();
+        let decided = of_incident.get(incident.id.as_str()).map(|plans| plans.join("; "));
+        Incident {
+            id: incident.id.clone(),
+            service: target.service,
+            instance: target.instance,
+            class: incident.class.clone(),
+            summary: incident.summary.clone(),
+            decided: decided.unwrap_or_else(|| "nothing was done".to_owned()),
+            escalation: incident.escalation.clone(),
+            opened_ms: clock.of_index(number_of(&incident.id)).unwrap_or(0),
+            closed_ms: incident.resolved_at.as_ref().and_then(|at| clock.of_law(at)),
+            end: end_of(incident),
+        }
+    });
+    told.collect()
 }
 
-fn watched(seen: &Seen) -> BTreeMap<String, Watched> {
-    let of = |plan: &super::watch::PlanSeen| Watched {
-        digest: plan.digest.clone(),
-        statuses: plan.statuses.clone(),
-    };
-    seen.plans.iter().map(|(id, plan)| (id.clone(), of(plan))).collect()
+fn end_of(incident: &pb::IncidentSummary) -> End {
+    match incident.resolution() {
+        pb::Resolution::Unspecified => End::Open,
+        pb::Resolution::Remediated => End::Remediated,
+        pb::Resolution::SelfCleared => End::SelfCleared,
+        pb::Resolution::ByHand => End::ByHand,
+        pb::Resolution::Merged => End::Merged,
+    }
 }
 
 /// Isolations of leaders that outlasted their lease, by the wall clock.
@@ -269,27 +317,6 @@ fn cut_off(stage: &Stage, wall_began_ms: u64) -> Vec<acts::CutOff> {
         .filter(|(from, to, _)| from < to)
         .map(|(from, to, node)| (wall_began_ms + from, wall_began_ms + to, node))
         .collect()
-}
-
-/// 8, offline: the product's own verifier over the data of each stopped node.
-async fn offline(stage: &Stage) -> Verdict {
-    let (mut checked, mut violations) = (0, Vec::new());
-    for node in stage.arena.members.clone() {
-        let dir = stage.arena.cluster.data_dir(node);
-        let mut command = tokio::process::Command::new(&stage.medic);
-        command.args(["audit", "verify", "--dir"]).arg(&dir).stdin(Stdio::null());
-        let problem = match command.output().await {
-            Ok(output) if output.status.success() => None,
-            Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-            Err(error) => Some(error.to_string()),
-        };
-        checked += 1;
-        if let Some(problem) = problem {
-            let text = format!("node-{node}: `medic audit verify` says: {problem}");
-            violations.push(Violation::new(text).see(dir));
-        }
-    }
-    Verdict::new(8, checked, "nodes verified offline", violations)
 }
 
 /// When each act began and ended, milliseconds of the campaign, with its key.

@@ -19,7 +19,10 @@ use tokio::{
 };
 
 use super::{say, told::Told};
-use crate::netns::{self, Network, Standing, Use, within};
+use crate::{
+    netns::{self, Network, Standing, Use, within},
+    report::BROKEN,
+};
 
 /// Tells a campaign which network was made for it.
 const NETWORK: &str = "MEDIC_CHAOS_NETWORK";
@@ -84,8 +87,8 @@ impl Ground {
 pub(super) enum Entered {
     /// In this process.
     Here(Ground),
-    /// It went on in another, which has ended; whether all was well.
-    Elsewhere(bool),
+    /// It went on in another, which has ended; its exit code.
+    Elsewhere(u8),
 }
 
 /// Finds the ground of a campaign with so many nodes. Where it is namespaces this makes them, has the
@@ -123,12 +126,12 @@ pub(super) async fn enter(choice: NetworkChoice, nodes: u64) -> anyhow::Result<E
     let outcome = keep(&standing, &mut told).await;
     let removed = standing.remove().context("taking the network namespaces away");
     // What went wrong first is told first.
-    let good = outcome?;
-    removed.map(|()| Entered::Elsewhere(good))
+    let exit = outcome?;
+    removed.map(|()| Entered::Elsewhere(exit))
 }
 
 /// Runs the campaign in the hub, hands on to it what it is told, and waits for its end.
-async fn keep(standing: &Standing, told: &mut Told) -> anyhow::Result<bool> {
+async fn keep(standing: &Standing, told: &mut Told) -> anyhow::Result<u8> {
     let program = std::env::current_exe().context("finding this program")?;
     let mut command = Command::new(&program);
     command
@@ -146,7 +149,7 @@ async fn keep(standing: &Standing, told: &mut Told) -> anyhow::Result<bool> {
     let status = loop {
         tokio::select! {
             status = child.wait() => break status.context("waiting for the campaign")?,
-            () = told.next() => {
+            _ = told.next() => {
                 let campaign = nix::unistd::Pid::from_raw(pid);
                 let sent = nix::sys::signal::kill(campaign, nix::sys::signal::Signal::SIGTERM);
                 sent.context("telling the campaign to stop")?;
@@ -155,7 +158,7 @@ async fn keep(standing: &Standing, told: &mut Told) -> anyhow::Result<bool> {
     };
     match status.signal() {
         Some(signal) => bail!("the campaign was ended by signal {signal}"),
-        None => Ok(status.success()),
+        None => Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(BROKEN)),
     }
 }
 

@@ -3,8 +3,12 @@
 //!
 //! ```text
 //!   stage ─► rounds: faults … heal … recovered? ─► settle ─► evidence ─► verdicts ─► report
-//!     └ clients, trouble and eyes run all the while ┘
+//!     └ clients, trouble and eyes run all the while ┘        ▲
+//!                            └ told to stop, or broken ──────┘ heal, settle for a shorter while
 //! ```
+//!
+//! Once the stage stands there is a report, however the rounds end: the worst outcome must not be the
+//! one that says nothing.
 
 mod arena;
 mod ask;
@@ -13,6 +17,8 @@ mod clients;
 mod evidence;
 mod ground;
 mod people;
+mod plan;
+mod sources;
 mod stage;
 mod told;
 mod trouble;
@@ -22,27 +28,35 @@ use std::{
     collections::BTreeMap,
     io::Write as _,
     path::PathBuf,
+    process::ExitCode,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 pub use self::arena::{Cause, Death, Hits};
 pub use self::ground::NetworkChoice;
 pub(crate) use self::told::told_to_stop;
-use self::{arena::Proof, ground::Entered, stage::Stage};
+use self::{
+    arena::Proof,
+    ground::{Entered, Ground},
+    plan::{Plan, describe},
+    stage::{SETTLE_PATIENCE, Stage, Workers},
+    told::Told,
+};
 use crate::{
-    nemesis::{Capabilities, Fault, Round, disk, rounds},
-    netns::Network,
-    report::{Event, Report},
+    bench::Machine,
+    harness::kill_processes_with,
+    nemesis::{Fault, Round, disk},
+    report::{BROKEN, Ended, Event, INTERRUPTED, Report},
 };
 
 /// Options of a campaign.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CampaignArgs {
     /// How long faults go on; checking comes on top.
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = minutes)]
     pub minutes: f64,
     /// What the schedule, the trouble and the clients are drawn from.
     #[arg(long, default_value_t = 1)]
@@ -68,147 +82,216 @@ pub struct CampaignArgs {
     pub healing: crate::healing::HealingArgs,
 }
 
+/// Exit code of wrong usage, as clap's.
+const REFUSED: u8 = 2;
 /// Recovery is expected within this; invariant 14.
 const RECOVERY_MAX_MS: u64 = 30_000;
 /// And waited for this long, to go on.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(90);
-/// What a round's recovery is reckoned with in the schedule.
-const REST_MS: u64 = 2_000;
+/// After an interruption plans are given this long to come to their end.
+const HURRY: Duration = Duration::from_secs(45);
 /// After a round, plans are given this long to come to their end …
 const BREATH: Duration = Duration::from_secs(9);
 /// … unless there are fewer than this under way.
 const UNDER_WAY_FEW: usize = 2;
-/// From this length on a campaign must have reached every failpoint often enough.
-const FULL_MINUTES: f64 = 60.0;
+/// Nobody means more than a week, and a schedule is held in memory.
+const MINUTES_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Between looks at who has died.
 const TICK: Duration = Duration::from_millis(100);
-/// Normal life before the first fault.
-const WARM_UP: Duration = Duration::from_secs(4);
+/// Normal life comes about within this, before the first fault.
+const WARM_UP_MAX: Duration = Duration::from_secs(60);
 
-/// Runs a campaign. True when no invariant was violated.
-///
-/// # Errors
-/// When the stage cannot be set up or the report cannot be written.
-pub async fn run(args: CampaignArgs) -> anyhow::Result<bool> {
+/// Runs a campaign, and says with its exit code how it ended: 0 when all is well; 1 when an invariant
+/// was violated, or something was not checked or reached that must be (`--healing`: a bound was not
+/// kept); 3 when it was told to stop, and nothing is wrong so far; 4 when the harness itself failed.
+pub async fn main(args: CampaignArgs) -> ExitCode {
+    match run(args).await {
+        Ok(exit) => ExitCode::from(exit),
+        Err(error) => {
+            say(&format!("the campaign could not be held: {error:#}"));
+            ExitCode::from(BROKEN)
+        }
+    }
+}
+
+async fn run(args: CampaignArgs) -> anyhow::Result<u8> {
     if args.healing.healing {
         if args.network == NetworkChoice::Namespaces {
-            bail!("--healing measures on loopback only: leave --network namespaces out");
+            say("--healing measures on loopback only: leave --network namespaces out");
+            return Ok(REFUSED);
         }
         return Box::pin(crate::healing::run(&args)).await;
     }
     if args.dry_run {
-        for (number, round) in Plan::draw(&args)?.schedule.iter().enumerate() {
-            say(&format!("round {}: {}", number + 1, describe(round)));
-        }
-        return Ok(true);
+        Plan::foresee(&args)?.tell();
+        return Ok(0);
     }
     let mut ground = match ground::enter(args.network, args.nodes).await? {
         Entered::Here(ground) => ground,
-        Entered::Elsewhere(good) => return Ok(good),
+        Entered::Elsewhere(exit) => return Ok(exit),
     };
     disk::go_private()?;
     let plan = Plan::draw(&args)?;
-    let (words, network) = (ground.to_string(), ground.network());
-    let mut slot = None;
-    // Whatever happens, what was started is ended and what was done is undone.
-    let outcome = tokio::select! {
-        outcome = perform(&args, &plan, &words, network, &mut slot) => outcome,
-        told = told_to_stop() => told.and(Err(anyhow::anyhow!("interrupted"))),
-        () = ground.lost() => Err(anyhow::anyhow!("whoever keeps the network is gone")),
+    // From here on nobody is ended by a signal; it is told instead.
+    let mut told = Told::listen()?;
+    let raised = raise(&args, &plan, &ground, &mut told).await?;
+    let Some(mut stage) = raised else {
+        say("interrupted before the first fault: there is nothing to report");
+        return Ok(INTERRUPTED);
     };
-    if let Some(mut stage) = slot {
-        stage.end().await;
-    }
+    // Whatever happens, what was started is ended and what was done is undone.
+    let outcome = hold(&args, &plan, &mut stage, &mut ground, &mut told).await;
+    stage.end().await;
     outcome
 }
 
-/// What is to be done.
-struct Plan {
-    can: Capabilities,
-    total_ms: u64,
-    schedule: Vec<Round>,
-}
-
-impl Plan {
-    fn draw(args: &CampaignArgs) -> anyhow::Result<Self> {
-        let can = Capabilities::look(stage::has_failpoints(&stage::medic(args.medic.as_deref())));
-        let total_ms = Duration::try_from_secs_f64(args.minutes * 60.0)
-            .context("--minutes must be positive")?
-            .as_millis();
-        let total_ms = u64::try_from(total_ms)?;
-        let schedule = rounds(args.seed, total_ms, REST_MS, args.nodes, &can);
-        Ok(Self { can, total_ms, schedule })
-    }
-}
-
-async fn perform(
+/// Sets the stage; nothing, when it was told to stop meanwhile.
+async fn raise(
     args: &CampaignArgs,
     plan: &Plan,
-    ground: &str,
-    network: Option<Network>,
-    slot: &mut Option<Stage>,
-) -> anyhow::Result<bool> {
-    let Plan { can, total_ms, schedule } = plan;
+    ground: &Ground,
+    told: &mut Told,
+) -> anyhow::Result<Option<Stage>> {
     say(&format!(
         "campaign: {} nodes, seed {}, {} minutes, up to {} rounds of faults",
         args.nodes,
         args.seed,
         args.minutes,
-        schedule.len()
+        plan.schedule.len()
     ));
     say(&format!("  network: {ground}"));
-    for fault in Fault::ALL {
-        if let Some(why) = can.missing(fault) {
-            say(&format!("  not here: {fault}: {why}"));
+    for absent in plan.absent() {
+        say(&format!("  not here: {absent}"));
+    }
+    let dir = Stage::folder(args)?;
+    let raising = Stage::raise(args, plan.can, ground.network(), dir.clone());
+    let raised = tokio::select! {
+        stage = raising => stage.context("setting the stage").map(Some),
+        _ = told.next() => Ok(None),
+    };
+    if !matches!(raised, Ok(Some(_))) {
+        // Nodes and agents ended as their handles were dropped; services outlive their agents.
+        kill_processes_with(&dir.to_string_lossy());
+    }
+    raised
+}
+
+/// Rounds, then the report, however they end. Gives the exit code.
+async fn hold(
+    args: &CampaignArgs,
+    plan: &Plan,
+    stage: &mut Stage,
+    ground: &mut Ground,
+    told: &mut Told,
+) -> anyhow::Result<u8> {
+    say(&format!("  folder: {}", stage.dir.display()));
+    let mut report = blank(args, plan, stage, ground);
+    let mut workers = None;
+    let outcome = tokio::select! {
+        outcome = perform(args, plan, stage, &mut report, &mut workers) => outcome,
+        by = told.next() => Err(Stopped::Told(by)),
+        () = ground.lost() => Err(Stopped::Told("the end of whoever keeps the network")),
+    };
+    if let Err(stopped) = outcome {
+        report.ended = stopped.at(stage.arena.eyes.now_ms());
+        report.full = false;
+        say(&format!(
+            "{}; what there is will be checked (tell it again to end at once)",
+            report.headline()
+        ));
+    }
+    let closing = conclude(stage, &mut report, workers);
+    tokio::select! {
+        () = closing => {}
+        _ = told.next() => {
+            say("told to stop again: ended without a report");
+            return Ok(INTERRUPTED);
         }
     }
-    let stage = slot.insert(Stage::raise(args, *can, network).await.context("setting the stage")?);
-    say(&format!("  folder: {}", stage.dir.display()));
+    let path = report.write(&stage.dir)?;
+    say(report.terminal().trim_end());
+    say(&format!("report: {}", path.display()));
+    Ok(report.exit())
+}
+
+/// Why rounds did not go on.
+enum Stopped {
+    /// By whom it was told.
+    Told(&'static str),
+    /// The harness could not go on.
+    Broken(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Stopped {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl Stopped {
+    fn at(self, after_ms: u64) -> Ended {
+        match self {
+            Self::Told(by) => Ended::Interrupted { by: by.to_owned(), after_ms },
+            Self::Broken(error) => Ended::Broken { why: format!("{error:#}"), after_ms },
+        }
+    }
+}
+
+/// A report that knows what is to be done, and where.
+fn blank(args: &CampaignArgs, plan: &Plan, stage: &Stage, ground: &Ground) -> Report {
     let mut report = Report::new(args.seed, args.nodes, stage.wall_began_ms());
-    report.network = ground.to_owned();
-    report.full = args.minutes >= FULL_MINUTES;
-    report.absent = Fault::ALL
-        .into_iter()
-        .filter_map(|fault| Some(format!("{fault}: {}", can.missing(fault)?)))
-        .collect();
-    let workers = stage.work(args.seed)?;
-    tokio::time::sleep(WARM_UP).await;
+    report.minutes = args.minutes;
+    report.medic.clone_from(&args.medic);
+    report.network_choice = Some(args.network);
+    report.network = ground.to_string();
+    report.build = sources::build(&stage.medic);
+    report.machine = Some(Machine::look(&stage.dir));
+    report.can = plan.can;
+    report.full = plan.full;
+    report.absent = plan.absent();
+    report
+}
+
+async fn perform(
+    args: &CampaignArgs,
+    plan: &Plan,
+    stage: &mut Stage,
+    report: &mut Report,
+    workers: &mut Option<Workers>,
+) -> Result<(), Stopped> {
+    *workers = Some(stage.work(args.seed)?);
+    stage.normal(WARM_UP_MAX).await.context("before the first fault")?;
     let began = Instant::now();
-    for (number, round) in schedule.iter().enumerate() {
-        if u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) >= *total_ms {
+    for (number, round) in plan.schedule.iter().enumerate() {
+        if u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) >= plan.total_ms {
             break;
         }
         say(&format!("round {}: {}", number + 1, describe(round)));
-        let unproved = play(stage, round, &mut report).await?;
-        recover(stage, &mut report).await?;
-        count_felt(stage, &unproved, &mut report)?;
+        let unproved = play(stage, round, report).await?;
+        recover(stage, report).await?;
+        count_felt(stage, &unproved, report)?;
         breathe(stage).await;
     }
+    Ok(())
+}
+
+/// Settles, and gathers whatever can be had. After an interruption it heals first.
+async fn conclude(stage: &mut Stage, report: &mut Report, workers: Option<Workers>) {
+    let whole = report.ended == Ended::Whole;
+    if !whole && let Err(error) = recover(stage, report).await {
+        report.missing.push(format!("healing after it was broken off: {error:#}"));
+    }
     say("settling: no more trouble, plans come to their end");
-    stage.settle(workers).await?;
-    report.incidents = stage.troubles.load(Ordering::Relaxed);
-    evidence::gather(stage, &mut report).await?;
-    let path = report.write(&stage.dir)?;
-    for verdict in &report.verdicts {
-        let word = if verdict.holds() { "holds" } else { "VIOLATED" };
-        say(&format!(
-            "  {:>2} {word:<8} {:>7} {:<28} {}",
-            verdict.invariant,
-            verdict.checked,
-            verdict.of,
-            verdict.title()
-        ));
-        for violation in verdict.violations.iter().take(5) {
-            say(&format!("       {}", violation.what));
-        }
+    let patience = if whole { SETTLE_PATIENCE } else { HURRY };
+    if let Err(error) = stage.settle(workers, patience).await {
+        report.missing.push(format!("settling: {error:#}"));
     }
-    say(&report.summary());
-    say(&report.ground());
-    for short in report.short() {
-        say(&format!("NOT reached: {short}"));
+    report.troubles = stage.troubles.load(Ordering::Relaxed);
+    evidence::gather(stage, report).await;
+    report.length_ms = stage.arena.eyes.now_ms();
+    if let Some(machine) = &mut report.machine {
+        machine.look_again();
     }
-    say(&format!("report: {}", path.display()));
-    Ok(report.good())
 }
 
 /// What must be found of each fault of a round that was begun.
@@ -331,15 +414,12 @@ async fn breathe(stage: &Stage) {
     }
 }
 
-fn describe(round: &Round) -> String {
-    let faults: Vec<String> = round
-        .faults
-        .iter()
-        .map(|(fault, from, to)| {
-            format!("{fault} ({:.1} s to {:.1} s)", seconds(*from), seconds(*to))
-        })
-        .collect();
-    faults.join(", ")
+/// A length that a campaign can have.
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let length = Duration::try_from_secs_f64(minutes * 60.0).ok();
+    let whole = length.filter(|length| length.as_millis() > 0 && *length <= MINUTES_MAX);
+    whole.map(|_| minutes).ok_or_else(|| "must be positive, and no more than a week".to_owned())
 }
 
 /// Milliseconds as seconds, for people.
@@ -352,4 +432,17 @@ pub(crate) fn seconds(ms: u64) -> f64 {
 pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     drop(writeln!(out, "{text}").and_then(|()| out.flush()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::minutes;
+
+    #[test]
+    fn a_campaign_has_a_length() {
+        assert_eq!(minutes("0.25"), Ok(0.25));
+        for wrong in ["0", "-1", "NaN", "inf", "1e-9", "20000", "five"] {
+            assert!(minutes(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,10 +1,13 @@
 //! The stage of a campaign: cluster with relays, fleet, clients, trouble, all in one folder.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -43,6 +46,10 @@ const SNAPSHOT_EVERY: u64 = 100;
 /// Nothing may be under way for this long before a campaign is over: a decision that is being made
 /// shows as an incident, and an incident that is being reported does not.
 const QUIET: Duration = Duration::from_millis(1_500);
+/// Plans are given this long to come to their end after the last round.
+pub(super) const SETTLE_PATIENCE: Duration = Duration::from_secs(120);
+/// Answers that each client has had before life is called normal.
+const ANSWERS_LEAST: usize = 8;
 /// One look at all nodes.
 const LOOK: Duration = Duration::from_secs(3);
 
@@ -87,13 +94,9 @@ pub(super) fn has_failpoints(medic: &Path) -> bool {
 }
 
 impl Stage {
-    /// Starts everything and waits until it is well.
-    pub(super) async fn raise(
-        args: &CampaignArgs,
-        can: Capabilities,
-        network: Option<Network>,
-    ) -> anyhow::Result<Self> {
-        let dir = match &args.out {
+    /// The folder of a campaign: a fresh one.
+    pub(super) fn folder(args: &CampaignArgs) -> anyhow::Result<PathBuf> {
+        Ok(match &args.out {
             Some(out) => {
                 std::fs::create_dir_all(out)
                     .with_context(|| format!("creating {}", out.display()))?;
@@ -103,7 +106,16 @@ impl Stage {
                     .keep()
             }
             None => tempfile::Builder::new().prefix("medic-campaign-").tempdir()?.keep(),
-        };
+        })
+    }
+
+    /// Starts everything and waits until it is well.
+    pub(super) async fn raise(
+        args: &CampaignArgs,
+        can: Capabilities,
+        network: Option<Network>,
+        dir: PathBuf,
+    ) -> anyhow::Result<Self> {
         let medic = medic(args.medic.as_deref());
         if !medic.exists() {
             bail!("{} is missing: `make build` builds it", medic.display());
@@ -265,21 +277,58 @@ impl Stage {
         Ok(receipt.unwrap_or_default().index)
     }
 
+    /// Waits until life is normal: all is well, every node was looked at, every client has had
+    /// answers, and the first trouble was made.
+    pub(super) async fn normal(&self, patience: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let Err(why) = self.look_normal().await else { return Ok(()) };
+            if Instant::now() > deadline {
+                return Err(why.context(format!("no normal life within {patience:?}")));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn look_normal(&self) -> anyhow::Result<()> {
+        let calls = self.desk.recorder.calls();
+        for caller in 1..=CALLERS {
+            let answers = calls.iter().filter(|c| c.client == caller && c.end_us.is_some()).count();
+            if answers < ANSWERS_LEAST {
+                bail!("client {caller} has had {answers} answers of {ANSWERS_LEAST}");
+            }
+        }
+        let looked_at: BTreeSet<u64> =
+            self.arena.eyes.seen().samples.iter().map(|sample| sample.node).collect();
+        if let Some(node) = self.arena.members.iter().find(|node| !looked_at.contains(node)) {
+            bail!("nobody has seen node-{node}");
+        }
+        if self.troubles.load(Ordering::Relaxed) == 0 {
+            bail!("no trouble was made in the fleet");
+        }
+        self.well().await
+    }
+
     /// Stops the trouble. People stay until nothing waits for them any more: a plan that asks for
     /// approval after they have gone would never end. Then reads every list once more.
-    pub(super) async fn settle(&mut self, workers: Workers) -> anyhow::Result<()> {
-        let Workers { stop, mut tasks } = workers;
-        stop.send_replace(true);
-        while tasks.join_next().await.is_some() {}
+    pub(super) async fn settle(
+        &mut self,
+        workers: Option<Workers>,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
+        if let Some(Workers { stop, mut tasks }) = workers {
+            stop.send_replace(true);
+            while tasks.join_next().await.is_some() {}
+        }
         let mut people = self.people()?;
-        let deadline = Instant::now() + 2 * PATIENCE;
+        let deadline = Instant::now() + patience;
         let mut quiet_since = None;
         while Instant::now() < deadline {
             let open = people.look().await;
             people.tend(open.as_deref().unwrap_or_default()).await;
             let quiet = open.is_some_and(|open| open.is_empty())
                 && matches!(self.open_plans().await, Ok(0))
-                && self.agree().await.unwrap_or(false);
+                && matches!(self.agreed().await, Ok(Some(_)));
             let since = *quiet_since.get_or_insert_with(Instant::now);
             if !quiet {
                 quiet_since = None;
@@ -310,15 +359,24 @@ impl Stage {
             .count())
     }
 
-    /// Whether all nodes have the same state at the same index.
-    pub(super) async fn agree(&self) -> anyhow::Result<bool> {
+    /// The applied index at which all nodes have the same state; nothing, when they differ.
+    ///
+    /// # Errors
+    /// When a node does not say.
+    pub(super) async fn agreed(&self) -> anyhow::Result<Option<u64>> {
         let mut seen = Vec::new();
         for node in &self.arena.members {
             let mut client = self.arena.dialer.dial(*node).await?;
-            let status = client.cluster().status(stale(pb::StatusRequest {})).await?.into_inner();
+            let status = client
+                .cluster()
+                .status(stale(pb::StatusRequest {}))
+                .await
+                .with_context(|| format!("asking node-{node}"))?
+                .into_inner();
             seen.push((status.applied, status.state_hash, status.audit_seq, status.audit_hash));
         }
-        Ok(seen.windows(2).all(|pair| pair[0] == pair[1]))
+        let same = seen.windows(2).all(|pair| pair[0] == pair[1]);
+        Ok(seen.first().map(|(applied, ..)| *applied).filter(|_| same))
     }
 
     /// Ends every process that was started, the services too.

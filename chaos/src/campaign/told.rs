@@ -25,7 +25,8 @@ impl Told {
         })
     }
 
-    pub(super) async fn next(&mut self) {
+    /// Waits; gives by what.
+    pub(super) async fn next(&mut self) -> &'static str {
         let hung_up = async {
             match &mut self.hangup {
                 Some(hangup) => drop(hangup.recv().await),
@@ -38,6 +39,7 @@ impl Told {
             () = hung_up => "SIGHUP",
         };
         say(&format!("told to stop by {by} (process {})", std::process::id()));
+        by
     }
 }
 

@@ -113,22 +113,3 @@ impl Verdict {
         self.violations.is_empty()
     }
 }
-
-/// Verdicts of one invariant joined, ordered by number.
-#[must_use]
-pub fn join(verdicts: Vec<Verdict>) -> Vec<Verdict> {
-    let mut joined: std::collections::BTreeMap<u8, Verdict> = std::collections::BTreeMap::new();
-    for verdict in verdicts {
-        match joined.get_mut(&verdict.invariant) {
-            Some(known) => {
-                known.checked += verdict.checked;
-                known.of = format!("{}, {}", known.of, verdict.of);
-                known.violations.extend(verdict.violations);
-            }
-            None => {
-                joined.insert(verdict.invariant, verdict);
-            }
-        }
-    }
-    joined.into_values().collect()
-}

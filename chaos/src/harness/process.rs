@@ -1,4 +1,8 @@
-//! One child process that can be killed, paused and continued, and never outlives its owner.
+//! One child process that can be killed, paused and continued, and ends when its handle is dropped.
+//!
+//! Not when its owner is ended by SIGKILL: to have the kernel see to that would need unsafe code here.
+//! Where nodes live in namespaces their keeper ends them then (`campaign::ground`); on loopback they go on,
+//! and `pkill -f FOLDER` with the folder of the campaign ends them.
 
 use std::{
     path::{Path, PathBuf},

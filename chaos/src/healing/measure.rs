@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::{cases::Case, life::Injected, load::Second};
-use crate::fleet::SampleFleet;
+use crate::{fleet::SampleFleet, report::Spread};
 
 /// Clocks are the same; the log stamps a little later than we note.
 const EARLY_MS: u64 = 300;
@@ -66,32 +66,6 @@ pub(super) struct Figures {
     pub(super) failed: u64,
     /// Classes given, by the kind of fault.
     pub(super) confusion: BTreeMap<String, BTreeMap<String, usize>>,
-}
-
-/// Median, 99th percentile and worst.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct Spread {
-    pub(super) count: usize,
-    pub(super) median: u64,
-    pub(super) p99: u64,
-    pub(super) max: u64,
-}
-
-impl Spread {
-    pub(super) fn of(values: impl Iterator<Item = u64>) -> Self {
-        let mut values: Vec<u64> = values.collect();
-        values.sort_unstable();
-        let at = |percent: usize| {
-            let rank = (values.len() * percent).div_ceil(100).max(1) - 1;
-            values.get(rank).copied().unwrap_or(0)
-        };
-        Self {
-            count: values.len(),
-            median: at(50),
-            p99: at(99),
-            max: values.last().copied().unwrap_or(0),
-        }
-    }
 }
 
 /// What an incident without a fault of its own is.

@@ -117,11 +117,13 @@ const WARM_UP: Duration = Duration::from_secs(20);
 /// After the last fault, incidents are given this long to close.
 const SETTLE: Duration = Duration::from_secs(120);
 
-/// Runs the campaign. True when every bound of the customer's table was kept.
+/// Runs the campaign. Gives the exit code: 0 when every bound of the customer's table was kept, 1 when
+/// one was not, 3 when it was told to stop, 4 when a phase could not be played. There is a report of
+/// the phases before in any case.
 ///
 /// # Errors
-/// When a stage cannot be set up or the report cannot be written.
-pub async fn run(args: &CampaignArgs) -> anyhow::Result<bool> {
+/// When nothing can be set up, or the report cannot be written.
+pub async fn run(args: &CampaignArgs) -> anyhow::Result<u8> {
     let phases = if args.healing.phase.is_empty() {
         Phase::ALL.to_vec()
     } else {
@@ -138,7 +140,7 @@ pub async fn run(args: &CampaignArgs) -> anyhow::Result<bool> {
         let stage = Stage::prepare(&plan).await?;
         dry_run(args, total_ms, &kinds, &phases, &stage);
         std::fs::remove_dir_all(&dir)?;
-        return Ok(true);
+        return Ok(0);
     }
     say(&format!(
         "healing campaign: {} nodes, seed {}, {} kinds of faults, folder {}",
@@ -147,23 +149,39 @@ pub async fn run(args: &CampaignArgs) -> anyhow::Result<bool> {
         kinds.len(),
         dir.display()
     ));
-    let mut report = Report::new(args);
+    let mut report = Report::new(args, phases.clone(), &dir);
+    let mut broken = None;
     for phase in phases {
         let dir = dir.join(phase.name());
         let with_medic = phase != Phase::WithoutMedic;
         let plan = Plan { dir, with_medic, ..plan.clone() };
         let run = Run { args, phase, total_ms, kinds: &kinds };
-        let (record, fleet) =
-            run.play(&plan).await.with_context(|| format!("phase {}", phase.name()))?;
+        let (record, fleet) = match run.play(&plan).await {
+            Ok(played) => played,
+            Err(error) => {
+                report.broken_off = Some(format!("in phase {}: {error:#}", phase.name()));
+                let told = error.is::<Interrupted>();
+                broken =
+                    Some(if told { crate::report::INTERRUPTED } else { crate::report::BROKEN });
+                break;
+            }
+        };
         let (rows, figures, false_alarms) =
             measure(&record.faults, &record.cases, &record.load, &fleet);
         report.add(record, rows, figures, false_alarms, fleet.instances.len());
     }
+    report.machine.look_again();
     let path = report.write(&dir)?;
     say(&report.terminal());
+    say(&report.headline());
     say(&format!("report: {}", path.display()));
-    Ok(report.good())
+    Ok(broken.unwrap_or(u8::from(!report.good())))
 }
+
+/// It was told to stop.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+struct Interrupted;
 
 fn folder(args: &CampaignArgs) -> anyhow::Result<PathBuf> {
     let mut builder = tempfile::Builder::new();
@@ -215,7 +233,7 @@ impl Run<'_> {
         let mut stage = Stage::prepare(plan).await?;
         let outcome = tokio::select! {
             outcome = self.perform(plan, &mut stage) => outcome,
-            told = crate::campaign::told_to_stop() => told.and(Err(anyhow::anyhow!("interrupted"))),
+            told = crate::campaign::told_to_stop() => told.and(Err(Interrupted.into())),
         };
         stage.end().await;
         Ok((outcome?, stage.fleet.clone()))

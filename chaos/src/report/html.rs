@@ -1,72 +1,54 @@
-//! The report as one self-contained page: a time line over the verdicts.
-//!
-//! ```text
-//!   faults      ▬▬   ▬▬▬     ▬▬      bars, one lane per fault
-//!   leaders     ■■■■□□■■■■■■         colour by node
-//!   acts        | || |   |||         one tick each
-//!   calls/s     ▁▃▅▇▁▁▅▇             columns
-//!   p99 ms      ▁▁▁▂▇▂▁▁             columns
-//! ```
+//! The report as one self-contained page: what went wrong, the figures, a time line, the verdicts, and
+//! what became of every incident.
 
-use std::collections::{BTreeMap, BTreeSet};
+use super::{End, Report, around, timeline, word};
+use crate::{campaign::seconds, check::Verdict, nemesis::Fault};
 
-use super::Report;
-use crate::{campaign::seconds, nemesis::Fault};
-
-const WIDTH: f64 = 1_120.0;
-const LEFT: f64 = 150.0;
-const COLOURS: [&str; 5] = ["#2f6fde", "#d9822b", "#2f9e62", "#a34fc2", "#c2394b"];
+/// Violations shown for each verdict; all are in `report.json`.
+const SHOWN: usize = 10;
 
 pub(super) fn render(report: &Report) -> String {
-    let word = if report.good() { "every invariant holds" } else { "NOT every invariant holds" };
     let class = if report.good() { "good" } else { "bad" };
-    let mut rows = String::new();
-    for verdict in &report.verdicts {
-        let (class, word) = match (verdict.holds(), verdict.checked) {
-            (true, 0) => ("none", "nothing checked".to_owned()),
-            (true, _) => ("good", "holds".to_owned()),
-            (false, _) => ("bad", format!("{} violations", verdict.violations.len())),
-        };
-        put(
-            &mut rows,
-            &format!(
-                "<tr><td>{}</td><td>{}</td><td class={class}>{word}</td><td class=n>{}</td><td>{}</td></tr>",
-                verdict.invariant,
-                escape(verdict.title()),
-                verdict.checked,
-                escape(&verdict.of)
-            ),
-        );
-    }
+    let facts: String = report
+        .facts()
+        .iter()
+        .map(|(what, how_much)| format!("<tr><td>{what}</td><td>{}</td></tr>\n", escape(how_much)))
+        .collect();
+    let not_full = report.not_full().map(|why| format!("<p class=none>This is {why}.</p>"));
     format!(
         "<!doctype html><html lang=en><meta charset=utf-8><title>Campaign {seed}</title><style>{STYLE}</style>\
-         <h1>Campaign, seed {seed}, {nodes} nodes: <span class={class}>{word}</span></h1><p>{summary}.</p><p>{ground}.</p>\
-         {timeline}<h2>Invariants</h2><table><tr><th>#<th>invariant<th>verdict<th>checked<th></tr>{rows}</table>\
-         <p>{mid}.</p><ul class=bad>{short}</ul>{violations}\
-         <h2>Faults by kind</h2><table>{drawn}</table><h2>Not done here</h2><ul>{absent}</ul>\
-         <h2>Damage</h2><ul>{damage}</ul><h2>Failpoints</h2><p>Each process counts its first 50 \
-         passes of each.</p><table class=hits><tr><th>failpoint<th>passes<th>armed<th>deaths</tr>\
-         {hits}</table><h2>What was done</h2><ol class=log>{events}</ol></html>",
+         <h1>Campaign, seed {seed}, {nodes} nodes: <span class={class}>{headline}</span></h1>\
+         <p>Again: <code>{again}</code></p>{not_full}{wrong}\
+         <h2>Figures</h2><table>{facts}</table><h2>Time line</h2>{timeline}\
+         <h2>Invariants</h2><table><tr><th>#<th>invariant<th>verdict<th>checked<th></tr>{rows}</table>\
+         <h2>Incidents</h2><p>{counts}.</p><details><summary>All of them</summary>{incidents}</details>\
+         <h2>Faults by kind</h2><table>{drawn}</table>{absent}{damage}<h2>Failpoints</h2><p>Each process counts its first 50 \
+         passes of each.</p><details><summary>All of them</summary><table class=hits><tr><th>failpoint<th>passes\
+         <th>armed<th>deaths</tr>{hits}</table></details>\
+         <h2>What was done</h2><details open><summary>In order</summary><ol class=log>{events}</ol></details></html>",
         seed = report.seed,
         nodes = report.nodes,
-        summary = escape(&report.summary()),
-        ground = escape(&report.ground()),
-        timeline = timeline(report),
-        violations = violations(report),
+        headline = escape(&report.headline()),
+        again = escape(&report.again()),
+        not_full = not_full.unwrap_or_default(),
+        wrong = wrong(report),
+        timeline = timeline::render(report),
+        rows = report.verdicts.iter().map(row).collect::<String>(),
+        counts = escape(&report.incident_counts()),
+        incidents = incidents(report),
         events = events(report),
-        absent = list(&report.absent),
-        damage = list(&report.damage),
-        short = list(&report.short()),
-        mid = escape(&report.mid_remediation()),
+        absent = section("Not done here", &report.absent),
+        damage = section("Damage", &report.damage),
         drawn = drawn(report),
         hits = hits(report),
     )
 }
 
 pub(crate) const STYLE: &str = "body{font:14px/1.5 system-ui,sans-serif;max-width:1160px;margin:2em auto;color:#1c2430;padding:0 1em}\
- h1{font-size:22px}h2{font-size:17px;margin-top:2em}table{border-collapse:collapse}td,th{padding:3px 12px 3px 0;text-align:left;border-bottom:1px solid #e3e7ee}\
+ h1{font-size:22px}h2{font-size:17px;margin-top:2em}table{border-collapse:collapse}td,th{padding:3px 12px 3px 0;text-align:left;vertical-align:top;border-bottom:1px solid #e3e7ee}\
  .n{text-align:right}.good{color:#1d7a46;font-weight:600}.bad{color:#b3261e;font-weight:600}.none{color:#8a6d00}\
- pre{background:#f5f6f9;padding:8px;overflow-x:auto}.log{font-size:13px;columns:2}text{font:12px system-ui,sans-serif;fill:#445}";
+ .key span{display:inline-block;margin-right:1.4em}.key i{display:inline-block;width:14px;height:10px;margin-right:5px}summary{cursor:pointer}\
+ pre{background:#f5f6f9;padding:8px;white-space:pre-wrap;overflow-wrap:anywhere}.log{font-size:13px;columns:2}text{font:12px system-ui,sans-serif;fill:#445}";
 
 fn put(text: &mut String, more: &str) {
     text.push_str(more);
@@ -74,7 +56,26 @@ fn put(text: &mut String, more: &str) {
 }
 
 pub(crate) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
+}
+
+pub(crate) fn bar(svg: &mut String, x: f64, y: f64, wide: f64, high: f64, fill: &str) {
+    put(svg, &format!("<rect x={x:.1} y={y:.1} width={wide:.1} height={high:.1} fill='{fill}'/>"));
+}
+
+fn row(verdict: &Verdict) -> String {
+    let (class, word) = word(verdict);
+    format!(
+        "<tr><td>{}</td><td>{}</td><td class={class}>{word}</td><td class=n>{}</td><td>{}</td></tr>\n",
+        verdict.invariant,
+        escape(verdict.title()),
+        verdict.checked,
+        escape(&verdict.of)
+    )
 }
 
 fn events(report: &Report) -> String {
@@ -85,6 +86,14 @@ fn events(report: &Report) -> String {
         put(&mut text, &format!("<li>{at:.1} s {fault}{}</li>", escape(&event.text)));
     }
     text
+}
+
+/// A list with its title; nothing of nothing.
+fn section(title: &str, items: &[String]) -> String {
+    if items.is_empty() {
+        return String::new();
+    }
+    format!("<h2>{title}</h2><ul>{}</ul>", list(items))
 }
 
 fn list(items: &[String]) -> String {
@@ -108,104 +117,72 @@ fn hits(report: &Report) -> String {
     report.hits.iter().map(row).collect()
 }
 
-fn violations(report: &Report) -> String {
+/// What is wrong, first of all; nothing, when nothing is.
+fn wrong(report: &Report) -> String {
     let mut text = String::new();
+    let shortcomings = report.shortcomings();
+    let good = report.violations() == 0 && shortcomings.is_empty();
+    if good {
+        return text;
+    }
+    put(&mut text, "<h2 class=bad>What went wrong</h2>");
+    put(&mut text, &format!("<ul class=bad>{}</ul>", list(&shortcomings)));
     for verdict in report.verdicts.iter().filter(|verdict| !verdict.holds()) {
-        put(&mut text, &format!("<h2 class=bad>{} {}</h2>", verdict.invariant, verdict.title()));
-        for violation in verdict.violations.iter().take(10) {
+        put(
+            &mut text,
+            &format!(
+                "<h3 class=bad>{} {} ({})</h3>",
+                verdict.invariant,
+                escape(verdict.title()),
+                escape(&verdict.of)
+            ),
+        );
+        for violation in verdict.violations.iter().take(SHOWN) {
+            let around = list(&around::lines(report, violation));
             let files = violation.files.iter().map(|file| format!("look at {}", file.display()));
             let lines: Vec<String> = violation.evidence.iter().cloned().chain(files).collect();
             let (what, lines) = (escape(&violation.what), escape(&lines.join("\n")));
-            put(&mut text, &format!("<p>{what}</p><pre>{lines}</pre>"));
+            put(&mut text, &format!("<p>{what}</p><ul>{around}</ul>"));
+            if !lines.is_empty() {
+                put(&mut text, &format!("<pre>{lines}</pre>"));
+            }
+        }
+        let more = verdict.violations.len().saturating_sub(SHOWN);
+        if more > 0 {
+            put(&mut text, &format!("<p>And {more} more, in report.json.</p>"));
         }
     }
     text
 }
 
-/// Everything over one axis of time.
-#[allow(clippy::cast_precision_loss, reason = "pixels")]
-fn timeline(report: &Report) -> String {
-    let faults = report.faults.iter().map(|(.., to)| *to);
-    let calls = report.calls.iter().filter_map(|call| Some(call.end_us? / 1_000));
-    let total = faults.chain(calls).max().unwrap_or(1).max(1);
-    let x = |ms: u64| LEFT + (WIDTH - LEFT) * ms.min(total) as f64 / total as f64;
-    let mut svg = String::new();
-    let mut y = 10.0;
-    let mut kinds: Vec<_> = report.faults.iter().map(|(fault, ..)| *fault).collect();
-    kinds.sort();
-    kinds.dedup();
-    for kind in kinds {
-        put(&mut svg, &format!("<text x=0 y={:.0}>{kind}</text>", y + 10.0));
-        for (_, from, to) in report.faults.iter().filter(|(fault, ..)| *fault == kind) {
-            bar(&mut svg, x(*from), y, (x(*to) - x(*from)).max(2.0), 11.0, "#d0604c");
-        }
-        y += 16.0;
+fn incidents(report: &Report) -> String {
+    let mut text = "<table><tr><th>opened<th>incident<th>what broke<th>class<th>what Medic did<th>closed<th>end</tr>\n"
+        .to_owned();
+    for incident in &report.incidents {
+        let closed = incident.closed_ms.map(|ms| format!("{:.1} s", seconds(ms)));
+        let asked = match incident.escalation.as_str() {
+            "" => String::new(),
+            why => format!("<br>a person was asked: {}", escape(why)),
+        };
+        let class = match incident.end {
+            End::Remediated | End::SelfCleared | End::Merged => "good",
+            End::ByHand => "none",
+            End::Open => "bad",
+        };
+        put(
+            &mut text,
+            &format!(
+                "<tr><td class=n>{:.1} s<td>{}<td>{}: {}<td>{}<td>{}{asked}<td class=n>{}<td class={class}>{}</tr>",
+                seconds(incident.opened_ms),
+                escape(&incident.id),
+                escape(&incident.instance),
+                escape(&incident.summary),
+                escape(&incident.class),
+                escape(&incident.decided),
+                closed.unwrap_or_default(),
+                incident.end
+            ),
+        );
     }
-    let nodes: BTreeSet<u64> = report.samples.iter().map(|sample| sample.node).collect();
-    for node in nodes {
-        put(&mut svg, &format!("<text x=0 y={:.0}>node-{node}</text>", y + 10.0));
-        let colour = COLOURS[usize::try_from(node).unwrap_or(0) % COLOURS.len()];
-        for sample in report.samples.iter().filter(|sample| sample.node == node) {
-            let leads = sample.leader == node;
-            let (top, high, fill) =
-                if leads { (y, 11.0, colour) } else { (y + 4.0, 3.0, "#b9c2d0") };
-            bar(&mut svg, x(sample.at_ms), top, 1.6, high, fill);
-        }
-        y += 16.0;
-    }
-    put(&mut svg, &format!("<text x=0 y={:.0}>mid-remediation kills</text>", y + 10.0));
-    for deposed in &report.deposed {
-        if let Some(death) = report.deaths.get(deposed.at) {
-            bar(&mut svg, x(death.at_ms), y, 2.0, 11.0, "#b3261e");
-        }
-    }
-    y += 16.0;
-    put(&mut svg, &format!("<text x=0 y={:.0}>acts ({})</text>", y + 10.0, report.acts.len()));
-    for (from, to, key) in &report.acts {
-        let fill = if key.ends_with("undo") { "#d9822b" } else { "#2f6fde" };
-        bar(&mut svg, x(*from), y, (x(*to) - x(*from)).max(1.0), 11.0, fill);
-    }
-    y += 20.0;
-    for (name, values, fill) in series(report) {
-        let most = values.values().copied().max().unwrap_or(1).max(1);
-        put(&mut svg, &format!("<text x=0 y={:.0}>{name}, most {most}</text>", y + 34.0));
-        for (second, value) in values {
-            let high = 44.0 * value as f64 / most as f64;
-            let wide = (x(1_000) - x(0) - 0.5).max(0.8);
-            bar(&mut svg, x(second * 1_000), y + 44.0 - high, wide, high, fill);
-        }
-        y += 52.0;
-    }
-    let minutes = total / 60_000;
-    for minute in 0..=minutes {
-        let at = x(minute * 60_000);
-        put(&mut svg, &format!("<text x={at:.0} y={:.0}>{minute} min</text>", y + 12.0));
-    }
-    format!("<svg viewBox='0 0 {WIDTH} {:.0}' width='100%'>{svg}</svg>", y + 20.0)
-}
-
-pub(crate) fn bar(svg: &mut String, x: f64, y: f64, wide: f64, high: f64, fill: &str) {
-    put(svg, &format!("<rect x={x:.1} y={y:.1} width={wide:.1} height={high:.1} fill='{fill}'/>"));
-}
-
-type Series = (&'static str, BTreeMap<u64, u64>, &'static str);
-
-/// Per second: calls that ended, and the 99th percentile of what they took.
-fn series(report: &Report) -> [Series; 2] {
-    let mut took: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-    for call in &report.calls {
-        if let Some(end) = call.end_us {
-            took.entry(end / 1_000_000).or_default().push((end - call.start_us) / 1_000);
-        }
-    }
-    let count = |times: &Vec<u64>| u64::try_from(times.len()).unwrap_or(0);
-    let counts = took.iter().map(|(second, times)| (*second, count(times))).collect();
-    let worst = took
-        .iter_mut()
-        .map(|(second, times)| {
-            times.sort_unstable();
-            (*second, times.get(times.len() * 99 / 100).copied().unwrap_or(0))
-        })
-        .collect();
-    [("calls/s", counts, "#7a8aa8"), ("p99 ms", worst, "#c2394b")]
+    text + "</table>"
 }

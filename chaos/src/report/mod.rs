@@ -1,30 +1,120 @@
-//! The report of a campaign: what was done, what it came to, and where to look.
+//! The report of a campaign: what went wrong, what was done, what it came to, and where to look.
+//!
+//! ```text
+//!   evidence ──► Report ──► verdicts that checked nothing, bounds missed ──► good? ──► exit code
+//!                      └──► report.md · report.html · report.json · console
+//! ```
+//!
+//! Invariant: what checked nothing never reads as if it held, and is never hidden by a sum.
 
+mod around;
+mod figures;
 pub(crate) mod html;
+mod json;
 mod markdown;
+mod terminal;
+#[cfg(test)]
+mod tests;
+mod timeline;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use serde::Serialize;
 
+pub use self::around::LogClock;
+pub(crate) use self::figures::Spread;
 use crate::{
-    campaign::{Cause, Death, Hits, watch::Sample},
+    bench::Machine,
+    campaign::{Cause, Death, Hits, NetworkChoice, seconds, watch::Sample},
     check::{Verdict, deposed::Deposed, nodes::Recovery},
     history::{Act, Call, Outcome},
-    nemesis::Fault,
+    nemesis::{Capabilities, Fault},
 };
 
 /// A full campaign reaches every failpoint this often …
 const HITS_LEAST: u64 = 20;
 /// … and kills as many leaders in the middle of a remediation.
 const DEPOSED_LEAST: usize = 200;
+/// From this length on a campaign must have reached all it can.
+pub(crate) const FULL_MINUTES: f64 = 60.0;
+
+/// Exit code: an invariant was violated, or something that must be reached or checked was not.
+const VIOLATED: u8 = 1;
+/// Exit code: told to stop; nothing is wrong in what was seen until then.
+pub(crate) const INTERRUPTED: u8 = 3;
+/// Exit code: the harness could not go on; nothing is wrong in what was seen until then.
+pub(crate) const BROKEN: u8 = 4;
+
+/// How a campaign came to its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(tag = "how", rename_all = "kebab-case")]
+pub enum Ended {
+    /// All rounds were played.
+    #[default]
+    Whole,
+    /// It was told to stop.
+    Interrupted {
+        /// By what.
+        by: String,
+        /// Milliseconds of faults until then.
+        after_ms: u64,
+    },
+    /// The harness could not go on.
+    Broken {
+        /// What it met.
+        why: String,
+        /// Milliseconds of faults until then.
+        after_ms: u64,
+    },
+}
+
+/// What became of an incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// A remediation of Medic's was verified.
+    Remediated,
+    /// It passed without one.
+    SelfCleared,
+    /// A person closed it.
+    ByHand,
+    /// It was an effect of another.
+    Merged,
+    /// It is open still.
+    Open,
+}
+
+/// An incident of the fleet, in a line.
+#[derive(Clone, Debug, Serialize)]
+pub struct Incident {
+    /// `INC-57`.
+    pub id: String,
+    /// Of which service.
+    pub service: String,
+    /// Of which instance.
+    pub instance: String,
+    /// Class of fault, once decided.
+    pub class: String,
+    /// The strongest symptom.
+    pub summary: String,
+    /// Playbooks that were run, with their plans and what became of each.
+    pub decided: String,
+    /// Why a person was asked, when one was.
+    pub escalation: String,
+    /// When it was opened, milliseconds of the campaign.
+    pub opened_ms: u64,
+    /// When it was closed.
+    pub closed_ms: Option<u64>,
+    /// What became of it.
+    pub end: End,
+}
 
 /// Something that was done, or that happened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Event {
     /// Milliseconds of the campaign.
     pub at_ms: u64,
@@ -41,6 +131,22 @@ pub struct Report {
     pub seed: u64,
     /// Nodes.
     pub nodes: u64,
+    /// Minutes of faults that were asked for.
+    pub minutes: f64,
+    /// The `medic` binary that was asked for; none: the one beside this program.
+    pub medic: Option<PathBuf>,
+    /// The network that was asked for; none: what can be had.
+    pub network_choice: Option<NetworkChoice>,
+    /// What was run: version and digest of the binary, and the checkout it was run in.
+    pub build: String,
+    /// What it was run on, and how busy that was.
+    pub machine: Option<Machine>,
+    /// What this machine and this binary can do.
+    pub can: Capabilities,
+    /// How it came to its end.
+    pub ended: Ended,
+    /// How long all of it took, settling included, milliseconds.
+    pub length_ms: u64,
     /// The network they were on, and why.
     pub network: String,
     /// Partitions that the kernel made, and packets it dropped; none on loopback.
@@ -63,8 +169,14 @@ pub struct Report {
     pub nemeses: BTreeMap<Fault, Tally>,
     /// What the nodes said of themselves.
     pub samples: Vec<Sample>,
+    /// When log entries were applied.
+    pub clock: LogClock,
     /// Troubles made in the fleet.
-    pub incidents: u64,
+    pub troubles: u64,
+    /// Incidents of the fleet, in the order they were opened.
+    pub incidents: Vec<Incident>,
+    /// What could not be gathered, and is no invariant's.
+    pub missing: Vec<String>,
     /// Plans that were seen.
     pub plans: usize,
     /// Steps that a later leader took over.
@@ -89,7 +201,7 @@ pub struct Report {
     pub told: u64,
     /// Whether it was so long that everything must have been reached.
     pub full: bool,
-    /// Verdicts, by invariant.
+    /// Verdicts by invariant: one for each thing that was checked of it.
     pub verdicts: Vec<Verdict>,
 }
 
@@ -111,14 +223,116 @@ impl Report {
         Self { seed, nodes, wall_began_ms, ..Self::default() }
     }
 
-    /// Whether no invariant was violated, those that every campaign can check were checked, and a
-    /// full campaign reached all it must.
+    /// Whether the campaign came to its end, no invariant was violated, what must be checked was
+    /// checked, and a full campaign reached all it must.
     #[must_use]
     pub fn good(&self) -> bool {
-        let may_be_idle = |invariant| matches!(invariant, 11 | 13);
-        let idle = self.verdicts.iter().any(|v| v.checked == 0 && !may_be_idle(v.invariant));
-        let holds = self.verdicts.iter().all(Verdict::holds);
-        !self.verdicts.is_empty() && !idle && holds && self.short().is_empty()
+        self.ended == Ended::Whole
+            && !self.verdicts.is_empty()
+            && self.violations() == 0
+            && self.shortcomings().is_empty()
+    }
+
+    /// 0: good; 1: violated, not checked or not reached; 3: interrupted; 4: the harness broke. A
+    /// violation comes before how it ended.
+    #[must_use]
+    pub fn exit(&self) -> u8 {
+        match &self.ended {
+            _ if self.violations() > 0 => VIOLATED,
+            Ended::Interrupted { .. } => INTERRUPTED,
+            Ended::Broken { .. } => BROKEN,
+            Ended::Whole if self.good() => 0,
+            Ended::Whole => VIOLATED,
+        }
+    }
+
+    /// Verdicts of which nothing is known: nothing was checked.
+    pub(crate) fn unchecked(&self) -> impl Iterator<Item = &Verdict> {
+        self.verdicts.iter().filter(|verdict| verdict.checked == 0 && verdict.holds())
+    }
+
+    /// Those among the unchecked that had to be checked: in a full campaign each whose tool is here; a
+    /// short one may not come to an isolated leader (11) or a wrong clock (13).
+    #[must_use]
+    pub fn idle(&self) -> Vec<&Verdict> {
+        self.unchecked()
+            .filter(|verdict| match (self.full, verdict.invariant) {
+                (true, 13) => self.can.clocks,
+                (false, 11 | 13) => false,
+                (true | false, _) => true,
+            })
+            .collect()
+    }
+
+    /// What is said first.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        let minutes = |ms: u64| seconds(ms) / 60.0;
+        let ended = match &self.ended {
+            Ended::Whole => String::new(),
+            Ended::Interrupted { by, after_ms } => {
+                format!("INTERRUPTED by {by} after {:.1} min: ", minutes(*after_ms))
+            }
+            Ended::Broken { why, after_ms } => {
+                format!("BROKEN OFF after {:.1} min ({why}): ", minutes(*after_ms))
+            }
+        };
+        let numbers = |verdicts: &mut dyn Iterator<Item = &Verdict>| {
+            let numbers: BTreeSet<u8> = verdicts.map(|verdict| verdict.invariant).collect();
+            numbers.iter().map(u8::to_string).collect::<Vec<_>>().join(", ")
+        };
+        let wrong = numbers(&mut self.verdicts.iter().filter(|verdict| !verdict.holds()));
+        let unchecked = numbers(&mut self.unchecked());
+        let found = match (wrong.is_empty(), self.shortcomings().is_empty()) {
+            (false, _) => format!("NOT every invariant holds: {wrong} violated"),
+            (true, false) => "no violation, and NOT all was checked that must be".to_owned(),
+            (true, true) if self.verdicts.is_empty() => "nothing was checked".to_owned(),
+            (true, true) if unchecked.is_empty() => "every invariant holds".to_owned(),
+            (true, true) => "every invariant that was checked holds".to_owned(),
+        };
+        let not = if unchecked.is_empty() {
+            String::new()
+        } else {
+            format!(" (nothing checked of: {unchecked})")
+        };
+        format!("{ended}{found}{not}")
+    }
+
+    /// Everything that is wrong with the campaign itself, a line each.
+    #[must_use]
+    pub fn shortcomings(&self) -> Vec<String> {
+        let idle = self.idle().into_iter().map(|verdict| {
+            format!("nothing was checked of invariant {}: {}", verdict.invariant, verdict.of)
+        });
+        let short = self.short().into_iter().map(|short| format!("not reached: {short}"));
+        let missing = self.missing.iter().map(|what| format!("could not be had: {what}"));
+        idle.chain(short).chain(missing).collect()
+    }
+
+    /// Why it is not a full campaign, long as it is.
+    #[must_use]
+    pub fn not_full(&self) -> Option<&'static str> {
+        (self.minutes >= FULL_MINUTES && !self.can.failpoints).then_some(
+            "not a full campaign: the medic binary has no failpoints, so nothing is said of how many of \
+             them were reached",
+        )
+    }
+
+    /// The command that does it again.
+    #[must_use]
+    pub fn again(&self) -> String {
+        use clap::ValueEnum as _;
+        let choice = self.network_choice.and_then(|choice| choice.to_possible_value());
+        let network = choice.map(|value| format!(" --network {}", value.get_name()));
+        let medic = self.medic.as_ref().map(|medic| format!(" --medic {}", medic.display()));
+        format!(
+            "medic-chaos campaign --minutes {} --seed {} --nodes {}{}{}",
+            self.minutes,
+            self.seed,
+            self.nodes,
+            network.unwrap_or_default(),
+            medic.unwrap_or_default()
+        )
     }
 
     /// What a full campaign must have reached, and did not.
@@ -148,9 +362,9 @@ impl Report {
     /// Leaders killed in the middle of a remediation, and what became of their plans.
     #[must_use]
     pub fn mid_remediation(&self) -> String {
-        let of = |invariant| {
-            let found = self.verdicts.iter().find(|verdict| verdict.invariant == invariant);
-            found.map_or(0, |verdict| verdict.violations.len())
+        let of = |invariant| -> usize {
+            let found = self.verdicts.iter().filter(|verdict| verdict.invariant == invariant);
+            found.map(|verdict| verdict.violations.len()).sum()
         };
         let open = self.deposed.iter().filter(|deposed| !deposed.open.is_empty()).count();
         format!(
@@ -192,13 +406,12 @@ impl Report {
         let (writes, reads, open) = self.tally();
         let (leaders, at_points) = self.ends();
         let worst = self.recoveries.iter().filter_map(|(_, took)| *took).max().unwrap_or(0);
-        let reached = self.hits.values().filter(|hits| hits.passed > 0).count();
         format!(
             "{} faults; {leaders} leaders ended; {}; {at_points} deaths at failpoints; {} power cuts, \
              {} nodes replaced, {} damaged, {} certificates taken over; {writes} writes, {reads} \
              reads, {open} open calls; {} plans, {} steps taken over, {} acts, {} messages to \
-             people; {} recoveries, the slowest {:.1} s; {reached} of {} failpoints reached; {} \
-             violations",
+             people; {} incidents; {} recoveries, the slowest {:.1} s; {} of {} failpoints reached; \
+             {} violations",
             self.faults.len(),
             self.mid_remediation(),
             self.power_cuts,
@@ -209,8 +422,10 @@ impl Report {
             self.taken_over,
             self.acts.len(),
             self.told,
+            self.incidents.len(),
             self.recoveries.len(),
-            crate::campaign::seconds(worst),
+            seconds(worst),
+            self.reached(),
             self.hits.len(),
             self.violations()
         )
@@ -226,17 +441,42 @@ impl Report {
         drawn
     }
 
-    /// Writes `report.md` and `report.html` into a folder; gives the latter's path.
+    /// Writes `report.json`, `report.md` and `report.html` into a folder; gives the last one's path.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn write(&self, dir: &Path) -> anyhow::Result<PathBuf> {
-        for (name, text) in
-            [("report.md", markdown::render(self)), ("report.html", html::render(self))]
-        {
+        for (name, text) in [
+            ("report.json", json::render(self)?),
+            ("report.md", markdown::render(self)),
+            ("report.html", html::render(self)),
+        ] {
             let path = dir.join(name);
             std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         }
         Ok(dir.join("report.html"))
+    }
+}
+
+/// What one verdict came to, in words, with a class for its colour.
+fn word(verdict: &Verdict) -> (&'static str, String) {
+    match (verdict.violations.len(), verdict.checked) {
+        (0, 0) => ("none", "nothing checked".to_owned()),
+        (0, _) => ("good", "holds".to_owned()),
+        (1, _) => ("bad", "1 violation".to_owned()),
+        (many, _) => ("bad", format!("{many} violations")),
+    }
+}
+
+/// As reports say it.
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Remediated => "healed by Medic",
+            Self::SelfCleared => "passed by itself",
+            Self::ByHand => "closed by hand",
+            Self::Merged => "merged",
+            Self::Open => "still open",
+        })
     }
 }

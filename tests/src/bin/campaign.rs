@@ -23,14 +23,14 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
     medic_node::security::provide_crypto();
     let args = Args::parse();
     let runtime = tokio::runtime::Runtime::new()?;
-    let good = match args.other {
+    Ok(match args.other {
         Some(Other::Experiment(command)) => {
-            return Ok(runtime.block_on(medic_chaos::experiment::main(command)));
+            runtime.block_on(medic_chaos::experiment::main(command))
         }
         Some(Other::Service(service)) => {
-            runtime.block_on(medic_chaos::fleet::run(service)).map(|()| true)?
+            runtime.block_on(medic_chaos::fleet::run(service))?;
+            std::process::ExitCode::SUCCESS
         }
-        None => runtime.block_on(medic_chaos::campaign::run(args.campaign))?,
-    };
-    Ok(if good { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE })
+        None => runtime.block_on(medic_chaos::campaign::main(args.campaign)),
+    })
 }

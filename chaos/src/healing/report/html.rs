@@ -19,11 +19,8 @@ const WIDTH: f64 = 1_120.0;
 const LEFT: f64 = 150.0;
 
 pub(super) fn render(report: &Report) -> String {
-    let (class, word) = if report.good() {
-        ("good", "every bound was kept")
-    } else {
-        ("bad", "NOT every bound was kept")
-    };
+    let class = if report.good() { "good" } else { "bad" };
+    let word = escape(&report.headline());
     let mut rows = String::new();
     for line in &report.lines {
         let kept = match line.kept {
@@ -43,7 +40,7 @@ pub(super) fn render(report: &Report) -> String {
         seed = report.seed,
         nodes = report.nodes,
         again = escape(&report.again()),
-        machine = escape(&report.machine),
+        machine = escape(&report.machine.whole()),
         after = report.person_after_s,
     )
 }

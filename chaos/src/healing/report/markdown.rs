@@ -6,14 +6,14 @@ use super::{Part, Report, described};
 use crate::{campaign::seconds, healing::Phase};
 
 pub(super) fn render(report: &Report) -> String {
-    let word = if report.good() { "every bound was kept" } else { "NOT every bound was kept" };
+    let word = report.headline();
     let mut text = format!(
         "# Healing campaign with seed {} on {} nodes: {word}\n\nAgain: `{}` ({})\n\n\
          | what | wanted | seen | |\n|---|---|---|---|\n",
         report.seed,
         report.nodes,
         report.again(),
-        report.machine
+        report.machine.whole()
     );
     for line in &report.lines {
         let kept = match line.kept {
