@@ -287,7 +287,7 @@ mod tests {
         let (input, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let points = |shift: usize| {
             let value =
-                |row: usize| if row >= 580 + shift { 90.0 } else { 10.0 + (row % 7) as f64 };
+                move |row: usize| if row >= 580 + shift { 90.0 } else { 10.0 + (row % 7) as f64 };
             (0..600).map(move |row| (1_700_000_000 + row * 60, value(row)))
         };
         let series = |instance: &str, shift: usize| {
@@ -312,7 +312,7 @@ mod tests {
         });
         fs::write(input.path().join("otel.jsonl"), lines.collect::<String>()).unwrap();
         fs::write(input.path().join("other.json"), "{\"nodes\": []}").unwrap();
-        let summary = run(input.path(), out.path(), None, |_, _, _| {}).unwrap();
+        let summary = run(input.path(), out.path(), None, None, |_, _, _| {}).unwrap();
         let found: Vec<_> =
             summary.entities.iter().map(|one| (one.name.as_str(), one.rows, one.alerts)).collect();
         let expected =
@@ -323,7 +323,7 @@ mod tests {
         assert!(text.lines().nth(1).unwrap().starts_with("0,2023-11-14T22:13:20Z,"), "{text}");
         // A file that is named is read, and says what is wrong with it.
         let other = input.path().join("other.json");
-        let error = run(&other, out.path(), None, |_, _, _| {}).unwrap_err().to_string();
+        let error = run(&other, out.path(), None, None, |_, _, _| {}).unwrap_err().to_string();
         assert!(error.contains("other.json:1: Prometheus answered without data"), "{error}");
     }
 

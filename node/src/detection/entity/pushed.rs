@@ -63,7 +63,8 @@ impl Entity {
         let by_pushes: Vec<String> =
             values.keys().filter(|name| self.fed.by_pushes(name, now.mono_ms)).cloned().collect();
         let fresh = values.iter().filter(|(name, _)| !by_pushes.contains(name));
-        let fresh: Vec<(&str, f64)> = fresh.map(|(name, value)| (name.as_str(), *value)).collect();
+        let fresh: Vec<(&str, Measured)> =
+            fresh.map(|(name, value)| (name.as_str(), Measured::exact(*value))).collect();
         if !fresh.is_empty() {
             self.feed(fresh.into_iter(), now);
         }
@@ -152,7 +153,7 @@ mod tests {
         entity.on_scrape(Err("scrape answered HTTP status 503".to_owned()), at(4));
         assert_eq!((value(&entity, "load"), value(&entity, "memory")), (Some(3.0), None));
         // A host that fell silent has no value at the next scrape.
-        entity.on_scrape(Some(&values(&[("memory", 1.0)])), at(5));
+        entity.on_scrape(Ok(&values(&[("memory", 1.0)])), at(5));
         assert_eq!(value(&entity, "load"), None);
     }
 

@@ -146,7 +146,7 @@ fn what_common_causes_explain_is_no_residual() {
 fn jumps_that_come_together_are_rarer_than_each() {
     let (mut jumps, noise) = (jumps::Jumps::new(3), noise(17));
     let widths = [10.0; 3];
-    let mut row = || [0.0; 3].map(|_: f64| noise.normal() as f32);
+    let row = || [0.0; 3].map(|_: f64| noise.normal() as f32);
     let (mut last, mut most) = (row(), 0.0_f64);
     for at in 0..5_000 {
         let next = row();
