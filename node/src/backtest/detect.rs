@@ -271,7 +271,7 @@ mod tests {
         let (input, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let points = |shift: usize| {
             let value =
-                |row: usize| if row >= 580 + shift { 90.0 } else { 10.0 + (row % 7) as f64 };
+                move |row: usize| if row >= 580 + shift { 90.0 } else { 10.0 + (row % 7) as f64 };
             (0..600).map(move |row| (1_700_000_000 + row * 60, value(row)))
         };
         let series = |instance: &str, shift: usize| {
