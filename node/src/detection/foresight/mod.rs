@@ -11,7 +11,7 @@
 //! moves. A shard is a gap unless its owner has told lately, under the shard's present epoch: an answer
 //! is never silently less. Outcomes of a shard live on every node that has heard of them, so that they
 //! outlive its owner; the last seconds before a death may be lost, and what waits for its outcome is.
-//! Bounds: [`PREDICTIONS_MAX`] predictions a node, one parcel of them in [`share::EVERY`] a peer.
+//! Bounds: [`PREDICTIONS_MAX`] predictions a node, one parcel of them every few seconds a peer.
 //!
 //! Deliberately absent: the log. Predictions change by the second, and losing one costs nothing.
 

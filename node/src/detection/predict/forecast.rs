@@ -95,12 +95,6 @@ impl Opens {
             ForecastKind::Capacity => false,
         }
     }
-
-    /// Whether any do.
-    #[must_use]
-    pub const fn any(self) -> bool {
-        self.failure || self.performance || self.security_risk
-    }
 }
 
 /// One forecast.

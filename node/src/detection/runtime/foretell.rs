@@ -88,7 +88,7 @@ impl Foretelling {
 
     /// Whether it is time to look.
     pub(super) fn due(&mut self, now: Now) -> bool {
-        let due = self.opens.any() && now.mono_ms >= self.due_ms;
+        let due = now.mono_ms >= self.due_ms;
         if due {
             self.due_ms = now.mono_ms + EVERY_MS;
         }
@@ -104,7 +104,8 @@ impl Foretelling {
         now: Now,
     ) -> Option<Word> {
         ForecastKind::ALL.into_iter().find_map(|kind| {
-            let symptom = symptom_kind(kind).filter(|_| self.opens.opens(kind))?;
+            let symptom = symptom_kind(kind)?;
+            let opens = self.opens.opens(kind);
             let likeliest = forecasts
                 .iter()
                 .filter(|one| one.kind == kind)
@@ -112,7 +113,7 @@ impl Foretelling {
             let holds = held.contains(&kind);
             let bar = if holds { KEEP_PROBABILITY } else { OPEN_PROBABILITY };
             let stands = likeliest.filter(|one| {
-                one.probability >= bar && (holds || one.confidence >= OPEN_CONFIDENCE)
+                opens && one.probability >= bar && (holds || one.confidence >= OPEN_CONFIDENCE)
             });
             if let Some(one) = stands {
                 self.stood_ms.insert(kind, now.mono_ms);
@@ -122,7 +123,9 @@ impl Foretelling {
                 });
             }
             let stood = self.stood_ms.get(&kind).copied().unwrap_or(self.begun_ms);
-            let over = holds && now.mono_ms.saturating_sub(stood) >= patience_ms(kind);
+            // What the configuration opens no longer is not kept open either.
+            let waited = now.mono_ms.saturating_sub(stood) >= patience_ms(kind);
+            let over = holds && (waited || !opens);
             over.then(|| Word::Past(kind, fingerprint_of(target, symptom)))
         })
     }
@@ -289,7 +292,9 @@ mod tests {
         while hear(&mut telling, &mut held, &likely, at(1)).is_some() {}
         assert_eq!((held.len(), held.contains(&ForecastKind::Capacity)), (3, false));
         let nothing = Opens { security_risk: false, ..Opens::default() };
-        assert!(!Foretelling::new(nothing, 0).due(at(100)));
+        let mut quiet = Foretelling::new(nothing, 0);
+        while hear(&mut quiet, &mut held, &likely, at(1)).is_some() {}
+        assert!(held.is_empty(), "what was opened by another configuration is cleared");
         assert!(telling.due(at(100)) && !telling.due(at(104)) && telling.due(at(105)));
     }
 }

@@ -314,7 +314,10 @@ impl Watcher {
             }
             desk.proposing = true;
             desk.flight.push(self.propose(change));
-        } else if let Some(word) = self.foresee(desk, now) {
+        } else if !circumstances.treated
+            && let Some(word) = self.foresee(desk, now)
+        {
+            // What a treatment does to it foretells nothing.
             desk.proposing = true;
             desk.flight.push(self.foretell(word));
         }
