@@ -317,7 +317,7 @@ pub fn parse_quantity(text: &str) -> Result<f64, String> {
         .find_map(|(unit, size)| text.strip_suffix(unit).map(|number| (number, *size)))
         .unwrap_or((text, 1.0));
     match number.trim().parse::<f64>() {
-        Ok(value) if value.is_finite() && value >= 0.0 => Ok(value * unit),
+        Ok(value) if (value * unit).is_finite() && value >= 0.0 => Ok(value * unit),
         _ => Err(format!("`{text}` is not a limit such as 0.05, 80%, 64MiB or 250ms")),
     }
 }

@@ -107,7 +107,7 @@ fn quantities_are_read_with_their_units() {
     ] {
         assert_eq!(parse_quantity(text), Ok(value), "{text}");
     }
-    for text in ["", "x", "MiB", "-1", "NaN", "inf", "1 2"] {
+    for text in ["", "x", "MiB", "-1", "NaN", "inf", "1 2", "1e308GB"] {
         assert!(parse_quantity(text).is_err(), "{text}");
     }
     let bad = Indicators::of(&service(
