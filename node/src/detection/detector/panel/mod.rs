@@ -56,7 +56,7 @@ const CROWD: CrowdTuning = CrowdTuning {
     weight: [1.0, 0.5, 0.3],
     beside: [0.8, 0.4],
     slow: 4.0,
-    slow_rate: 0.025,
+    slow_rate: 0.01,
     rows: 256,
     gate: 0.9,
     every: 8,

@@ -68,16 +68,16 @@ impl Reach {
     }
 
     /// Judges a value, then learns from it. `profiled`: what the hour of the day usually brings, where that is
-    /// known. `seen`: values before this one.
+    /// known. `seen`: values before this one; `share`: the share of this one among them.
     pub(super) fn update(
         &mut self,
         value: f64,
         profiled: Option<f64>,
         seen: u32,
+        share: f64,
         tuning: &ReachTuning,
     ) -> f64 {
         let young = seen < WARM_UP;
-        let share = 1.0 / (f64::from(seen) + 1.0);
         let size = step(&mut self.size, value, share.max(0.005)).abs();
         let scale = f64::from(self.scale).max(tuning.floor * size).max(1e-9);
         let wide = 4.0 * scale;
@@ -107,14 +107,17 @@ impl Reach {
             let (quantile, peak) = (f64::from(tail.quantile), f64::from(tail.peak));
             let unit = scale.max(tuning.tail[k] * quantile).max(PEAK[k] * peak);
             let sided = if size < 0.0 { -size * tuning.below } else { size };
-            reach = reach.max(tuning.weight * sided / unit);
+            // Seldom further out than the one before: no division then.
+            if sided > reach * unit {
+                reach = sided / unit;
+            }
             let size = size.abs();
             let stride = 0.1 * quantile.max(f64::from(self.scale));
             let moved = quantile + if size > quantile { 0.98 * stride } else { -0.02 * stride };
             tail.quantile = moved.max(0.0) as f32;
             tail.peak = (peak * 0.998).max(size) as f32;
         }
-        reach
+        tuning.weight * reach
     }
 }
 
