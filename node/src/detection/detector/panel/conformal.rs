@@ -112,8 +112,9 @@ mod tests {
         for (name, score) in scores {
             for rate in [0.001, 0.002, 0.01, 0.05] {
                 let found = share(rate, 40_000, score);
-                // The promise, with steps of 0.3 and scores that grow by a factor of e^8.
-                assert!(found <= 1.1 * rate + 8.0 / 0.3 / 40_000.0, "{name}: {found} at {rate}");
+                // The promise, with steps of 0.3 and scores that grow by a factor of e^8; between two levels, where
+                // it is the shape of the tail that is assumed, a third more.
+                assert!(found <= 1.3 * rate + 8.0 / 0.3 / 40_000.0, "{name}: {found} at {rate}");
                 assert!(found >= 0.5 * rate, "{name}: {found} at {rate}");
             }
         }

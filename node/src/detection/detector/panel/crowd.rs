@@ -10,14 +10,19 @@
 //! * **apart**: what the common causes of all metrics do not explain ([`Subspace`]).
 //! * **jumps**: how rare the jumps of all metrics from one row to the next are ([`Jumps`]).
 //!
-//! They are added and smoothed, all but the last twice (some rows, some dozens of rows): what lasts outweighs
+//! They are added and smoothed, all but the last twice (some rows, some hundred rows): what lasts outweighs
 //! what flickers. While the slow sum of the first three says "odd", no row is remembered, so that a long
 //! incident does not become the usual; after [`STRANGE_ROWS_MAX`] rows unlike any remembered one, everything is
 //! learnt anew. Until then the score may stay high: how rare that is by then, its p-value says.
 
 use minicbor::{Decode, Encode};
 
-use super::{histogram::Histogram, jumps::Jumps, pulse::step, subspace::Subspace};
+use super::{
+    histogram::Histogram,
+    jumps::Jumps,
+    pulse::{VALUE_MAX, step},
+    subspace::Subspace,
+};
 
 /// The memory is thinned until its rows are so far apart.
 const STRIDE_MAX: u32 = 64;
@@ -198,7 +203,11 @@ impl Crowd {
         let columns = self.columns.iter_mut().zip(values);
         columns
             .map(|(column, &value)| {
-                let value = if value.is_finite() { value as f32 } else { column.last };
+                let value = if value.is_finite() {
+                    value.clamp(-VALUE_MAX, VALUE_MAX) as f32
+                } else {
+                    column.last
+                };
                 if first {
                     *column = Column { high: value, low: value, level: value, ..*column };
                     column.size = value.abs();

@@ -49,14 +49,14 @@ const WEIGHTS: Weights = [
 /// Of the value as it is, and of its cube root. The root is for what multiplies or all but vanishes: there a
 /// drop to nothing is as far out as a rise, and large values are no noisier than small ones.
 const REACH: [ReachTuning; 2] = [
-    ReachTuning { weight: 1.0, tail: [0.12, 0.0, 0.3], below: 0.2, floor: 0.08, rate: 0.006 },
-    ReachTuning { weight: 0.9, tail: [0.2, 0.0, 0.3], below: 1.0, floor: 0.02, rate: 0.01 },
+    ReachTuning { weight: 1.0, tail: [0.12, 0.3], below: 0.2, floor: 0.08, rate: 0.006 },
+    ReachTuning { weight: 0.9, tail: [0.2, 0.3], below: 1.0, floor: 0.02, rate: 0.01 },
 ];
 const CROWD: CrowdTuning = CrowdTuning {
     weight: [1.0, 0.5, 0.3],
     beside: [0.8, 0.4],
     slow: 4.0,
-    slow_rate: 0.025,
+    slow_rate: 0.01,
     rows: 256,
     gate: 0.9,
     every: 8,

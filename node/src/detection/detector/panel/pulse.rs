@@ -31,6 +31,9 @@ const RING: usize = 12;
 const HOURS: usize = 24;
 /// Days after which the profile of an hour is trusted, in values seen in it.
 const PROFILE_TRUSTED: u8 = 6;
+/// Larger values are taken as this: its square still fits the state's precision.
+pub(super) const VALUE_MAX: f64 = 1e18;
+
 /// Weights of the records above and below, per statistic.
 pub(super) type Weights = [(f64, f64); STATISTICS];
 
@@ -92,6 +95,7 @@ impl Pulse {
         weights: &Weights,
         tunings: &[ReachTuning; 2],
     ) -> Beat {
+        let value = value.clamp(-VALUE_MAX, VALUE_MAX);
         if self.seen == 0 {
             self.begin(value);
         }
@@ -111,7 +115,7 @@ impl Pulse {
         self.ring = [v; RING];
         self.means = [v; 4];
         self.slow = v;
-        self.reaches = [Reach::at(value), Reach::at(value.cbrt())];
+        self.reaches = [Reach::at(value), Reach::at(cube_root(value))];
     }
 
     /// Moves the statistics on, and tells each one's record margins.
@@ -122,7 +126,7 @@ impl Pulse {
         mut tell: impl FnMut(usize, (f64, f64)),
     ) {
         let seen = self.seen as usize;
-        let share = 1.0 / (seen as f64 + 1.0);
+        let share = self.share();
         let oldest = f64::from(self.ring[seen % RING]);
         self.ring[seen % RING] = value as f32;
         let records = &mut self.records;
@@ -154,10 +158,16 @@ impl Pulse {
     fn reach(&mut self, value: f64, hour: Option<u8>, tunings: &[ReachTuning; 2]) -> f64 {
         let known = hour.map(usize::from).filter(|&h| h < HOURS && self.profile_seen[h] >= 2);
         let profiled = known.map(|h| f64::from(self.profile[h]));
+        let (seen, share) = (self.seen, self.share());
         let [plain, root] = &mut self.reaches;
-        let of_value = plain.update(value, profiled, self.seen, &tunings[0]);
-        let profiled = profiled.map(f64::cbrt);
-        of_value.max(root.update(value.cbrt(), profiled, self.seen, &tunings[1]))
+        let of_value = plain.update(value, profiled, seen, share, &tunings[0]);
+        let profiled = profiled.map(cube_root);
+        of_value.max(root.update(cube_root(value), profiled, seen, share, &tunings[1]))
+    }
+
+    /// Share of the next value among all.
+    fn share(&self) -> f64 {
+        1.0 / (f64::from(self.seen) + 1.0)
     }
 
     fn learn_profile(&mut self, value: f64, hour: Option<u8>) {
@@ -167,6 +177,11 @@ impl Pulse {
         step(&mut self.profile[hour], value, weight);
         self.profile_seen[hour] = seen.saturating_add(1);
     }
+}
+
+/// In single precision, as the state is.
+fn cube_root(value: f64) -> f64 {
+    f64::from((value as f32).cbrt())
 }
 
 /// Moves a running mean on.

@@ -15,16 +15,17 @@ use super::pulse::step;
 const NEAR: usize = 5;
 /// Rows before reach is told.
 const WARM_UP: u32 = 30;
-/// Share of the peak of each order statistic that the unit is at least.
-const PEAK: [f64; 3] = [0.08, 0.0, 0.1];
+/// Share of the peaks of the largest and the third largest residual that their units are at least.
+const PEAK: [f64; 2] = [0.08, 0.1];
 
 /// Tunable numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReachTuning {
     /// Weight of the whole.
     pub(super) weight: f64,
-    /// Share of the 98 % quantile of each order statistic that the unit is at least.
-    pub(super) tail: [f64; 3],
+    /// Shares of the 98 % quantiles of the largest and the third largest residual that their units are at
+    /// least.
+    pub(super) tail: [f64; 2],
     /// Weight of what is below.
     pub(super) below: f64,
     /// The scale is at least this share of the level.
@@ -58,7 +59,7 @@ pub(super) struct Reach {
     #[n(4)]
     near: [f32; NEAR],
     #[n(5)]
-    tails: [Tail; 3],
+    tails: [Tail; 2],
 }
 
 impl Reach {
@@ -68,16 +69,16 @@ impl Reach {
     }
 
     /// Judges a value, then learns from it. `profiled`: what the hour of the day usually brings, where that is
-    /// known. `seen`: values before this one.
+    /// known. `seen`: values before this one; `share`: the share of this one among them.
     pub(super) fn update(
         &mut self,
         value: f64,
         profiled: Option<f64>,
         seen: u32,
+        share: f64,
         tuning: &ReachTuning,
     ) -> f64 {
         let young = seen < WARM_UP;
-        let share = 1.0 / (f64::from(seen) + 1.0);
         let size = step(&mut self.size, value, share.max(0.005)).abs();
         let scale = f64::from(self.scale).max(tuning.floor * size).max(1e-9);
         let wide = 4.0 * scale;
@@ -102,19 +103,24 @@ impl Reach {
     }
 
     fn reach_of(&mut self, scale: f64, sizes: [f64; 3], tuning: &ReachTuning) -> f64 {
-        let mut reach = 0.0_f64;
-        for (k, (tail, size)) in self.tails.iter_mut().zip(sizes).enumerate() {
+        let sided = |size: f64| if size < 0.0 { -size * tuning.below } else { size };
+        let [first, second, third] = sizes;
+        let mut reach = sided(second) / scale;
+        for (k, (tail, size)) in self.tails.iter_mut().zip([first, third]).enumerate() {
             let (quantile, peak) = (f64::from(tail.quantile), f64::from(tail.peak));
             let unit = scale.max(tuning.tail[k] * quantile).max(PEAK[k] * peak);
-            let sided = if size < 0.0 { -size * tuning.below } else { size };
-            reach = reach.max(tuning.weight * sided / unit);
+            // Seldom further out than the one before: no division then.
+            let far = sided(size);
+            if far > reach * unit {
+                reach = far / unit;
+            }
             let size = size.abs();
             let stride = 0.1 * quantile.max(f64::from(self.scale));
             let moved = quantile + if size > quantile { 0.98 * stride } else { -0.02 * stride };
             tail.quantile = moved.max(0.0) as f32;
             tail.peak = (peak * 0.998).max(size) as f32;
         }
-        reach
+        tuning.weight * reach
     }
 }
 

@@ -158,3 +158,22 @@ fn jumps_that_come_together_are_rarer_than_each() {
     let all = jumps.update(&last, &last.map(|value| value + 9.0), &widths);
     assert!(one > 0.0 && all > 2.0 * one && all > most, "{one} of one, {all} of all, {most} usual");
 }
+
+#[test]
+fn the_largest_numbers_there_are_leave_no_lasting_harm() {
+    let (mut panel, noise) = (Panel::new(2), noise(19));
+    let mut row = |at: i64, values: [f64; 2]| panel.update(Some(at * MINUTE), &values);
+    for at in 0..3_000 {
+        row(at, [10.0 + noise.normal(), 20.0 + noise.normal()]);
+    }
+    for (at, odd) in [f64::MAX, f64::MIN, 1e300, -1e300, f64::MIN_POSITIVE].into_iter().enumerate()
+    {
+        let verdict = row(3_000 + at as i64, [odd, -odd]);
+        assert!(verdict.score.is_finite() && verdict.anomaly.is_finite(), "{odd}: {verdict:?}");
+    }
+    for at in 3_005..9_000 {
+        let verdict = row(at, [10.0 + noise.normal(), 20.0 + noise.normal()]);
+        assert!(verdict.score.is_finite() && verdict.p_value > 0.0, "{at}: {verdict:?}");
+    }
+    assert!(!row(9_000, [10.0, 20.0]).alert);
+}
