@@ -137,7 +137,12 @@ impl Report {
         let figures = Figures::of(self);
         let mut facts = self.where_and_when();
         let mut add = |what, text: String| facts.push((what, text));
-        add("faults", format!("{} of {} kinds", self.faults.len(), self.drawn().len()));
+        let tallies = self.tallies();
+        let (begun, felt) = tallies
+            .iter()
+            .fold((0, 0), |(begun, felt), (_, tally)| (begun + tally.begun, felt + tally.felt));
+        let (drawn, kinds) = (self.faults.len(), tallies.len());
+        add("faults", format!("{drawn} drawn of {kinds} kinds, {begun} begun, {felt} felt"));
         let (leaders, at_points) = self.ends();
         let ended = self.deaths.len();
         add(
@@ -228,6 +233,19 @@ impl Report {
             of(End::ByHand),
             of(End::Open)
         )
+    }
+}
+
+/// As reports say it.
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Remediated => "healed by Medic",
+            Self::SelfCleared => "passed by itself",
+            Self::ByHand => "closed by hand",
+            Self::Merged => "merged",
+            Self::Open => "still open",
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The report as one self-contained page: what went wrong, the figures, a time line, the verdicts, and
 //! what became of every incident.
 
-use super::{End, Report, around, timeline, word};
+use super::{End, Report, Tally, around, timeline, word};
 use crate::{campaign::seconds, check::Verdict, nemesis::Fault};
 
 /// Violations shown for each verdict; all are in `report.json`.
@@ -101,10 +101,15 @@ fn list(items: &[String]) -> String {
 }
 
 fn drawn(report: &Report) -> String {
-    let row = |(fault, times): (Fault, usize)| {
-        format!("<tr><td>{fault}</td><td class=n>{times}</td></tr>")
+    let row = |(fault, tally): (Fault, Tally)| {
+        let class = if tally.felt == 0 { "none" } else { "n" };
+        format!(
+            "<tr><td>{fault}<td class=n>{}<td class=n>{}<td class='n {class}'>{}</tr>\n",
+            tally.drawn, tally.begun, tally.felt
+        )
     };
-    report.drawn().into_iter().map(row).collect()
+    let rows: String = report.tallies().into_iter().map(row).collect();
+    format!("<tr><th>fault<th>drawn<th>begun<th>felt</tr>{rows}")
 }
 
 fn hits(report: &Report) -> String {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Serialize;
 
-use super::{Ended, Event, Incident, Report, around, figures::Figures, word};
+use super::{Ended, Event, Incident, Report, Tally, around, figures::Figures, word};
 use crate::{
     campaign::{Cause, Hits},
     nemesis::Fault,
@@ -31,6 +31,7 @@ struct Whole<'a> {
     violations: usize,
     verdicts: Vec<One<'a>>,
     faults: Vec<Drawn>,
+    nemeses: BTreeMap<Fault, Tally>,
     absent: &'a [String],
     events: &'a [Event],
     recoveries: Vec<Healed<'a>>,
@@ -117,6 +118,7 @@ pub(super) fn render(report: &Report) -> anyhow::Result<String> {
                 to_ms: *to_ms,
             })
             .collect(),
+        nemeses: report.tallies().into_iter().collect(),
         absent: &report.absent,
         events: &report.events,
         recoveries: report

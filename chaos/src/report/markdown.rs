@@ -1,6 +1,6 @@
 //! The report as Markdown: what went wrong first.
 
-use super::{Report, around, word};
+use super::{Report, Tally, around, word};
 use crate::{
     campaign::{Hits, seconds},
     check::Verdict,
@@ -40,9 +40,10 @@ pub(super) fn render(report: &Report) -> String {
         );
     }
     incidents(&mut text, report);
-    text += "\n## Faults by kind\n\n| fault | times |\n|---|---|\n";
-    for (fault, times) in report.drawn() {
-        put(&mut text, &format!("| {fault} | {times} |"));
+    text += "\n## Faults by kind\n\n| fault | drawn | begun | felt |\n|---|---|---|---|\n";
+    for (fault, tally) in report.tallies() {
+        let Tally { drawn, begun, felt } = tally;
+        put(&mut text, &format!("| {fault} | {drawn} | {begun} | {felt} |"));
     }
     list(&mut text, "Not done here", &report.absent);
     list(&mut text, "Damage", &report.damage);

@@ -252,14 +252,14 @@ impl Report {
     }
 
     /// Those among the unchecked that had to be checked: in a full campaign each whose tool is here; a
-    /// short one may not come to an isolated leader (11) or a wrong clock (13).
+    /// short one may not come to an isolated leader, a wrong clock, or an instance that is killed.
     #[must_use]
     pub fn idle(&self) -> Vec<&Verdict> {
         self.unchecked()
-            .filter(|verdict| match (self.full, verdict.invariant) {
-                (true, 13) => self.can.clocks,
-                (false, 11 | 13) => false,
-                (true | false, _) => true,
+            .filter(|verdict| match (self.full, verdict.invariant, verdict.of.as_str()) {
+                (true, 13, _) => self.can.clocks,
+                (false, 11 | 13, _) | (false, 10, "killed instances") => false,
+                (true | false, ..) => true,
             })
             .collect()
     }
@@ -431,6 +431,16 @@ impl Report {
         )
     }
 
+    /// What became of the faults of each kind.
+    fn tallies(&self) -> Vec<(Fault, Tally)> {
+        let tally = |(fault, drawn): (Fault, usize)| {
+            let drawn = u64::try_from(drawn).unwrap_or(u64::MAX);
+            let unknown = Tally { drawn, ..Tally::default() };
+            (fault, self.nemeses.get(&fault).copied().unwrap_or(unknown))
+        };
+        self.drawn().into_iter().map(tally).collect()
+    }
+
     /// How often each fault was drawn.
     #[must_use]
     pub fn drawn(&self) -> BTreeMap<Fault, usize> {
@@ -465,18 +475,5 @@ fn word(verdict: &Verdict) -> (&'static str, String) {
         (0, _) => ("good", "holds".to_owned()),
         (1, _) => ("bad", "1 violation".to_owned()),
         (many, _) => ("bad", format!("{many} violations")),
-    }
-}
-
-/// As reports say it.
-impl std::fmt::Display for End {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Remediated => "healed by Medic",
-            Self::SelfCleared => "passed by itself",
-            Self::ByHand => "closed by hand",
-            Self::Merged => "merged",
-            Self::Open => "still open",
-        })
     }
 }

@@ -91,6 +91,15 @@ fn a_part_of_an_invariant_that_was_not_checked_is_not_hidden_by_another() {
 }
 
 #[test]
+fn a_short_campaign_may_kill_no_instance_and_a_full_one_does() {
+    for (mut report, good) in [(whole(), true), (full(), false)] {
+        report.verdicts.push(Verdict::new(10, 0, "killed instances", Vec::new()));
+        assert_eq!(report.good(), good);
+        assert!(report.headline().ends_with("(nothing checked of: 10)"));
+    }
+}
+
+#[test]
 fn how_it_ended_shows_in_the_exit_code_and_a_violation_comes_first() {
     let mut report = whole();
     assert_eq!(report.exit(), 0);
@@ -129,6 +138,8 @@ fn violated() -> Report {
     }];
     report.clock = LogClock::new(&report.samples, &[]);
     report.faults = vec![(Fault::KillLeader, 1_000, 3_000)];
+    let tally = Tally { drawn: 41, begun: 37, felt: 29 };
+    report.nemeses = BTreeMap::from([(Fault::KillLeader, tally)]);
     let violation = Violation::new("PLAN-57 was seen & is <lost>")
         .with(["seen as RUNNING".to_owned()])
         .see("/x/logs");
@@ -173,6 +184,12 @@ fn a_violation_stands_first_in_every_file_with_what_was_around_it() {
     assert_eq!(json["verdicts"][5]["violations"][0]["around"][0], around);
     assert_eq!(json["incidents"][0]["end"], "open");
     assert_eq!(json["faults"][0]["fault"], "kill-leader");
+    assert_eq!(json["nemeses"]["kill-leader"]["felt"], 29);
+    assert!(markdown.contains("| kill-leader | 41 | 37 | 29 |"), "{markdown}");
+    assert!(
+        html.contains("<td>kill-leader<td class=n>41<td class=n>37<td class='n n'>29"),
+        "{html}"
+    );
 }
 
 #[test]
