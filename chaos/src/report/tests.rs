@@ -22,6 +22,8 @@ fn full() -> Report {
     report.hits = BTreeMap::from([("driver_after_act".to_owned(), hits)]);
     let deposed = |at| Deposed { at, fence: 1, open: vec!["PLAN-5/0/do".to_owned()] };
     report.deposed = (0..DEPOSED_LEAST).map(deposed).collect();
+    let felt = Tally { drawn: 1, begun: 1, felt: 1 };
+    report.nemeses = Fault::ALL.into_iter().map(|fault| (fault, felt)).collect();
     report
 }
 
@@ -51,6 +53,15 @@ fn what_a_full_campaign_must_reach_is_counted() {
     assert_eq!((report.good(), report.exit()), (false, 1));
     report.full = false;
     assert!(report.good(), "a short one need not");
+    let mut report = full();
+    let unfelt = Tally { drawn: 3, begun: 2, felt: 0 };
+    report.nemeses.insert(Fault::Split, unfelt);
+    assert_eq!(report.short(), ["split was never felt (drawn 3 times, begun 2)"]);
+    report.nemeses.remove(&Fault::Split);
+    assert_eq!(report.short(), ["split was never felt (drawn 0 times, begun 0)"]);
+    // What cannot be had here need not be.
+    report.nemeses.remove(&Fault::FailingSync);
+    assert_eq!(report.short().len(), if report.can.strace { 2 } else { 1 });
 }
 
 #[test]
