@@ -404,7 +404,7 @@ fn feed(entity: &mut Entity, rounds: u64) {
         let now = Now { mono_ms: round * 5_000, wall: Timestamp(round * 5_000) };
         let values = [("memory", 1e6 + (round * 7_919 % 101) as f64), ("latency", 0.1)];
         let values = values.map(|(name, value)| (name.to_owned(), value)).into();
-        entity.on_scrape(Some(&Values { values, ..Values::default() }), now);
+        entity.on_scrape(Ok(&Values { values, ..Values::default() }), now);
     }
 }
 
