@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{
     BacktestError,
-    series::{Gathered, INSTANCE, JOB, NAME, number},
+    series::{Gathered, INSTANCE, JOB, NAME, number, without_place},
 };
 
 /// A longer line is no batch of metrics.
@@ -168,8 +168,9 @@ pub(super) fn read(
         if bytes.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let batch: Batch = serde_json::from_slice(&bytes).map_err(|error| {
-            wrong(format!("no OTLP metrics as JSON: column {}: {error}", error.column()))
+        let batch: Batch = serde_json::from_slice(bytes.trim_ascii_end()).map_err(|error| {
+            let (column, problem) = (error.column(), without_place(&error));
+            wrong(format!("no OTLP metrics as JSON: column {column}: {problem}"))
         })?;
         for of_resource in batch.resource_metrics {
             rates.resource(of_resource, into).map_err(wrong)?;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{
     BacktestError,
-    series::{Gathered, number},
+    series::{Gathered, number, without_place},
 };
 
 #[derive(Deserialize)]
@@ -78,7 +78,7 @@ pub(super) fn read(
         let problem = if error.is_io() {
             error.to_string()
         } else {
-            format!("no answer of Prometheus to a range query: {error}")
+            format!("no answer of Prometheus to a range query: {}", without_place(&error))
         };
         wrong(error.line().max(1), problem)
     })?;

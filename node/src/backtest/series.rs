@@ -44,6 +44,12 @@ pub(super) fn number(text: &str) -> Option<f64> {
     Some(if value.is_finite() { value } else { f64::NAN })
 }
 
+/// What is wrong with JSON, without the place: that stands before it, as in all errors here.
+pub(super) fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(problem, _)| problem.to_owned())
+}
+
 /// The points of one file, by entity and metric.
 #[derive(Debug, Default)]
 pub struct Gathered {

@@ -133,7 +133,10 @@ mod tests {
         let judged = pb::PredictionScore { calibration: vec![bin], ..judged };
         let text = scores(&[judged, unknown], Style::new(false));
         assert!(text.contains("security-risk") && text.contains("93>75 % (4)"), "{text}");
-        assert!(text.lines().last().unwrap().contains(" - "), "nothing is judged:\n{text}");
+        assert!(
+            text.lines().last().is_some_and(|line| line.contains(" - ")),
+            "nothing is judged:\n{text}"
+        );
         let reason = "it was last heard from 20 s ago".to_owned();
         let missing = pb::PredictionGap { node: "node-3".to_owned(), shards: vec![1, 2], reason };
         let expected = "partial: node-3: it was last heard from 20 s ago (2 shards not known of)";
