@@ -288,7 +288,9 @@ pub(crate) fn selectors() -> Parser {
                 return false;
             };
             assert!(!(selector.metric.is_empty() && selector.matchers.is_empty()));
-            selector.selects("up", &BTreeMap::new());
+            // Another metric than the named one is never selected.
+            let selected = selector.selects("up", &BTreeMap::new());
+            assert!(!selected || selector.metric.is_empty() || selector.metric == "up");
             true
         },
     }

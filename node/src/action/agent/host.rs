@@ -65,12 +65,13 @@ impl Gathered {
 }
 
 type Read = Result<(), String>;
+type Part = fn(&Path, &mut Gathered) -> Read;
 
 /// Reads the host's figures; `proc` is where procfs is mounted.
 ///
 /// Blocks for as long as the kernel takes. At most some 500 samples.
 pub(super) fn read(proc: &Path, now_unix_ms: u64) -> HostStatus {
-    let parts: [(&str, fn(&Path, &mut Gathered) -> Read); 10] = [
+    let parts: [(&str, Part); 10] = [
         ("cpu", cpu),
         ("memory", memory),
         ("load", load),

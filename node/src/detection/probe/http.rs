@@ -112,7 +112,7 @@ mod tests {
             while let Ok((stream, _)) = listener.accept().await {
                 let Ok(mut tls) = acceptor.accept(stream).await else { continue };
                 let mut request = [0; 1_024];
-                tls.read(&mut request).await.unwrap();
+                assert!(tls.read(&mut request).await.unwrap() > 0);
                 let answer =
                     b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 6\r\n\r\nmem 1\n";
                 tls.write_all(answer).await.unwrap();

@@ -1,3 +1,4 @@
+//! Tests of what a host says: procfs as files, good and broken.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::*;

@@ -1,3 +1,4 @@
+//! Tests of the reading of OTLP in JSON.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;

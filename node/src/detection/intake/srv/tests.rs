@@ -1,3 +1,4 @@
+//! Tests of SRV records, with name servers on loopback.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use proptest::prelude::*;
