@@ -26,7 +26,7 @@ fn detect(args: &DetectArgs) -> Result<(), CliError> {
     }
     let plots = args.plot.then_some(true);
     let progress = |number: usize, all: usize, name: &str| {
-        if number > 0 && number % PROGRESS_EVERY == 0 {
+        if number > 0 && number.is_multiple_of(PROGRESS_EVERY) {
             out.note(&format!("{number} of {all}, next {name}"));
         }
     };
