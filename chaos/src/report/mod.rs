@@ -350,7 +350,8 @@ impl Report {
             short.push(format!("{found} of {DEPOSED_LEAST} leader kills in mid-remediation"));
         }
         for fault in Fault::ALL.into_iter().filter(|fault| self.can.missing(*fault).is_none()) {
-            let Tally { drawn, begun, felt } = self.nemeses.get(&fault).copied().unwrap_or_default();
+            let Tally { drawn, begun, felt } =
+                self.nemeses.get(&fault).copied().unwrap_or_default();
             if felt == 0 {
                 short.push(format!("{fault} was never felt (drawn {drawn} times, begun {begun})"));
             }
