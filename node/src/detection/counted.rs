@@ -40,7 +40,7 @@ impl Measured {
 /// The bound is Wilson's: "Probable inference, the law of succession, and statistical inference",
 /// J. American Statistical Association 22 (1927).
 pub(super) fn share(of: f64, to: f64) -> Option<Measured> {
-    if !(to > 0.0) {
+    if to.is_nan() || to <= 0.0 {
         return None;
     }
     let share = of / to;

@@ -19,6 +19,7 @@ mod health;
 mod learnt;
 mod plan;
 mod predictions;
+mod treatment;
 mod watch;
 
 use std::{

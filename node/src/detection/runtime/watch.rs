@@ -14,9 +14,8 @@ use std::{
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use medic_raft::{Committed, Ledger, LedgerError, LedgerExt as _};
 use medic_state::{
-    Command, Epoch, Refusal, Reply, ShardId, State, Timestamp, TraceId,
+    Command, Epoch, Refusal, Reply, ShardId, TraceId,
     command::{ClearSymptom, ReportSymptom},
-    saga::SagaStatus,
     symptom::{Symptom, Target},
 };
 use metrics::counter;
@@ -28,6 +27,7 @@ use super::{
     foretell::{Foretelling, Word, symptom_kind},
     lock,
     plan::{self, Wanted},
+    treatment::{AFTERMATH_MS, Treatment},
 };
 use crate::detection::{
     beside::Whose,
@@ -473,30 +473,4 @@ fn tell_of_news(symptom: &mut Symptom, news: &str) {
     });
     symptom.summary.push_str(&format!("; new error in its log{after}: {news}"));
     symptom.labels.insert("new_log_error".to_owned(), news.to_owned());
-}
-
-/// Reports of agents are this old at the most; right after a step they may still tell of before it.
-const AFTERMATH_MS: u64 = 1_500;
-
-/// What the law knows of treatment of an instance.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Treatment {
-    /// Steps of a plan run on it. A plan that waits for approval or for its verdict touches nothing:
-    /// what is seen then is news.
-    running: bool,
-    /// When steps last ended, by the law's time; only compared with itself.
-    ended: Timestamp,
-}
-
-impl Treatment {
-    fn of(state: &State, target: &Target) -> Self {
-        let ended = state.target_ends.get(target).copied().unwrap_or_default();
-        let Some(saga) = state.locks.get(target).and_then(|plan| state.sagas.get(plan)) else {
-            return Self { running: false, ended };
-        };
-        Self {
-            running: matches!(saga.status, SagaStatus::Running | SagaStatus::Unwinding),
-            ended: ended.max(saga.verifying_since.unwrap_or_default()),
-        }
-    }
 }
