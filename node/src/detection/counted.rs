@@ -56,20 +56,41 @@ pub(super) fn share(of: f64, to: f64) -> Option<Measured> {
 /// unbounded one its lower bound; the first bucket begins at 0 when its bound is positive. `buckets`:
 /// upper bounds, ascending, with cumulative counts.
 ///
-/// The bound is the order statistic below which the quantile lies as rarely as [`Measured`] says, by the
-/// normal approximation of the binomial distribution: Conover, "Practical Nonparametric Statistics" (1999),
-/// section 3.2.
+/// The bound is an order statistic: the value that so many lie at or beyond as would lie beyond the true
+/// quantile once in a hundred times; Conover, "Practical Nonparametric Statistics" (1999), section 3.2.
 pub(super) fn quantile(q: f64, buckets: &[(f64, f64)]) -> Result<Measured, &'static str> {
     let counts = cumulative(buckets)?;
     let total = counts.last().copied().unwrap_or_default();
-    let lower = q - Z * (q * (1.0 - q) / total).sqrt();
     let value = at_rank(q * total, buckets, &counts);
-    let at_least = if lower > 0.0 {
-        at_rank(lower * total, buckets, &counts).min(value)
+    let rank = total - beyond(total, q) + 1.0;
+    let at_least = if rank >= 1.0 {
+        at_rank(rank.min(q * total), buckets, &counts).min(value)
     } else {
         0.0_f64.min(value)
     };
     Ok(Measured { value, at_least })
+}
+
+/// Of `total` values as many as lie beyond the q-quantile with a probability of at most 1 %: exact for the binomial
+/// distribution while some thirty are expected, then by its normal approximation. More than there are, where
+/// all of them would prove nothing.
+fn beyond(total: f64, q: f64) -> f64 {
+    const RARE: f64 = 0.01;
+    const MANY: f64 = 30.0;
+    let expected = total * (1.0 - q);
+    if expected > MANY || q <= 0.0 {
+        return expected + Z * (expected * q.max(0.0)).sqrt();
+    }
+    // P(X = k), and P(X > k) so far.
+    let mut mass = (total * q.ln()).exp();
+    let mut tail = 1.0 - mass;
+    let mut count = 1.0;
+    while tail > RARE && count <= total {
+        mass *= (total - count + 1.0) / count * (1.0 - q) / q;
+        tail -= mass;
+        count += 1.0;
+    }
+    count
 }
 
 /// Counts made monotone: buckets scraped while they are being counted may contradict each other.
@@ -138,6 +159,26 @@ mod tests {
         assert!(quantile(0.95, &slow).unwrap().at_least > 0.15);
         let many = [(0.05, 9_000.0), (0.25, 10_000.0), (f64::INFINITY, 10_000.0)];
         assert!(quantile(0.95, &many).unwrap().at_least > 0.1);
+        // The more extreme the quantile, the fewer must lie beyond it, but one alone never does.
+        let extreme = quantile(0.99, &few).unwrap();
+        assert!(extreme.value > 0.1 && extreme.at_least <= 0.05, "{extreme:?}");
+        let two = [(0.05, 9.0), (0.25, 11.0), (f64::INFINITY, 11.0)];
+        assert!(quantile(0.99, &two).unwrap().at_least > 0.05);
+        let one = [(0.05, 0.0), (0.25, 1.0), (f64::INFINITY, 1.0)];
+        let alone = quantile(0.99, &one).unwrap();
+        assert!(alone.value > 0.1 && alone.at_least <= alone.value);
+    }
+
+    #[test]
+    fn as_many_lie_beyond_as_do_once_in_a_hundred_times() {
+        // P(X >= 2) = 0.0052, P(X >= 1) = 0.105 for 11 of the 0.99-quantile.
+        assert_eq!(beyond(11.0, 0.99), 2.0);
+        // P(X >= 3) = 0.0152, P(X >= 4) = 0.0016 for 11 of the 0.95-quantile.
+        assert_eq!(beyond(11.0, 0.95), 4.0);
+        // P(X >= 9) = 0.0327, P(X >= 10) = 0.0059 for 11 of the median.
+        assert_eq!(beyond(11.0, 0.5), 10.0);
+        let (exact, normal) = (beyond(2_900.0, 0.99), 29.0 + Z * (29.0_f64 * 0.99).sqrt());
+        assert!((exact - normal).abs() < 2.5, "{exact} {normal}");
     }
 
     #[test]
