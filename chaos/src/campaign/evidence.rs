@@ -77,6 +77,9 @@ pub(super) async fn gather(stage: &mut Stage, report: &mut Report) {
     let journals = sources::journals(stage, &mut sources);
     let starts = sources::starts(stage, &mut sources);
     let longest = chains.values().max_by_key(|c| c.indexes.len()).cloned().unwrap_or_default();
+    let records =
+        exported.values().max_by_key(|records| records.len()).map_or(&[][..], Vec::as_slice);
+    report.clock = LogClock::new(&seen.samples, records);
     let logs = stage.dir.join("cluster/logs");
     let watched = watched(&seen, &ids);
     let states: Vec<_> =
@@ -95,7 +98,7 @@ pub(super) async fn gather(stage: &mut Stage, report: &mut Report) {
         sources::offline(stage).await,
         nodes::hashes(&states),
         nodes::owners(&seen.owners),
-        noticed(stage, report, &seen, &exported, &journals),
+        noticed(stage, report, &seen, records, &journals),
         acts::without_quorum(&journals, &longest, &cut_off),
         acts::budget(&longest, IN_FLIGHT_MAX),
         nodes::recoveries(&report.recoveries, RECOVERY_MAX_MS, &report.late),
@@ -111,8 +114,6 @@ pub(super) async fn gather(stage: &mut Stage, report: &mut Report) {
     verdicts.push(clocks(stage, &verdicts));
     verdicts.sort_by_key(|verdict| verdict.invariant);
     report.verdicts = verdicts;
-    let records = exported.values().max_by_key(|records| records.len());
-    report.clock = LogClock::new(&seen.samples, records.map_or(&[], Vec::as_slice));
     report.incidents = told_of(&incidents, &plans, &report.clock);
     account(stage, &longest, report);
     report.calls = calls;
@@ -244,16 +245,14 @@ fn noticed(
     stage: &Stage,
     report: &Report,
     seen: &Seen,
-    exported: &Chains,
+    records: &[pb::AuditRecord],
     journals: &[Journal],
 ) -> Verdict {
     let kills = stage.kills.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     let kills: Vec<(u64, String)> = (kills.into_iter())
         .map(|(wall, name)| (wall.saturating_sub(report.wall_began_ms), name))
         .collect();
-    let samples: Vec<(u64, u64)> = seen.samples.iter().map(|s| (s.at_ms, s.applied)).collect();
-    let longest = exported.values().max_by_key(|records| records.len());
-    let symptoms = reported::symptoms(longest.map_or(&[], Vec::as_slice), &samples);
+    let symptoms = reported::symptoms(records, |index| report.clock.of_index(index));
     let until = seen.samples.last().map_or(0, |sample| sample.at_ms);
     let (journals, bounds) = ((journals, report.wall_began_ms), (NOTICED_MS, until));
     reported::lasting(&kills, &symptoms, journals, &report.recoveries, bounds)

@@ -311,18 +311,14 @@ async fn play(stage: &mut Stage, round: &Round, report: &mut Report) -> anyhow::
         let at_ms = stage.arena.eyes.now_ms();
         let done = stage.arena.perform(&timed.step).await;
         let proofs = stage.arena.take_unproved();
+        let begun = done.is_ok() && !timed.step.undoes();
         let text = match done {
             Ok(Some(text)) => text,
             Ok(None) => continue,
             // Whom it was meant for died of another fault meanwhile.
-            Err(error) => {
-                let text = format!("{:?} could not be done: {error:#}", timed.step);
-                say(&format!("  {:>7.1} s  {}: {text}", seconds(at_ms), timed.fault));
-                report.events.push(Event { at_ms, fault: Some(timed.fault), text });
-                continue;
-            }
+            Err(error) => format!("{:?} could not be done: {error:#}", timed.step),
         };
-        if !timed.step.undoes() {
+        if begun {
             unproved.entry(timed.fault).or_default().extend(proofs);
         }
         say(&format!("  {:>7.1} s  {}: {text}", seconds(at_ms), timed.fault));

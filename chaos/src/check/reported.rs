@@ -15,27 +15,21 @@ pub type Kills = [(u64, String)];
 
 /// When symptoms of each instance were first seen to be applied, milliseconds of the campaign.
 ///
-/// `samples`: when a node was seen to have applied so far, in order of time. Stamps of the chain are no use:
-/// wall clocks of nodes were wrong.
+/// `seen_ms`: when a node was first seen to have applied an index. Stamps of the chain are no use: wall clocks of
+/// nodes were wrong.
 #[must_use]
-pub fn symptoms(records: &[AuditRecord], samples: &[(u64, u64)]) -> BTreeMap<String, Vec<u64>> {
-    let mut furthest = 0;
-    let steps: Vec<(u64, u64)> = (samples.iter().copied())
-        .filter(|(_, applied)| {
-            let further = *applied > furthest;
-            furthest = furthest.max(*applied);
-            further
-        })
-        .collect();
+pub fn symptoms(
+    records: &[AuditRecord],
+    seen_ms: impl Fn(u64) -> Option<u64>,
+) -> BTreeMap<String, Vec<u64>> {
     let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for record in records {
         let admitted = record.command == "ReportSymptom" && record.outcome.starts_with("ok");
         let Some((_, target)) = record.subject.split_once(" of ").filter(|_| admitted) else {
             continue;
         };
-        let at = steps.partition_point(|(_, applied)| *applied < record.index);
-        if let Some((at_ms, _)) = steps.get(at) {
-            seen.entry(instance(target).to_owned()).or_default().push(*at_ms);
+        if let Some(at_ms) = seen_ms(record.index) {
+            seen.entry(instance(target).to_owned()).or_default().push(at_ms);
         }
     }
     seen
@@ -91,7 +85,8 @@ mod tests {
             link(5, "ReportSymptom", "down of users/users-1", "ok: INC-5"),
             link(9, "ReportSymptom", "down of users/users-2", "refused: no"),
         ];
-        let symptoms = symptoms(&records, &[(100, 3), (200, 7), (300, 6), (400, 9)]);
+        let symptoms =
+            symptoms(&records, |index| (index <= 9).then_some(if index <= 7 { 200 } else { 400 }));
         assert_eq!(symptoms, BTreeMap::from([("users-1".to_owned(), vec![200])]));
         let holds = |at: u64, name: &str, recoveries: &[Recovery], until| {
             let kills = [(at, name.to_owned())];

@@ -39,6 +39,8 @@ pub(super) struct Open<'a> {
     pub(super) hub: &'a Arc<FleetHub>,
     pub(super) intake: &'a Arc<Hub>,
     pub(super) metrics: PrometheusHandle,
+    /// Counts into the metrics what is counted only when they are asked for.
+    pub(super) count: Box<dyn Fn() + Send + Sync>,
     pub(super) health: Told,
     pub(super) predictions: Told,
     pub(super) foresight: Arc<Foresight>,
@@ -92,8 +94,12 @@ pub(super) async fn open(
         tls: open.tls.clone(),
         data_dir: open.config.data_dir.clone(),
     };
-    let door =
-        http_door(open.metrics, (open.health, open.predictions), sources, open.intake.clone());
+    let door = http_door(
+        (open.metrics, open.count),
+        (open.health, open.predictions),
+        sources,
+        open.intake.clone(),
+    );
     let stopped = open.stop.clone().cancelled_owned();
     let serving = async move {
         serve_http(http, door, stopped).await;
@@ -128,21 +134,17 @@ where
 }
 
 fn http_door(
-    metrics: PrometheusHandle,
+    (metrics, count): (PrometheusHandle, Box<dyn Fn() + Send + Sync>),
     (health, predictions): (Told, Told),
     sources: telemetry::Sources,
     intake: Arc<Hub>,
 ) -> HttpDoor {
     let (ledger, admin) = (sources.ledger.clone(), sources.admin.clone());
     HttpDoor {
-        metrics: Arc::new({
-            let health = health.clone();
-            move || {
-                // Counts instances by how they do.
-                drop(health());
-                sources.refresh();
-                metrics.render()
-            }
+        metrics: Arc::new(move || {
+            count();
+            sources.refresh();
+            metrics.render()
         }),
         health,
         predictions,

@@ -142,6 +142,7 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
         hub: &hub,
         intake: &intake,
         metrics,
+        count: Box::new(detection.count_health(env.clock.clone())),
         health,
         predictions,
         foresight,

@@ -10,7 +10,9 @@ use super::{
     trend::{Prediction, Trend},
 };
 use crate::detection::{
-    counted::Measured, indicator::parse_quantity, predict::forecast::HORIZON_S,
+    counted::Measured,
+    indicator::parse_quantity,
+    predict::{budget::Objective, forecast::HORIZON_S},
 };
 
 /// What an indicator measures; decides which kind of finding it speaks for.
@@ -222,6 +224,5 @@ impl Series {
 /// An SLO without a declared limit gives one: the fast-burn rate.
 fn slo_limit(spec: &IndicatorSpec, service: &ServiceSpec) -> Option<f64> {
     let slo = service.slo.as_ref().filter(|slo| slo.indicator == spec.name)?;
-    let allowed = 1.0 - f64::from(slo.availability.0) / 1e6;
-    Some((BURN_RATE * allowed).clamp(0.01, 0.5))
+    Some((BURN_RATE * Objective::of(slo).allowed).clamp(0.01, 0.5))
 }

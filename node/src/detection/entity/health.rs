@@ -1,12 +1,13 @@
 //! What each source says of how the instance does, for the monitors.
 
-use medic_state::symptom::Severity;
+use medic_state::{manifest::SloSpec, symptom::Severity};
 
 use super::{Entity, Now, SILENT_MS, Track};
 use crate::detection::{
     detector::Role,
     ensemble::{Vote, Voter},
     health::{Burn, InstanceHealth, Monitor, Sign, Word, of_instance},
+    predict::budget::Objective,
     probe::{Liveness, Outcome},
 };
 
@@ -20,7 +21,8 @@ pub(super) struct BudgetWatch {
 }
 
 impl BudgetWatch {
-    pub(super) fn new(indicator: String, allowed: f64) -> Self {
+    pub(super) fn new(slo: &SloSpec) -> Self {
+        let (indicator, allowed) = (slo.indicator.clone(), Objective::of(slo).allowed);
         Self { indicator, allowed, burn: Burn::default(), noted_ms: None }
     }
 

@@ -205,10 +205,7 @@ impl Entity {
             lead_s: lead.as_duration().as_secs_f64(),
             begun_ms: now.mono_ms,
             prognosis: Prognosis::new(service, now),
-            budget: service.slo.as_ref().map(|slo| {
-                let allowed = 1.0 - f64::from(slo.availability.0) / 1e6;
-                BudgetWatch::new(slo.indicator.clone(), allowed)
-            }),
+            budget: service.slo.as_ref().map(BudgetWatch::new),
             silence: BTreeMap::new(),
         }
     }

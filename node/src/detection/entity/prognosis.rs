@@ -33,13 +33,10 @@ pub(super) struct Prognosis {
 
 impl Prognosis {
     pub(super) fn new(service: &ServiceSpec, now: Now) -> Self {
-        let budget = service.slo.as_ref().map(|slo| {
-            let objective = Objective {
-                allowed: 1.0 - f64::from(slo.availability.0) / 1e6,
-                window: slo.window.as_duration().as_secs_f64(),
-            };
-            (slo.indicator.clone(), objective, Budget::default())
-        });
+        let budget = service
+            .slo
+            .as_ref()
+            .map(|slo| (slo.indicator.clone(), Objective::of(slo), Budget::default()));
         Self {
             restarts: Restarts::new(seconds(now)),
             budget,

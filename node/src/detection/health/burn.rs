@@ -7,6 +7,8 @@
 use medic_state::symptom::Severity;
 use minicbor::{Decode, Encode};
 
+use crate::detection::predict::budget::GAP_MAX_S;
+
 /// Long window and short one (seconds), burn rate, how bad: 2 % of a 30-day budget within an hour, 5 %
 /// within six, 10 % within three days.
 const ALERTS: [(f64, f64, f64, Severity); 3] = [
@@ -14,8 +16,6 @@ const ALERTS: [(f64, f64, f64, Severity); 3] = [
     (21_600.0, 1_800.0, 6.0, Severity::Warning),
     (259_200.0, 21_600.0, 1.0, Severity::Warning),
 ];
-/// A gap longer than this between two values is not time that was watched.
-const GAP_MAX_S: f64 = 120.0;
 
 /// Shares of failures, over each window.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]

@@ -88,8 +88,8 @@ pub fn translate(body: &[u8]) -> Result<Translated, BadOtlp> {
     Ok(out)
 }
 
-fn resource_metrics(bytes: &[u8], out: &mut Translated) -> Result<(), BadOtlp> {
-    // The resource may stand behind its metrics: protobuf has no order.
+/// The labels of what metrics or logs are of. It may stand behind them: protobuf has no order.
+pub(super) fn resource(bytes: &[u8]) -> Result<Labels<'_>, BadOtlp> {
     let mut resource = Labels::new();
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.field()? {
@@ -98,6 +98,11 @@ fn resource_metrics(bytes: &[u8], out: &mut Translated) -> Result<(), BadOtlp> {
         }
     }
     named_by_resource(&mut resource);
+    Ok(resource)
+}
+
+fn resource_metrics(bytes: &[u8], out: &mut Translated) -> Result<(), BadOtlp> {
+    let resource = resource(bytes)?;
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.field()? {
         if number != 2 {

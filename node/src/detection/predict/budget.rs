@@ -4,6 +4,7 @@
 //! what the objective allows over its window: Google, "The Site Reliability Workbook" (2018), chapter
 //! 5. The present speed is a running mean over about an hour, with its own standard error.
 
+use medic_state::manifest::SloSpec;
 use minicbor::{Decode, Encode};
 
 use super::forecast::{Forecast, ForecastKind, HORIZON_S, When};
@@ -14,7 +15,7 @@ const SPEED_S: f64 = 3_600.0;
 /// Time watched before anything is said.
 const WATCHED_MIN_S: f64 = 900.0;
 /// A gap longer than this between two values is not time that was watched.
-const GAP_MAX_S: f64 = 120.0;
+pub(in crate::detection) const GAP_MAX_S: f64 = 120.0;
 
 /// What is allowed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,6 +44,17 @@ pub struct Budget {
     /// Mean time between values, seconds.
     #[n(4)]
     step: f64,
+}
+
+impl Objective {
+    /// What a service has set itself.
+    #[must_use]
+    pub fn of(slo: &SloSpec) -> Self {
+        Self {
+            allowed: 1.0 - f64::from(slo.availability.0) / 1e6,
+            window: slo.window.as_duration().as_secs_f64(),
+        }
+    }
 }
 
 impl Budget {

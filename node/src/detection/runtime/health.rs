@@ -26,6 +26,20 @@ impl Runtime {
         let shared = self.shared.clone();
         move || shared.health(Now { mono_ms: shared.mono_ms(), wall: clock.now() })
     }
+
+    /// Counts instances by how they do, into the metrics, as long as the watch runs.
+    pub fn count_health(&self, clock: Arc<dyn Clock>) -> impl Fn() + Send + Sync + use<> {
+        let health = self.health(clock);
+        move || {
+            let services = health().services;
+            for status in Status::ALL {
+                let all = services.iter().flat_map(|service| &service.instances);
+                let count = all.filter(|one| one.status == status).count();
+                let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+                gauge!(Metric::Health.name(), "status" => status.as_str()).set(count);
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -35,13 +49,6 @@ impl Shared {
             let health = lock(entity).health(now);
             (target.tenant.clone(), target.service.clone(), health)
         });
-        let services = of_services(instances.collect());
-        for status in Status::ALL {
-            let all = services.iter().flat_map(|service| &service.instances);
-            let count = all.filter(|one| one.status == status).count();
-            let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-            gauge!(Metric::Health.name(), "status" => status.as_str()).set(count);
-        }
-        Health { services }
+        Health { services: of_services(instances.collect()) }
     }
 }

@@ -65,14 +65,7 @@ pub fn read(body: &[u8]) -> Result<Vec<Batch>, BadOtlp> {
 }
 
 fn resource_logs(bytes: &[u8], records: &mut usize) -> Result<Batch, BadOtlp> {
-    let mut labels = Labels::new();
-    let mut reader = Reader::new(bytes);
-    while let Some((number, value)) = reader.field()? {
-        if number == 1 {
-            otlp::attributes(value.bytes(number)?, 1, &mut labels)?;
-        }
-    }
-    otlp::named_by_resource(&mut labels);
+    let labels = otlp::resource(bytes)?;
     let owned = labels.into_iter().map(|(name, value)| (name.into_owned(), value.into_owned()));
     let mut batch = Batch { labels: owned.collect(), ..Batch::default() };
     let mut reader = Reader::new(bytes);
