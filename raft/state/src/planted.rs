@@ -2,7 +2,8 @@
 //! behaviour, behind a question that is answered `false` at compile time in every build without the
 //! feature `planted`; no production build has it.
 //!
-//! A mistake is switched on per thread, so that simulations of different ones run beside each other.
+//! A mistake is switched on per thread, so that simulations of different ones run beside each other;
+//! or for a whole process, which is a real node of a real cluster.
 
 macro_rules! mistakes {
     ($($name:ident = $text:literal,)*) => {
@@ -83,7 +84,7 @@ impl Planted {
 
 #[cfg(feature = "planted")]
 mod switch {
-    use std::cell::Cell;
+    use std::{cell::Cell, sync::OnceLock};
 
     use super::Planted;
 
@@ -91,10 +92,12 @@ mod switch {
         static PLANTED: Cell<Option<Planted>> = const { Cell::new(None) };
     }
 
+    static EVERYWHERE: OnceLock<Planted> = OnceLock::new();
+
     /// Whether this mistake is made on this thread.
     #[must_use]
     pub fn planted(which: Planted) -> bool {
-        PLANTED.get() == Some(which)
+        PLANTED.get() == Some(which) || EVERYWHERE.get() == Some(&which)
     }
 
     thread_local! {
@@ -109,6 +112,11 @@ mod switch {
     /// Plants one mistake on this thread, or none.
     pub fn plant(which: Option<Planted>) {
         PLANTED.set(which);
+    }
+
+    /// Plants one mistake in the whole process, for as long as it lives; the first one stays.
+    pub fn plant_everywhere(which: Planted) {
+        EVERYWHERE.get_or_init(|| which);
     }
 }
 
@@ -132,5 +140,5 @@ mod switch {
 
 pub(crate) use switch::outside;
 #[cfg(feature = "planted")]
-pub use switch::plant;
+pub use switch::{plant, plant_everywhere};
 pub use switch::planted;
