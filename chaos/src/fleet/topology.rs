@@ -237,6 +237,12 @@ impl SampleFleet {
         Self { host, ..self }
     }
 
+    /// The same, probed and scraped so often.
+    #[must_use]
+    pub fn scraped_every(self, seconds: u64) -> Self {
+        Self { interval_ms: seconds.saturating_mul(1_000), ..self }
+    }
+
     /// Address of the first gateway, where traffic goes.
     #[must_use]
     pub fn entry(&self) -> String {

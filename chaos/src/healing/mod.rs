@@ -61,6 +61,9 @@ pub struct HealingArgs {
     /// Seconds after which a person mends what is not healed.
     #[arg(long, default_value_t = 90, requires = "healing")]
     pub person_after: u64,
+    /// Seconds between scrapes, and between probes, of every instance.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60), requires = "healing")]
+    pub scrape_interval: u64,
 }
 
 /// Parts of a healing campaign.
@@ -94,6 +97,8 @@ impl Phase {
 struct Record {
     phase: Phase,
     began_wall_ms: u64,
+    /// Normal life before that.
+    warm_up_ms: u64,
     length_ms: u64,
     faults: Vec<Injected>,
     kills: Vec<Killed>,
@@ -112,8 +117,8 @@ struct Killed {
     leader: bool,
 }
 
-/// Normal life before the first fault, so that detectors know what is usual.
-const WARM_UP: Duration = Duration::from_secs(20);
+/// Scrapes of normal life before the first fault, so that detectors know what is usual.
+const WARM_UP: u32 = 20;
 /// After the last fault, incidents are given this long to close.
 const SETTLE: Duration = Duration::from_secs(120);
 
@@ -134,8 +139,14 @@ pub async fn run(args: &CampaignArgs) -> anyhow::Result<u8> {
         if args.healing.kind.is_empty() { Kind::ALL.to_vec() } else { args.healing.kind.clone() };
     let dir = folder(args)?;
     let medic = stage::medic(args.medic.as_deref())?;
-    let plan =
-        Plan { dir: dir.clone(), medic, nodes: args.nodes, seed: args.seed, with_medic: true };
+    let plan = Plan {
+        dir: dir.clone(),
+        medic,
+        nodes: args.nodes,
+        seed: args.seed,
+        scrape_interval: args.healing.scrape_interval,
+        with_medic: true,
+    };
     if args.dry_run {
         let stage = Stage::prepare(&plan).await?;
         dry_run(args, total_ms, &kinds, &phases, &stage);
@@ -246,7 +257,8 @@ impl Run<'_> {
             None => None,
         };
         let watching = desk.clone().map(|desk| tokio::spawn(async move { desk.watch().await }));
-        tokio::time::sleep(WARM_UP).await;
+        let warm_up = Duration::from_secs(plan.scrape_interval) * WARM_UP;
+        tokio::time::sleep(warm_up).await;
         let (began, began_wall_ms) = (Instant::now(), wall_ms());
         let mut tasks = JoinSet::new();
         let ground = Ground {
@@ -286,6 +298,7 @@ impl Run<'_> {
         Ok(Record {
             phase: self.phase,
             began_wall_ms,
+            warm_up_ms: u64::try_from(warm_up.as_millis()).unwrap_or(u64::MAX),
             length_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             faults: in_order(faults),
             kills,

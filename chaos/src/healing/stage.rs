@@ -62,6 +62,8 @@ pub(super) struct Plan {
     pub(super) medic: PathBuf,
     pub(super) nodes: u64,
     pub(super) seed: u64,
+    /// Seconds.
+    pub(super) scrape_interval: u64,
     pub(super) with_medic: bool,
 }
 
@@ -81,7 +83,7 @@ impl Stage {
             &program,
             &["service"],
         );
-        let fleet = Arc::new(fleet);
+        let fleet = Arc::new(fleet.scraped_every(plan.scrape_interval));
         let hole = TcpListener::bind("127.0.0.1:0").await?;
         let address = hole.local_addr()?.to_string();
         let hands = Hands::new(fleet.clone(), address)?;
@@ -118,7 +120,8 @@ impl Stage {
         let mut options = ClusterOptions::new(&self.dir.join("cluster"), plan.nodes, agents());
         options.medic.clone_from(&plan.medic);
         options.users = ["admin", "oncall"].map(str::to_owned).to_vec();
-        options.node_env = vec![("DETECTION_INTERVAL".to_owned(), "1".to_owned())];
+        options.node_env =
+            vec![("DETECTION_INTERVAL".to_owned(), plan.scrape_interval.to_string())];
         let cluster = self.cluster.insert(Cluster::prepare(options).await?);
         cluster.start().await?;
         cluster.wait_for_leader(PATIENCE).await?;

@@ -139,6 +139,6 @@ mod switch {
 }
 
 pub(crate) use switch::outside;
+pub use switch::planted;
 #[cfg(feature = "planted")]
 pub use switch::{plant, plant_everywhere};
-pub use switch::planted;

@@ -99,7 +99,7 @@ fn confusion(part: &Part) -> String {
 
 #[allow(clippy::cast_precision_loss, reason = "pixels")]
 fn timeline(part: &Part) -> String {
-    let warm_ms = super::super::WARM_UP.as_millis() as f64;
+    let warm_ms = part.record.warm_up_ms as f64;
     let total = part.record.length_ms.max(1) as f64;
     let x = |ms: f64| LEFT + (WIDTH - LEFT) * ms.clamp(0.0, total) / total;
     let mut svg = String::new();

@@ -54,6 +54,7 @@ pub(super) struct Report {
     pub(super) nodes: u64,
     pub(super) minutes: f64,
     pub(super) person_after_s: u64,
+    pub(super) scrape_interval_s: u64,
     pub(super) kinds: Vec<Kind>,
     pub(super) medic: Option<PathBuf>,
     pub(super) machine: Machine,
@@ -127,6 +128,7 @@ impl Report {
             nodes: args.nodes,
             minutes: args.minutes,
             person_after_s: args.healing.person_after,
+            scrape_interval_s: args.healing.scrape_interval,
             kinds: args.healing.kind.clone(),
             medic: args.medic.clone(),
             machine: Machine::look(dir),
@@ -284,11 +286,12 @@ impl Report {
         let kinds: String = kinds.collect();
         let medic = self.medic.as_ref().map(|medic| format!(" --medic {}", medic.display()));
         format!(
-            "medic-chaos campaign --healing --minutes {} --seed {} --nodes {} --person-after {}{phases}{kinds}{}",
+            "medic-chaos campaign --healing --minutes {} --seed {} --nodes {} --person-after {} --scrape-interval {}{phases}{kinds}{}",
             self.minutes,
             self.seed,
             self.nodes,
             self.person_after_s,
+            self.scrape_interval_s,
             medic.unwrap_or_default()
         )
     }

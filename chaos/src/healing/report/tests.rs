@@ -33,6 +33,7 @@ fn record(phase: Phase) -> Record {
     Record {
         phase,
         began_wall_ms: 0,
+        warm_up_ms: 20_000,
         length_ms: 86_400,
         faults: Vec::new(),
         kills: Vec::new(),
@@ -49,6 +50,7 @@ fn report(phase: Phase, figures: Figures) -> Report {
         nodes: 3,
         minutes: 5.0,
         person_after_s: 150,
+        scrape_interval_s: 5,
         kinds: Vec::new(),
         medic: None,
         machine: Machine::look(Path::new("/tmp")),
@@ -121,8 +123,8 @@ fn the_command_that_does_it_again_has_all_its_options() {
     report.kinds = vec![Kind::Crash, Kind::DiskFull];
     assert_eq!(
         report.again(),
-        "medic-chaos campaign --healing --minutes 5 --seed 2 --nodes 3 --person-after 150 --phase faults \
-         --kind crash --kind disk-full"
+        "medic-chaos campaign --healing --minutes 5 --seed 2 --nodes 3 --person-after 150 --scrape-interval 5 \
+         --phase faults --kind crash --kind disk-full"
     );
 }
 
