@@ -45,6 +45,8 @@ pub enum Metric {
     Predictions,
     /// Counter of parcels between nodes about predictions, by `result` (sent, failed, taken, unreadable).
     PredictionParcels,
+    /// Counter of parcels between nodes about health, by `result` (sent, failed, taken, unreadable).
+    HealthParcels,
     /// Gauge by `kind`: mean square of what predictions were off by, as far as this node knows.
     PredictionBrier,
     /// Gauge by `kind`: expected calibration error of predictions, as far as this node knows.
@@ -79,6 +81,7 @@ impl Metric {
             Self::WarmStarts => "medic_warm_starts_total",
             Self::Predictions => "medic_predictions_total",
             Self::PredictionParcels => "medic_prediction_parcels_total",
+            Self::HealthParcels => "medic_health_parcels_total",
             Self::PredictionBrier => "medic_prediction_brier",
             Self::PredictionError => "medic_prediction_calibration_error",
             Self::Health => "medic_instances",

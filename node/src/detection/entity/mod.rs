@@ -19,6 +19,7 @@
 mod health;
 mod prognosis;
 mod pushed;
+mod silence;
 mod telling;
 mod text;
 mod together;
@@ -153,6 +154,7 @@ pub struct Entity {
     budget: Option<BudgetWatch>,
     /// Why an indicator has no value.
     silence: BTreeMap<String, String>,
+    silences: silence::Silences,
 }
 
 /// Detector state of one instance, as it travels.
@@ -207,6 +209,7 @@ impl Entity {
             prognosis: Prognosis::new(service, now),
             budget: service.slo.as_ref().map(BudgetWatch::new),
             silence: BTreeMap::new(),
+            silences: silence::Silences::new(service),
         }
     }
 
@@ -248,11 +251,15 @@ impl Entity {
                 process.incarnation = incarnation;
                 process.since_ms = now.mono_ms;
                 self.series.values_mut().for_each(Series::process_changed);
+                self.silences.process_changed();
                 self.prognosis.replaced();
             }
         }
         let outcome = super::probe::check_process(seen);
         self.process.track.note(outcome, now);
+        if self.has_agent {
+            self.heed(&Voter::Process, now);
+        }
     }
 
     /// The configuration, as the agent last told: what is reported now should say what it was changed
@@ -267,6 +274,7 @@ impl Entity {
     pub fn on_probe(&mut self, name: &str, outcome: Outcome, now: Now) {
         if let Some(track) = self.probes.get_mut(name) {
             track.note(outcome, now);
+            self.heed(&Voter::Probe(name.to_owned()), now);
         }
     }
 
@@ -299,6 +307,7 @@ impl Entity {
                 None => drop(self.silence.remove(name)),
             }
         }
+        self.heed_indicators(now);
     }
 
     /// Gives values to their series.
@@ -319,6 +328,7 @@ impl Entity {
                 budget.note(measured.value, now);
             }
             if let Some(series) = self.series.get_mut(name) {
+                self.silences.valued(name);
                 let suspect =
                     !suspects.is_empty() && suspects.contains(&Voter::Series(name.to_owned()));
                 series.update(now.mono_ms, measured, self.lead_s, settled, suspect);
@@ -354,9 +364,17 @@ impl Entity {
         if let Some(finding) = ensemble::agree(&votes, tested) {
             self.raise(finding, circumstances, now);
         }
+        self.excuse_silence(circumstances, now);
+        if let Some(finding) = self.silent(now) {
+            self.raise(finding, circumstances, now);
+        }
         let kinds: Vec<Kind> = self.active.keys().copied().collect();
         kinds.into_iter().find_map(|kind| {
-            if let Some(finding) = ensemble::describe(kind, &votes, tested) {
+            let found = match kind {
+                Kind::MonitorSilent => self.silent(now),
+                _ => ensemble::describe(kind, &votes, tested),
+            };
+            if let Some(finding) = found {
                 self.report(finding, circumstances.unheld.contains(&kind), now)
             } else if self.over(kind, now) {
                 self.clear(kind, now)

@@ -1,6 +1,8 @@
 //! What one entity reports, and when it takes it back.
 #![allow(clippy::unwrap_used)]
 
+mod silence;
+
 use medic_proto::fleet::v1::{InstanceStatus, ProcessState};
 
 use super::*;

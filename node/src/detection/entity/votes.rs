@@ -69,6 +69,10 @@ impl Entity {
                 limited.map(|series| Voter::Series(series.name.clone())).collect()
             }
             Kind::AgentLost => BTreeSet::from([Voter::Agent]),
+            Kind::MonitorSilent => {
+                let series = self.series.keys().cloned().map(Voter::Series);
+                probes().chain(series).chain(self.has_agent.then_some(Voter::Process)).collect()
+            }
             Kind::Anomaly => series(&[Role::Errors, Role::Latency, Role::Resource, Role::Other])
                 .into_iter()
                 .chain([Voter::Together])
