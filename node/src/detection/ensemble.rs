@@ -12,6 +12,7 @@
 //! | all indicators together are odd, and stay so | 1 | anomaly |
 //! | agent away from every node | 2 | agent-lost |
 //!
+//! Odd latency votes only once it lasts for seconds: a hiccup of a callee is as odd, for two scrapes.
 //! Who says nothing does not vote: that is `monitor-silent`, see [`super::entity`].
 //!
 //! A finding needs weight 2. Probes of one instance share one vote (the strongest): they fail

@@ -17,12 +17,14 @@
 //! from those who voted, never by silence.
 
 mod health;
+mod lasting;
 mod prognosis;
 mod pushed;
 mod silence;
 mod telling;
 mod text;
 mod together;
+mod track;
 mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +50,7 @@ use super::{
 };
 use crate::world::Seen;
 use together::Together;
+use track::{ProcessTrack, Track};
 
 /// Network checks of a process this young do not count.
 pub const GRACE_MS: u64 = 3_000;
@@ -89,27 +92,6 @@ pub enum Change {
     Clear(Kind, Fingerprint),
 }
 
-/// Outcomes of one check in a row.
-#[derive(Clone, Debug, Default)]
-struct Track {
-    last: Option<Outcome>,
-    bad: u16,
-    good: u16,
-    heard_ms: u64,
-}
-
-/// The process, as its agent tells.
-#[derive(Clone, Debug, Default)]
-struct ProcessTrack {
-    track: Track,
-    liveness: Liveness,
-    incarnation: Option<(u32, u64)>,
-    since_ms: u64,
-    last_exit: String,
-    config_changed: Timestamp,
-    previous_config: String,
-}
-
 /// A finding that the law was, or will be, told of.
 #[derive(Clone, Debug)]
 struct Active {
@@ -146,6 +128,7 @@ pub struct Entity {
     series: BTreeMap<String, Series>,
     fed: pushed::Fed,
     together: Together,
+    lasting: lasting::Lasting,
     suspected: Option<Timestamp>,
     active: BTreeMap<Kind, Active>,
     lead_s: f64,
@@ -201,6 +184,7 @@ impl Entity {
             probes: service.probes.iter().map(|p| (p.name.clone(), Track::default())).collect(),
             fed: pushed::Fed::new(service.scrape.is_some()),
             together: Together::new(series.len()),
+            lasting: lasting::Lasting::default(),
             series,
             suspected: None,
             active: BTreeMap::new(),
@@ -332,10 +316,18 @@ impl Entity {
                 let suspect =
                     !suspects.is_empty() && suspects.contains(&Voter::Series(name.to_owned()));
                 series.update(now.mono_ms, measured, self.lead_s, settled, suspect);
+                self.lasting.note(series, now);
             }
         }
         self.together.update(&row, now);
         self.prognosis.scraped(&self.series, now);
+    }
+
+    /// How soon it should be looked at again, where what was seen may or may not last.
+    #[must_use]
+    pub fn look_again(&self) -> Option<Millis> {
+        let open = self.series.values().any(|series| self.lasting.open(series));
+        (open && self.active.is_empty()).then_some(Millis(lasting::CONFIRM_MS))
     }
 
     /// What is foreseen of it within the horizon.
@@ -466,26 +458,6 @@ pub(in crate::detection) fn fingerprint_of(target: &Target, kind: &str) -> Finge
         source: String::new(),
     }
     .fingerprint()
-}
-
-impl Track {
-    fn note(&mut self, outcome: Outcome, now: Now) {
-        match &outcome {
-            Outcome::Good | Outcome::Bad(super::probe::Failure::Process(Liveness::Stopped)) => {
-                self.good = self.good.saturating_add(1);
-                self.bad = 0;
-            }
-            Outcome::Bad(_) => {
-                self.bad = self.bad.saturating_add(1);
-                self.good = 0;
-            }
-            Outcome::NoData(_) => (self.good, self.bad) = (0, 0),
-        }
-        if !matches!(outcome, Outcome::NoData(_)) {
-            self.heard_ms = now.mono_ms;
-        }
-        self.last = Some(outcome);
-    }
 }
 
 #[cfg(test)]

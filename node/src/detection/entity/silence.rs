@@ -201,9 +201,9 @@ impl Entity {
         let reasons: Vec<&str> = reasons.into_iter().take(3).collect();
         let signal = |(voter, quiet): &(&Voter, &Quiet)| Signal {
             name: voter.to_string(),
-            value: "no data".to_owned(),
+            value: format!("no data: {}", quiet.why),
             expected: "data".to_owned(),
-            detector: format!("silence: {}", quiet.why),
+            detector: "silence".to_owned(),
             p_value: Ppm(0),
         };
         let (kind, who) = (Kind::MonitorSilent, monitors.join(", "));

@@ -1,6 +1,7 @@
 //! What one entity reports, and when it takes it back.
 #![allow(clippy::unwrap_used)]
 
+mod lasting;
 mod silence;
 
 use medic_proto::fleet::v1::{InstanceStatus, ProcessState};
@@ -354,9 +355,9 @@ fn checkpoints_carry_what_the_detectors_know() {
     let mut other = Bench::new();
     other.now.mono_ms = 77_000;
     other.entity.restore(checkpoint, other.now);
-    // Without a warm-up: two odd latencies are a soft vote at once, and a failing probe agrees.
+    // Without a warm-up: latency that lasts is odd at once.
     let mut found = None;
-    for _ in 0..2 {
+    for _ in 0..5 {
         other.tick();
         other.scrape(0.0, 3.0, 20.0);
         found = found.or(other.evaluate());

@@ -48,7 +48,7 @@ fn a_silent_monitor_opens_once_is_never_healthy_and_ends_when_it_speaks() {
     let expected = "not fully watched, monitors are silent: infrastructure, application, performance \
                     (scrape answered HTTP status 503)";
     assert_eq!(symptom.summary, expected);
-    assert_eq!((symptom.signals.len(), symptom.signals[0].value.as_str()), (3, "no data"));
+    assert_eq!((symptom.signals.len(), symptom.signals[0].name.as_str()), (3, "metric.error_rate"));
     assert!(!symptom.felt_by_others(), "it explains nothing that others feel");
     let health = bench.entity.health(bench.now);
     assert_eq!(health.status, crate::detection::health::Status::Error);
