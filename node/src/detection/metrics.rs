@@ -51,6 +51,10 @@ pub enum Metric {
     PredictionBrier,
     /// Gauge by `kind`: expected calibration error of predictions, as far as this node knows.
     PredictionError,
+    /// Counter of events of Kubernetes, by `result` (taken, unmapped, limit, rate, malformed, too_long).
+    KubernetesEvents,
+    /// Counter: lists or watches of events of Kubernetes that failed.
+    KubernetesFailures,
     /// Gauge by `status`: instances watched by this node that do so.
     Health,
 }
@@ -84,6 +88,8 @@ impl Metric {
             Self::HealthParcels => "medic_health_parcels_total",
             Self::PredictionBrier => "medic_prediction_brier",
             Self::PredictionError => "medic_prediction_calibration_error",
+            Self::KubernetesEvents => "medic_kubernetes_events_total",
+            Self::KubernetesFailures => "medic_kubernetes_failures_total",
             Self::Health => "medic_instances",
         }
     }

@@ -44,7 +44,7 @@ use crate::{
     detection::{
         Foresight, Handover, HealthBook, Runtime, Sharing,
         foresight::Own,
-        intake::{Fetcher, Hub, PeerForward},
+        intake::{Fetcher, Hub, KubeWatch, PeerForward, kube::wire::Event},
         share::Tells,
     },
     security::{ReloadableTls, Unit},
@@ -128,6 +128,7 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
         &config.detection,
         stop.clone(),
     );
+    watch_clusters(&config, &env, &intake, &mut parts, &stop);
     parts.spawn(handover(&consensus, &detection).run(stop.clone()).map(Ok));
     let foreseen: Own = Arc::new(detection.predictions(env.clock.clone()));
     let foresight =
@@ -201,6 +202,22 @@ fn take_in(
         Fetcher::new(consensus.clone(), intake.clone(), folder).map_err(anyhow::Error::msg)?;
     parts.spawn(fetcher.run(stop.clone()).map(Ok));
     Ok(intake)
+}
+
+/// Events of Kubernetes clusters, where any is configured.
+fn watch_clusters(
+    config: &NodeConfig,
+    env: &Env,
+    intake: &Arc<Hub>,
+    parts: &mut Parts,
+    stop: &CancellationToken,
+) {
+    for kube in &config.kubernetes {
+        let (hub, tenant) = (intake.clone(), kube.tenant().to_owned());
+        let take = move |event: &Event, counts| hub.take_event(&tenant, event, counts);
+        let watch = KubeWatch::new(kube.clone(), env.clone(), Arc::new(take));
+        parts.spawn(watch.run(stop.clone()).map(Ok));
+    }
 }
 
 /// Whoever would watch next is told what detectors have learnt.

@@ -14,9 +14,7 @@ use super::{
 };
 use crate::detection::{
     counted::{self, Measured},
-    indicator::{
-        FIRST_PUSH, Indicators, NO_PUSHED_SERIES, NO_TIME_PUSHED, Source, Values,
-    },
+    indicator::{FIRST_PUSH, Indicators, NO_PUSHED_SERIES, NO_TIME_PUSHED, Source, Values},
 };
 
 /// Samples older than this are history, not news.
