@@ -45,7 +45,7 @@ use super::{
     ensemble::{self, Kind, Voter},
     health::Burn,
     indicator::Values,
-    predict::{forecast::Forecast, record::Scored},
+    predict::{budget::Budget, forecast::Forecast, record::Scored, restarts::Restarts},
     probe::{Liveness, Outcome, liveness},
 };
 use crate::world::Seen;
@@ -158,6 +158,12 @@ pub struct EntityCheckpoint {
     /// How fast its error budget burns.
     #[n(6)]
     pub burn: Option<Burn>,
+    /// When it failed, by the wall's clock.
+    #[n(7)]
+    pub restarts: Option<Restarts>,
+    /// What of its error budget is spent.
+    #[n(8)]
+    pub budget: Option<Budget>,
 }
 
 impl Entity {
@@ -405,12 +411,15 @@ impl Entity {
     /// Detector state, to be shipped.
     #[must_use]
     pub fn checkpoint(&self, now: Now) -> EntityCheckpoint {
+        let (restarts, budget) = self.prognosis.learnt();
         EntityCheckpoint {
             target: self.target.clone(),
             at_ms: now.mono_ms,
             series: self.series.iter().map(|(n, s)| (n.clone(), s.state.clone())).collect(),
             panel: Some(self.together.panel.clone()),
             burn: self.budget.as_ref().map(|budget| budget.burn.clone()),
+            restarts: Some(restarts),
+            budget,
         }
     }
 
@@ -419,6 +428,7 @@ impl Entity {
         if let Some(panel) = checkpoint.panel.filter(|panel| panel.fits(self.series.len())) {
             self.together.panel = panel;
         }
+        self.prognosis.learn(checkpoint.restarts.as_ref(), checkpoint.budget.as_ref());
         if let (Some(budget), Some(burn)) = (&mut self.budget, checkpoint.burn) {
             budget.burn = burn;
         }

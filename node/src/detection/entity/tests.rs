@@ -1,6 +1,7 @@
 //! What one entity reports, and when it takes it back.
 #![allow(clippy::unwrap_used)]
 
+mod handover;
 mod lasting;
 mod silence;
 
@@ -23,14 +24,18 @@ impl Bench {
     }
 
     fn with(instance: &str) -> Self {
-        let service: ServiceSpec = serde_json::from_str(
+        Self::with_spec(
             r#"{"probes":[{"name":"http","http":"http://x/"},{"name":"tcp","tcp":"x:1"}],
                 "indicators":[
                   {"name":"error_rate","source":{"ratio":{"of":"e","to":"r"}},"limit":"0.05"},
                   {"name":"latency_p99","source":{"quantile":{"histogram":"d","q":0.99}}},
                   {"name":"memory","source":{"gauge":"m"},"limit":"128MiB"}]}"#,
+            instance,
         )
-        .unwrap();
+    }
+
+    fn with_spec(service: &str, instance: &str) -> Self {
+        let service: ServiceSpec = serde_json::from_str(service).unwrap();
         let instance: InstanceSpec = serde_json::from_str(instance).unwrap();
         let target = Target {
             tenant: "default".to_owned(),
