@@ -189,10 +189,9 @@ impl Node {
             declare(&ledger, who, binding).await;
         }
         let control: Arc<dyn ClusterAdmin> = admin.clone();
-        let routes = control::routes(ledger.clone(), control, None, Arc::new(TwoTenants))
-            .await
-            .unwrap()
-            .routes;
+        let views =
+            control::Views { foresight: Arc::new(TwoTenants), health: Arc::new(TwoTenants) };
+        let routes = control::routes(ledger.clone(), control, None, views).await.unwrap().routes;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -357,13 +356,56 @@ impl control::Foresight for TwoTenants {
         control::Foreseen { predictions: predictions.collect(), gaps: self.gaps() }
     }
 
-    fn gaps(&self) -> Vec<pb::PredictionGap> {
+    fn gaps(&self) -> Vec<pb::Gap> {
         let reason = "it was last heard from 60 s ago".to_owned();
-        vec![pb::PredictionGap { node: "node-3".to_owned(), shards: vec![7], reason }]
+        vec![pb::Gap { node: "node-3".to_owned(), shards: vec![7], reason }]
     }
 
     fn scores(&self, sees: &dyn Fn(&str) -> bool) -> Vec<pb::PredictionScore> {
         let count = ["default", "blue"].into_iter().filter(|tenant| sees(tenant)).count() as u64;
         vec![pb::PredictionScore { count, ..pb::PredictionScore::default() }]
+    }
+}
+
+/// One service of two instances in each of two tenants; nothing is known of the second.
+impl control::HealthView for TwoTenants {
+    fn healths(&self) -> control::Healths {
+        let about = |tenant: &str, instance: &str| {
+            let [tenant, service, instance] = [tenant, "web", instance].map(str::to_owned);
+            Some(pb::Target { tenant, service, instance })
+        };
+        let monitors = (1..).map_while(|monitor| pb::Monitor::try_from(monitor).ok());
+        let of = |(monitor, status): (pb::Monitor, pb::HealthStatus)| pb::MonitorHealth {
+            monitor: monitor.into(),
+            status: status.into(),
+            ..pb::MonitorHealth::default()
+        };
+        let [good, slow] = [pb::HealthStatus::Healthy, pb::HealthStatus::Degraded];
+        let status = |one| if one == pb::Monitor::Performance { slow } else { good };
+        let monitors: Vec<_> = monitors.map(|one| of((one, status(one)))).collect();
+        let known = |tenant| pb::InstanceHealth {
+            target: about(tenant, "web-1"),
+            status: slow.into(),
+            monitors: monitors.clone(),
+            node: "node-2".to_owned(),
+            ..pb::InstanceHealth::default()
+        };
+        let unknown = |tenant| pb::InstanceHealth {
+            target: about(tenant, "web-2"),
+            status: pb::HealthStatus::Error.into(),
+            unknown: "it was last heard from 60 s ago".to_owned(),
+            ..pb::InstanceHealth::default()
+        };
+        let service = |tenant| pb::ServiceHealth {
+            target: about(tenant, ""),
+            instances: 2,
+            ..pb::ServiceHealth::default()
+        };
+        let tenants = ["default", "blue"];
+        control::Healths {
+            instances: tenants.iter().flat_map(|one| [unknown(one), known(one)]).collect(),
+            services: tenants.map(service).into(),
+            gaps: control::Foresight::gaps(self),
+        }
     }
 }

@@ -21,7 +21,7 @@ use std::{
 use medic_state::{Millis, NodeId, Ppm, decision::ThresholdOverrides};
 use serde::{Deserialize, Deserializer};
 
-use crate::detection::predict::forecast::Opens;
+use crate::detection::{intake::KubeConfig, predict::forecast::Opens};
 
 /// Trends are looked at over hours at the most: no prediction reaches further than a day.
 const LEAD_MAX: Millis = Millis::from_secs(86_400);
@@ -108,6 +108,9 @@ pub struct NodeConfig {
     /// Thresholds that replace the policy's on this node.
     #[serde(default)]
     pub decision: DecisionConfig,
+    /// Kubernetes clusters whose events are evidence.
+    #[serde(default)]
+    pub kubernetes: Vec<KubeConfig>,
 }
 
 /// Addresses to listen on.
@@ -256,6 +259,11 @@ impl NodeConfig {
         config.data_dir = base.join(&config.data_dir);
         config.secrets_dir = config.secrets_dir.map(|folder| base.join(folder));
         config.tls.rebase(base);
+        for kube in &mut config.kubernetes {
+            for path in [&mut kube.ca_file, &mut kube.token_file].into_iter().flatten() {
+                *path = base.join(&*path);
+            }
+        }
         config.override_from(environment)?;
         config.check().map_err(|(key, problem)| ConfigError::Invalid {
             path: path.to_owned(),
@@ -366,6 +374,7 @@ impl NodeConfig {
         if !(Millis::from_secs(10)..=LEAD_MAX).contains(&self.detection.lead) {
             return bad("detection.lead", "is from 10s to 24h");
         }
+        self.kubernetes.iter().try_for_each(KubeConfig::check)?;
         Ok(())
     }
 }

@@ -33,6 +33,8 @@ pub enum ParcelKind {
     DetectorState,
     /// What a node foresees, and how earlier predictions turned out.
     Predictions,
+    /// How the instances do that a node watches.
+    Health,
 }
 
 impl ParcelKind {
@@ -40,6 +42,7 @@ impl ParcelKind {
         match self {
             Self::DetectorState => Kind::DetectorState,
             Self::Predictions => Kind::Predictions,
+            Self::Health => Kind::Health,
         }
     }
 
@@ -48,6 +51,7 @@ impl ParcelKind {
             Kind::Unspecified => None,
             Kind::DetectorState => Some(Self::DetectorState),
             Kind::Predictions => Some(Self::Predictions),
+            Kind::Health => Some(Self::Health),
         }
     }
 }

@@ -48,6 +48,7 @@ pub const PERMISSIONS: &[(&str, Access)] = &[
     ("/medic.v1.Decisions/Get", Access::Tenant(&[Read])),
     ("/medic.v1.Predictions/List", Access::Tenant(&[Read])),
     ("/medic.v1.Predictions/Score", Access::Tenant(&[Read])),
+    ("/medic.v1.Health/List", Access::Tenant(&[Read])),
     ("/medic.v1.Approvals/ListPending", Access::Tenant(&[Read])),
     ("/medic.v1.Approvals/Approve", Access::Tenant(&[Approve])),
     ("/medic.v1.Approvals/Reject", Access::Tenant(&[Approve])),

@@ -18,6 +18,7 @@ mod call;
 mod cluster;
 mod decisions;
 mod errors;
+mod health;
 mod incidents;
 mod manifests;
 mod page;
@@ -32,10 +33,10 @@ use std::{sync::Arc, time::Duration};
 
 use medic_proto::v1::{
     approvals_server::ApprovalsServer, audit_server::AuditServer, cluster_server::ClusterServer,
-    decisions_server::DecisionsServer, incidents_server::IncidentsServer,
-    manifests_server::ManifestsServer, predictions_server::PredictionsServer,
-    remediations_server::RemediationsServer, safety_server::SafetyServer,
-    watch_server::WatchServer,
+    decisions_server::DecisionsServer, health_server::HealthServer,
+    incidents_server::IncidentsServer, manifests_server::ManifestsServer,
+    predictions_server::PredictionsServer, remediations_server::RemediationsServer,
+    safety_server::SafetyServer, watch_server::WatchServer,
 };
 use medic_raft::{ClusterAdmin, Ledger};
 use tokio::sync::Semaphore;
@@ -44,6 +45,7 @@ use tonic_health::server::HealthReporter;
 
 pub use access::{Access, PERMISSIONS};
 pub use errors::{CONSISTENCY, DOMAIN, INDEX, OUTCOME_UNKNOWN, REFUSAL, refusal_status};
+pub use health::{HealthView, Healths, NoHealth};
 pub use page::{PAGE_DEFAULT, PAGE_MAX};
 pub use predictions::{Foreseen, Foresight, NoForesight};
 
@@ -56,24 +58,36 @@ const ENCODE_MAX: usize = 32 << 20;
 /// Time one call may take to its first answer; adding a node waits until it has caught up.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// What a node knows beside the law's state, from what nodes tell each other.
+#[derive(Clone)]
+pub struct Views {
+    /// What is foreseen.
+    pub foresight: Arc<dyn Foresight>,
+    /// How instances do.
+    pub health: Arc<dyn HealthView>,
+}
+
+/// For nodes that hear of no health.
+impl<F: Foresight> From<Arc<F>> for Views {
+    fn from(foresight: Arc<F>) -> Self {
+        Self { foresight, health: Arc::new(NoHealth) }
+    }
+}
+
 /// The control API of one node.
 #[derive(Clone)]
 pub struct Control {
     ledger: Arc<dyn Ledger>,
     cluster: Arc<dyn ClusterAdmin>,
-    foresight: Arc<dyn Foresight>,
+    views: Views,
     /// Places for watches.
     watches: Arc<Semaphore>,
 }
 
 impl Control {
-    fn new(
-        ledger: Arc<dyn Ledger>,
-        cluster: Arc<dyn ClusterAdmin>,
-        foresight: Arc<dyn Foresight>,
-    ) -> Self {
+    fn new(ledger: Arc<dyn Ledger>, cluster: Arc<dyn ClusterAdmin>, views: Views) -> Self {
         let watches = Arc::new(Semaphore::new(watch::WATCHES_MAX));
-        Self { ledger, cluster, foresight, watches }
+        Self { ledger, cluster, views, watches }
     }
 }
 
@@ -105,9 +119,9 @@ pub async fn routes(
     ledger: Arc<dyn Ledger>,
     cluster: Arc<dyn ClusterAdmin>,
     fleet: Option<&Arc<FleetHub>>,
-    foresight: Arc<dyn Foresight>,
+    views: impl Into<Views>,
 ) -> Result<ControlRoutes, SetupError> {
-    let control = Arc::new(Control::new(ledger, cluster, foresight));
+    let control = Arc::new(Control::new(ledger, cluster, views.into()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(medic_proto::DESCRIPTORS)
         .build_v1()?;
@@ -135,6 +149,7 @@ pub async fn routes(
         ManifestsServer,
         SafetyServer,
         PredictionsServer,
+        HealthServer,
         ClusterServer,
         AuditServer,
         WatchServer

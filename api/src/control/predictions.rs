@@ -16,7 +16,7 @@ pub struct Foreseen {
     /// In any order.
     pub predictions: Vec<pb::Prediction>,
     /// Not empty: there may be more.
-    pub gaps: Vec<pb::PredictionGap>,
+    pub gaps: Vec<pb::Gap>,
 }
 
 /// What a node knows of what the nodes of the cluster foresee.
@@ -25,7 +25,7 @@ pub trait Foresight: Send + Sync + 'static {
     fn foreseen(&self) -> Foreseen;
 
     /// What is not known now. May look at the ledger.
-    fn gaps(&self) -> Vec<pb::PredictionGap>;
+    fn gaps(&self) -> Vec<pb::Gap>;
 
     /// How earlier predictions about the tenants that are seen turned out, by kind. Is asked while the
     /// ledger is looked at, so it must not look itself.
@@ -41,9 +41,9 @@ impl Foresight for NoForesight {
         Foreseen { predictions: Vec::new(), gaps: self.gaps() }
     }
 
-    fn gaps(&self) -> Vec<pb::PredictionGap> {
+    fn gaps(&self) -> Vec<pb::Gap> {
         let reason = "this node does not hear what others foresee".to_owned();
-        vec![pb::PredictionGap { reason, ..pb::PredictionGap::default() }]
+        vec![pb::Gap { reason, ..pb::Gap::default() }]
     }
 
     fn scores(&self, _: &dyn Fn(&str) -> bool) -> Vec<pb::PredictionScore> {
@@ -93,7 +93,7 @@ impl Predictions for Control {
         let before: String = paging.after()?.unwrap_or_default();
         let grant = grant_of(&request)?;
         self.catch_up(&request).await?;
-        let Foreseen { predictions, gaps } = self.foresight.foreseen();
+        let Foreseen { predictions, gaps } = self.views.foresight.foreseen();
         self.ledger.read(|state| {
             let sight = Sight::of(state, &grant, &ask.tenant)?;
             let seen = |one: &pb::Prediction| {
@@ -119,10 +119,10 @@ impl Predictions for Control {
         let tenant = &request.get_ref().tenant;
         let grant = grant_of(&request)?;
         self.catch_up(&request).await?;
-        let gaps = self.foresight.gaps();
+        let gaps = self.views.foresight.gaps();
         self.ledger.read(|state| {
             let sight = Sight::of(state, &grant, tenant)?;
-            let scores = self.foresight.scores(&|tenant| sight.sees(tenant));
+            let scores = self.views.foresight.scores(&|tenant| sight.sees(tenant));
             Ok(answer(pb::ScorePredictionsResponse { scores, gaps }, state.applied))
         })
     }

@@ -58,7 +58,8 @@ pub struct Summary {
 /// Judges every series under `input` and writes the results under `out`. `progress` is told before each
 /// entity: its number from 0, how many there are, its name. `plots`: beside each result; by default when
 /// there is but one. `alpha`: alert where the p-value is at most this, instead of where the score is worth
-/// telling.
+/// telling. `handover`: after each so many rows another detector goes on from the checkpoint of the one before,
+/// as when a shard moves.
 ///
 /// # Errors
 /// When something cannot be read or written, or its content makes no sense.
@@ -66,14 +67,14 @@ pub fn run(
     input: &Path,
     out: &Path,
     plots: Option<bool>,
-    alpha: Option<f64>,
+    (alpha, handover): (Option<f64>, Option<u64>),
     mut progress: impl FnMut(usize, usize, &str),
 ) -> Result<Summary, BacktestError> {
     let found = inputs::find(input)?;
     fs::create_dir_all(out).map_err(BacktestError::write(out))?;
     let mut summary = Summary { passed_over: found.passed_over, ..Summary::default() };
     let plots = plots.unwrap_or(found.inputs.len() == 1);
-    let how = How { out, plots, alpha };
+    let how = How { out, plots, alpha, handover };
     for (number, input) in found.inputs.iter().enumerate() {
         progress(number, found.inputs.len(), &input.name);
         match input.form {
@@ -87,12 +88,14 @@ pub fn run(
     Ok(summary)
 }
 
-/// Where results go, whether they are drawn, and from which p-value on a row alerts.
+/// Where results go, whether they are drawn, from which p-value on a row alerts, and after how many rows another
+/// detector goes on.
 #[derive(Clone, Copy, Debug)]
 struct How<'a> {
     out: &'a Path,
     plots: bool,
     alpha: Option<f64>,
+    handover: Option<u64>,
 }
 
 fn of_table(input: &Input, how: How<'_>) -> Result<EntityResult, BacktestError> {
@@ -170,6 +173,14 @@ fn judge(
     writeln!(file, "row,timestamp,anomaly_score,score,alert,p_value").map_err(failed())?;
     let (mut row, mut last_alert) = (Row::default(), None);
     while next(&mut row)? {
+        let moves = |every: u64| result.rows > 0 && result.rows.is_multiple_of(every);
+        if how.handover.is_some_and(moves) {
+            panel = heir(&panel).map_err(|problem| BacktestError::Content {
+                path: path.clone(),
+                line: result.rows + 1,
+                problem,
+            })?;
+        }
         let mut verdict = panel.update(row.at_ms, &row.values);
         if let Some(alpha) = how.alpha {
             verdict.alert = verdict.p_value <= alpha;
@@ -189,6 +200,12 @@ fn judge(
         fs::write(&path, plot.svg(name)).map_err(BacktestError::write(&path))?;
     }
     Ok(result)
+}
+
+/// A detector that knows of the one before what it is told when a shard moves.
+fn heir(panel: &Panel) -> Result<Panel, String> {
+    let told = medic_state::codec::encode(panel);
+    medic_state::codec::decode(&told).map_err(|error| format!("its checkpoint: {error}"))
 }
 
 fn warm_up(
@@ -259,7 +276,8 @@ mod tests {
         fs::write(input.path().join("group/pair/test.csv"), "a,b\n1,\n").unwrap();
         fs::write(input.path().join("group/pair/labels.csv"), "row,label\n0,1\n").unwrap();
         fs::write(input.path().join("index.csv"), "series,rows\nx,y\n").unwrap();
-        let summary = run(input.path(), out.path(), Some(true), None, |_, _, _| {}).unwrap();
+        let summary =
+            run(input.path(), out.path(), Some(true), (None, None), |_, _, _| {}).unwrap();
         let names: Vec<&str> = summary.entities.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names, ["group/pair", "group/web"]);
         assert_eq!(summary.passed_over, [input.path().join("index.csv")]);
@@ -274,12 +292,29 @@ mod tests {
         let alert = |line: &str| line.split(',').nth(4) == Some("1");
         assert_eq!(text.lines().position(alert), Some(581));
         assert!(lines.next().unwrap().ends_with(",1.000e0"), "the first rows are usual");
-        let stated = run(input.path(), out.path(), None, Some(0.01), |_, _, _| {}).unwrap();
+        let stated = run(input.path(), out.path(), None, (Some(0.01), None), |_, _, _| {}).unwrap();
         assert!((10..=20).contains(&stated.entities[1].alert_rows), "{stated:?}");
-        let stated = run(input.path(), out.path(), None, Some(0.001), |_, _, _| {}).unwrap();
+        let stated =
+            run(input.path(), out.path(), None, (Some(0.001), None), |_, _, _| {}).unwrap();
         assert_eq!(stated.entities[1].alert_rows, 0, "600 rows cannot tell one in a thousand");
         assert!(out.path().join("group/web.svg").is_file());
         assert!(out.path().join("summary.json").is_file());
+    }
+
+    #[test]
+    fn whoever_goes_on_from_a_checkpoint_judges_as_if_nothing_had_moved() {
+        let (input, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(input.path().join("web.csv"), series(600, 580)).unwrap();
+        let judged = |handover| {
+            run(input.path(), out.path(), None, (None, handover), |_, _, _| {}).unwrap();
+            fs::read_to_string(out.path().join("web.csv")).unwrap()
+        };
+        let stays = judged(None);
+        assert!(stays.lines().any(|line| line.split(',').nth(4) == Some("1")));
+        // Among them at each row, and within the fault.
+        for every in [1, 7, 290, 585] {
+            assert_eq!(judged(Some(every)), stays, "every {every} rows");
+        }
     }
 
     #[test]
@@ -312,7 +347,7 @@ mod tests {
         });
         fs::write(input.path().join("otel.jsonl"), lines.collect::<String>()).unwrap();
         fs::write(input.path().join("other.json"), "{\"nodes\": []}").unwrap();
-        let summary = run(input.path(), out.path(), None, None, |_, _, _| {}).unwrap();
+        let summary = run(input.path(), out.path(), None, (None, None), |_, _, _| {}).unwrap();
         let found: Vec<_> =
             summary.entities.iter().map(|one| (one.name.as_str(), one.rows, one.alerts)).collect();
         let expected =
@@ -323,7 +358,8 @@ mod tests {
         assert!(text.lines().nth(1).unwrap().starts_with("0,2023-11-14T22:13:20Z,"), "{text}");
         // A file that is named is read, and says what is wrong with it.
         let other = input.path().join("other.json");
-        let error = run(&other, out.path(), None, None, |_, _, _| {}).unwrap_err().to_string();
+        let error =
+            run(&other, out.path(), None, (None, None), |_, _, _| {}).unwrap_err().to_string();
         assert!(error.contains("other.json:1: Prometheus answered without data"), "{error}");
     }
 
@@ -337,11 +373,12 @@ mod tests {
             ("timestamp,v\n1,2\n2,3,4\n", "bad.csv:3: 3 fields where the header has 2"),
         ] {
             fs::write(&path, text).unwrap();
-            let error = run(input.path(), out.path(), None, None, |_, _, _| {}).unwrap_err();
+            let error =
+                run(input.path(), out.path(), None, (None, None), |_, _, _| {}).unwrap_err();
             assert!(error.to_string().ends_with(expected), "{error}");
         }
         fs::write(&path, format!("timestamp,v\n1,{}\n", "9".repeat(2 << 20))).unwrap();
-        let error = run(input.path(), out.path(), None, None, |_, _, _| {}).unwrap_err();
+        let error = run(input.path(), out.path(), None, (None, None), |_, _, _| {}).unwrap_err();
         assert!(error.to_string().contains("longer than"), "{error}");
         let empty = tempfile::tempdir().unwrap();
         let error = run(empty.path(), out.path(), None, None, |_, _, _| {}).unwrap_err();

@@ -82,6 +82,8 @@ pub enum Command {
   medic get incidents --all -l 'severity=\"critical\"'
   medic get remediations -l 'service=\"web\"'
   medic get playbooks -o yaml
+  medic get health                              how every instance does, and why
+  medic get health -l 'service=\"web\"' -l 'performance!=\"healthy\"'
   medic get predictions                         what is foreseen, the likeliest first
   medic get predictions -l 'kind=\"capacity\"' -o json
   medic get scores                              how earlier predictions turned out
@@ -250,13 +252,13 @@ pub struct DeleteArgs {
 #[derive(Debug, Args)]
 #[allow(missing_docs)]
 pub struct GetArgs {
-    /// incidents, decisions, remediations, approvals, predictions, scores (of predictions), freezes,
+    /// incidents, decisions, remediations, approvals, health, predictions, scores (of predictions), freezes,
     /// nodes, agents, shards, manifests, or a kind of manifest
     pub what: String,
     /// Only those that match, as in Prometheus; may be repeated
     #[arg(short = 'l', long = "match", value_name = "MATCHER")]
     pub matchers: Vec<String>,
-    /// Only incidents or remediations of this status; short for a matcher
+    /// Only incidents, remediations or health of this status; short for a matcher
     #[arg(long, conflicts_with = "all")]
     pub status: Option<String>,
     /// Resolved incidents too

@@ -30,7 +30,8 @@ fn detect(args: &DetectArgs) -> Result<(), CliError> {
             out.note(&format!("{number} of {all}, next {name}"));
         }
     };
-    let summary = detect::run(&args.input, &args.out, plots, args.alpha, progress)?;
+    let summary =
+        detect::run(&args.input, &args.out, plots, (args.alpha, args.handover_every), progress)?;
     out.value(&summary, |summary| detect_text(summary, args, Style::new(out.color())))
 }
 

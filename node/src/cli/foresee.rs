@@ -18,7 +18,7 @@ struct Answer<T> {
     #[serde(flatten)]
     known: T,
     /// Not empty: the answer is partial.
-    gaps: Vec<pb::PredictionGap>,
+    gaps: Vec<pb::Gap>,
 }
 
 #[derive(Serialize)]
@@ -91,7 +91,7 @@ pub(super) async fn scores(
 }
 
 /// Where the gaps are not in the document, they are beside it.
-fn tell_gaps(out: &Out, args: &GetArgs, gaps: &[pb::PredictionGap]) {
+pub(super) fn tell_gaps(out: &Out, args: &GetArgs, gaps: &[pb::Gap]) {
     if matches!(args.connect.output.output, Format::Table | Format::Jsonl) {
         gaps.iter().for_each(|gap| out.note(&foresee::gap(gap)));
     }

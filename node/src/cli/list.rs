@@ -112,6 +112,7 @@ pub(super) async fn get(mut args: GetArgs) -> Result<(), CliError> {
         "prediction" | "predictions" => {
             super::foresee::predictions(s, args, (&out, now, style)).await
         }
+        "health" => super::vitals::health(s, args, (&out, now, style)).await,
         "score" | "scores" => super::foresee::scores(s, args, (&out, style)).await,
         "agent" | "agents" => {
             let (items, more) = list!(s, args, cluster, ListAgentsRequest, list_agents, agents);
@@ -131,7 +132,10 @@ pub(super) async fn get(mut args: GetArgs) -> Result<(), CliError> {
 
 /// A misspelt status would match nothing, and look as if all were well.
 fn known_status(what: &str, status: &str) -> Result<(), CliError> {
-    let known: Vec<String> = if what.starts_with("inc") {
+    let known: Vec<String> = if what == "health" {
+        let all = (1..).map_while(|n| pb::HealthStatus::try_from(n).ok());
+        all.map(words::health_status).collect()
+    } else if what.starts_with("inc") {
         let all = (1..).map_while(|n| pb::IncidentStatus::try_from(n).ok());
         all.map(words::incident_status).collect()
     } else {
@@ -197,7 +201,7 @@ pub(super) fn kind_of(text: &str) -> Result<Kind, CliError> {
             Kind::ALL.iter().map(|k| k.to_string().to_ascii_lowercase()).collect();
         CliError::Usage(format!(
             "`{text}` is nothing that can be listed; try incidents, decisions, remediations, \
-             approvals, predictions, scores, freezes, nodes, agents, shards, manifests, or one of {}",
+             approvals, health, predictions, scores, freezes, nodes, agents, shards, manifests, or one of {}",
             kinds.join(", ")
         ))
     })
@@ -296,6 +300,7 @@ mod tests {
         }
         assert!(known_status("incidents", "escalated").is_ok());
         assert!(known_status("plans", "rolled-back").is_ok());
+        assert!(known_status("health", "error").is_ok());
         assert!(
             known_status("incidents", "escalate").unwrap_err().to_string().contains("resolved")
         );

@@ -22,6 +22,7 @@ pub mod out;
 pub mod render;
 mod session;
 mod setup;
+mod vitals;
 mod watch;
 
 use std::{future::Future, path::Path, process::ExitCode};

@@ -1,9 +1,10 @@
-//! What stands beside an instance: its host, its log, its certificates. As samples, so that
+//! What stands beside an instance: its host, its log, its certificates, events of its cluster. As samples, so that
 //! indicators select them as they select what is scraped.
 //!
 //! ```text
 //!   agent's report ─► node_…, medic_host_…           ┐
-//!   lines of its log ─► medic_log_…                  ├─► samples ─► indicators ─► Entity
+//!   lines of its log ─► medic_log_…                  │
+//!   events of its cluster ─► medic_kube_…            ├─► samples ─► indicators ─► Entity
 //!   https looked at ─► probe_ssl_…, medic_certificate_…┘
 //! ```
 //!
@@ -54,6 +55,7 @@ impl Whose<'_> {
             samples.extend(of_host(&host, indicators));
         }
         samples.extend(senses.log(self.target));
+        samples.extend(senses.cluster(self.target));
         let shown = self.encrypted().into_iter().filter_map(|url| senses.certificate(&url));
         samples.extend(of_certificates(shown, now));
         samples.retain(|sample| indicators.wants(&sample.name));

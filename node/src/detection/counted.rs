@@ -4,6 +4,13 @@
 //! So a share and a quantile come with the least that the true figure can be taken for
 //! ([`Measured::at_least`]), and detectors hold that against limits and against what is usual.
 
+/// Why there is no figure: no series is there.
+pub(super) const NO_SERIES: &str = "no series matches";
+/// Nothing was counted, so there is no share.
+pub(super) const NOTHING_COUNTED: &str = "nothing was counted since the last scrape";
+/// Nothing was observed, so there is no quantile.
+pub(super) const NOTHING_OBSERVED: &str = "nothing was observed since the last scrape";
+
 /// One-sided 99 % quantile of the normal distribution.
 const Z: f64 = 2.326;
 
@@ -95,7 +102,7 @@ fn beyond(total: f64, q: f64) -> f64 {
 
 /// Counts made monotone: buckets scraped while they are being counted may contradict each other.
 fn cumulative(buckets: &[(f64, f64)]) -> Result<Vec<f64>, &'static str> {
-    let Some(&(last_bound, _)) = buckets.last() else { return Err("no series matches") };
+    let Some(&(last_bound, _)) = buckets.last() else { return Err(NO_SERIES) };
     if !last_bound.is_infinite() || buckets.len() < 2 {
         return Err("the histogram has no +Inf bucket");
     }
@@ -105,7 +112,7 @@ fn cumulative(buckets: &[(f64, f64)]) -> Result<Vec<f64>, &'static str> {
         highest
     });
     let counts: Vec<f64> = counts.collect();
-    if highest > 0.0 { Ok(counts) } else { Err("nothing was observed since the last scrape") }
+    if highest > 0.0 { Ok(counts) } else { Err(NOTHING_OBSERVED) }
 }
 
 fn at_rank(rank: f64, buckets: &[(f64, f64)], counts: &[f64]) -> f64 {

@@ -12,6 +12,9 @@
 //! | all indicators together are odd, and stay so | 1 | anomaly |
 //! | agent away from every node | 2 | agent-lost |
 //!
+//! Odd latency votes only once it lasts for seconds: a hiccup of a callee is as odd, for two scrapes.
+//! Who says nothing does not vote: that is `monitor-silent`, see [`super::entity`].
+//!
 //! A finding needs weight 2. Probes of one instance share one vote (the strongest): they fail
 //! together. So one extreme signal suffices, and soft ones need a second, different one.
 //!
@@ -45,11 +48,13 @@ pub enum Kind {
     AgentLost,
     /// It behaves unusually.
     Anomaly,
+    /// What should say how it does says nothing.
+    MonitorSilent,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Down,
         Self::Unresponsive,
         Self::Errors,
@@ -58,6 +63,7 @@ impl Kind {
         Self::SaturationPredicted,
         Self::AgentLost,
         Self::Anomaly,
+        Self::MonitorSilent,
     ];
 
     /// As in `Symptom::kind`.
@@ -72,6 +78,7 @@ impl Kind {
             Self::SaturationPredicted => "saturation-predicted",
             Self::AgentLost => "agent-lost",
             Self::Anomaly => "anomaly",
+            Self::MonitorSilent => "monitor-silent",
         }
     }
 
@@ -81,8 +88,16 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
+    /// Whether a finding of this kind leaves no room for one of the other beside it. That something will
+    /// be full, or is odd, explains no silence.
+    #[must_use]
+    pub fn outranks(self, other: Self) -> bool {
+        let apart = matches!(self, Self::SaturationPredicted | Self::Anomaly);
+        self < other && !(apart && other == Self::MonitorSilent)
+    }
+
     /// How a summary begins. Whoever shows it shows the target before it.
-    const fn says(self) -> &'static str {
+    pub(super) const fn says(self) -> &'static str {
         match self {
             Self::Down => "down",
             Self::Unresponsive => "not answering",
@@ -92,6 +107,7 @@ impl Kind {
             Self::SaturationPredicted => "about to reach its limit",
             Self::AgentLost => "without its agent",
             Self::Anomaly => "behaving unusually",
+            Self::MonitorSilent => "not fully watched, monitors are silent",
         }
     }
 }

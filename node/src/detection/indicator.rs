@@ -17,6 +17,36 @@ use super::{
     exposition::{Exposition, Sample},
 };
 
+/// Reasons for which an indicator has no value although all is well with what is measured: so little was
+/// seen, or nothing happened.
+const IDLE: [&str; 6] = [
+    FIRST,
+    NO_TIME,
+    FIRST_PUSH,
+    NO_TIME_PUSHED,
+    counted::NOTHING_COUNTED,
+    counted::NOTHING_OBSERVED,
+];
+const FIRST: &str = "needs a second scrape";
+const NO_TIME: &str = "no time has passed since the last scrape";
+
+/// Whether a reason for having no value says that there was nothing to measure.
+#[must_use]
+pub(super) fn idle(why: &str) -> bool {
+    IDLE.contains(&why)
+}
+
+/// Whether it says that no series is there.
+#[must_use]
+pub(super) fn no_series(why: &str) -> bool {
+    [counted::NO_SERIES, NO_PUSHED_SERIES].contains(&why)
+}
+
+/// The same, of what is pushed.
+pub(super) const FIRST_PUSH: &str = "needs a second sample";
+pub(super) const NO_TIME_PUSHED: &str = "no time has passed since the last sample";
+pub(super) const NO_PUSHED_SERIES: &str = "no pushed series matches";
+
 /// Every indicator of a service, ready to be computed.
 #[derive(Clone, Debug, Default)]
 pub struct Indicators {
@@ -183,11 +213,10 @@ impl Source {
         previous: Option<&Counters>,
         now: &mut Counters,
     ) -> Result<Measured, &'static str> {
-        const FIRST: &str = "needs a second scrape";
         match self {
             Self::Gauge(selector) => {
                 let mut found = select(samples, selector).map(|sample| sample.value).peekable();
-                found.peek().ok_or("no series matches")?;
+                found.peek().ok_or(counted::NO_SERIES)?;
                 Ok(Measured::exact(found.sum()))
             }
             Self::Rate(selector) => {
@@ -195,9 +224,9 @@ impl Source {
                 let before = previous.ok_or(FIRST)?;
                 let seconds = now.at.saturating_sub(before.at).as_secs_f64();
                 match found {
-                    false => Err("no series matches"),
+                    false => Err(counted::NO_SERIES),
                     true if seconds > 0.0 => Ok(Measured::exact(increase / seconds)),
-                    true => Err("no time has passed since the last scrape"),
+                    true => Err(NO_TIME),
                 }
             }
             Self::Ratio { of, to } => {
@@ -205,10 +234,8 @@ impl Source {
                 let (to, found) = increase(samples, to, previous, now);
                 previous.ok_or(FIRST)?;
                 match found {
-                    false => Err("no series matches"),
-                    true => {
-                        counted::share(of, to).ok_or("nothing was counted since the last scrape")
-                    }
+                    false => Err(counted::NO_SERIES),
+                    true => counted::share(of, to).ok_or(counted::NOTHING_COUNTED),
                 }
             }
             Self::Quantile { buckets, q } => {

@@ -45,10 +45,16 @@ pub enum Metric {
     Predictions,
     /// Counter of parcels between nodes about predictions, by `result` (sent, failed, taken, unreadable).
     PredictionParcels,
+    /// Counter of parcels between nodes about health, by `result` (sent, failed, taken, unreadable).
+    HealthParcels,
     /// Gauge by `kind`: mean square of what predictions were off by, as far as this node knows.
     PredictionBrier,
     /// Gauge by `kind`: expected calibration error of predictions, as far as this node knows.
     PredictionError,
+    /// Counter of events of Kubernetes, by `result` (taken, unmapped, limit, rate, malformed, too_long).
+    KubernetesEvents,
+    /// Counter: lists or watches of events of Kubernetes that failed.
+    KubernetesFailures,
     /// Gauge by `status`: instances watched by this node that do so.
     Health,
 }
@@ -79,8 +85,11 @@ impl Metric {
             Self::WarmStarts => "medic_warm_starts_total",
             Self::Predictions => "medic_predictions_total",
             Self::PredictionParcels => "medic_prediction_parcels_total",
+            Self::HealthParcels => "medic_health_parcels_total",
             Self::PredictionBrier => "medic_prediction_brier",
             Self::PredictionError => "medic_prediction_calibration_error",
+            Self::KubernetesEvents => "medic_kubernetes_events_total",
+            Self::KubernetesFailures => "medic_kubernetes_failures_total",
             Self::Health => "medic_instances",
         }
     }

@@ -35,10 +35,13 @@ pub mod probe;
 pub mod runtime;
 pub mod scrape;
 pub mod senses;
+pub mod share;
 
 pub use alerts::Alerts;
 pub use fill::fill;
-pub use foresight::{Foresight, Sharing};
+pub use foresight::Foresight;
 pub use handover::Handover;
+pub use health::HealthBook;
 pub use observe::Observer;
 pub use runtime::Runtime;
+pub use share::Sharing;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{
     exposition::Sample,
     indicator::Values,
-    intake::Hub,
+    intake::{Hub, kube::book::EventNews},
     metrics::Metric,
     probe::{self, Certificates, Outcome, Validity},
     scrape::{self, ScrapeError},
@@ -44,6 +44,16 @@ pub trait Senses: Send + Sync + 'static {
     fn log_news(&self, target: &Target) -> Option<String> {
         let _ = target;
         None
+    }
+    /// What its cluster says of an instance, as samples.
+    fn cluster(&self, target: &Target) -> Vec<Sample> {
+        let _ = target;
+        Vec::new()
+    }
+    /// What is new of an instance in its cluster.
+    fn cluster_news(&self, target: &Target) -> EventNews {
+        let _ = target;
+        EventNews::default()
     }
     /// The certificate that was last shown at a URL.
     fn certificate(&self, url: &str) -> Option<Validity> {
@@ -129,6 +139,14 @@ impl Senses for NetSenses {
 
     fn log_news(&self, target: &Target) -> Option<String> {
         self.intake.as_ref()?.log_news(target)
+    }
+
+    fn cluster(&self, target: &Target) -> Vec<Sample> {
+        self.intake.as_ref().map(|intake| intake.event_samples(target)).unwrap_or_default()
+    }
+
+    fn cluster_news(&self, target: &Target) -> EventNews {
+        self.intake.as_ref().map(|intake| intake.event_news(target)).unwrap_or_default()
     }
 
     fn certificate(&self, url: &str) -> Option<Validity> {

@@ -4,6 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use medic_api::{
+    control::Views,
     door::{Door, Limits, TlsSource, node_identity, serve_grpc},
     fleet::FleetHub,
     http::{HttpDoor, Readiness, push::Turns, serve_http},
@@ -16,7 +17,6 @@ use super::{Parts, Sockets, telemetry};
 use crate::{
     config::NodeConfig,
     detection::{
-        Foresight,
         alerts::Alerts,
         intake::{Hub, TelemetryService},
     },
@@ -43,7 +43,7 @@ pub(super) struct Open<'a> {
     pub(super) count: Box<dyn Fn() + Send + Sync>,
     pub(super) health: Told,
     pub(super) predictions: Told,
-    pub(super) foresight: Arc<Foresight>,
+    pub(super) views: Views,
     pub(super) stop: &'a CancellationToken,
 }
 
@@ -76,8 +76,8 @@ pub(super) async fn open(
     parts.spawn(kept_open("peer", serving, open.stop.clone()));
 
     let ledger: Arc<dyn Ledger> = open.consensus.clone();
-    let (hub, foresight) = (Some(open.hub), open.foresight.clone());
-    let control = medic_api::control::routes(ledger.clone(), admin.clone(), hub, foresight).await?;
+    let (hub, views) = (Some(open.hub), open.views.clone());
+    let control = medic_api::control::routes(ledger.clone(), admin.clone(), hub, views).await?;
     let serving = serve_grpc(
         api,
         tls,

@@ -22,7 +22,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use futures::FutureExt as _;
-use medic_api::fleet::FleetHub;
+use medic_api::{control::Views, fleet::FleetHub};
 use medic_raft::{
     ClusterAdmin, Consensus, Env, Ledger, ParcelKind, PeerConnector, TlsConnector,
     config::{Config, Timing},
@@ -42,9 +42,10 @@ use crate::{
     },
     config::NodeConfig,
     detection::{
-        Foresight, Handover, Runtime, Sharing,
+        Foresight, Handover, HealthBook, Runtime, Sharing,
         foresight::Own,
-        intake::{Fetcher, Hub, PeerForward},
+        intake::{Fetcher, Hub, KubeWatch, PeerForward, kube::wire::Event},
+        share::Tells,
     },
     security::{ReloadableTls, Unit},
 };
@@ -127,13 +128,18 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
         &config.detection,
         stop.clone(),
     );
+    watch_clusters(&config, &env, &intake, &mut parts, &stop);
     parts.spawn(handover(&consensus, &detection).run(stop.clone()).map(Ok));
     let foreseen: Own = Arc::new(detection.predictions(env.clock.clone()));
     let foresight =
         Arc::new(Foresight::new(ledger.clone(), foreseen.clone(), detection.outcomes()));
-    parts.spawn(sharing(&consensus, &foresight).run(stop.clone()).map(Ok));
+    let seen = Arc::new(detection.health(env.clock.clone()));
+    let book = Arc::new(HealthBook::new(ledger.clone(), seen.clone()));
+    let told: [Arc<dyn Tells>; 2] = [foresight.clone(), book.clone()];
+    for tells in told {
+        parts.spawn(sharing(&consensus, tells).run(stop.clone()).map(Ok));
+    }
     let predictions = Arc::new(move || json(&foreseen()));
-    let seen = detection.health(env.clock.clone());
     let health = Arc::new(move || json(&seen()));
     let open = doors::Open {
         config: &config,
@@ -145,7 +151,7 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
         count: Box::new(detection.count_health(env.clock.clone())),
         health,
         predictions,
-        foresight,
+        views: Views { foresight, health: book },
         stop: &stop,
     };
     doors::open(open, sockets, &mut parts).await?;
@@ -198,6 +204,22 @@ fn take_in(
     Ok(intake)
 }
 
+/// Events of Kubernetes clusters, where any is configured.
+fn watch_clusters(
+    config: &NodeConfig,
+    env: &Env,
+    intake: &Arc<Hub>,
+    parts: &mut Parts,
+    stop: &CancellationToken,
+) {
+    for kube in &config.kubernetes {
+        let (hub, tenant) = (intake.clone(), kube.tenant().to_owned());
+        let take = move |event: &Event, counts| hub.take_event(&tenant, event, counts);
+        let watch = KubeWatch::new(kube.clone(), env.clone(), Arc::new(take));
+        parts.spawn(watch.run(stop.clone()).map(Ok));
+    }
+}
+
 /// Whoever would watch next is told what detectors have learnt.
 fn handover(consensus: &Arc<Consensus>, detection: &Runtime) -> Handover {
     Handover {
@@ -209,13 +231,13 @@ fn handover(consensus: &Arc<Consensus>, detection: &Runtime) -> Handover {
     }
 }
 
-/// All nodes are told what this one foresees.
-fn sharing(consensus: &Arc<Consensus>, foresight: &Arc<Foresight>) -> Sharing {
+/// All nodes are told what this one alone knows.
+fn sharing(consensus: &Arc<Consensus>, tells: Arc<dyn Tells>) -> Sharing {
     Sharing {
         ledger: consensus.clone(),
         courier: consensus.clone(),
-        inbox: consensus.open_inbox(ParcelKind::Predictions),
-        foresight: foresight.clone(),
+        inbox: consensus.open_inbox(tells.parcels()),
+        tells,
     }
 }
 

@@ -5,4 +5,5 @@
 mod calls;
 mod foreseeing;
 mod roles;
+mod vitals;
 mod watching;

@@ -85,6 +85,10 @@ pub struct DetectArgs {
     /// Alert where the p-value is at most this share of rows, above 0 and below 1
     #[arg(long, value_name = "SHARE")]
     pub alpha: Option<f64>,
+    /// After each so many rows another detector goes on from the checkpoint of the one before, as when a
+    /// shard moves: the results must be those of one that never moved
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub handover_every: Option<u64>,
     #[command(flatten)]
     pub output: OutputArgs,
 }

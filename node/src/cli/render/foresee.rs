@@ -79,7 +79,7 @@ pub fn scores(items: &[pb::PredictionScore], style: Style) -> String {
 
 /// What an answer lacks.
 #[must_use]
-pub fn gap(gap: &pb::PredictionGap) -> String {
+pub fn gap(gap: &pb::Gap) -> String {
     let about = match gap.shards.len() {
         0 => String::new(),
         count => format!(" ({} not known of)", plural(count, "shard")),
@@ -138,7 +138,7 @@ mod tests {
             "nothing is judged:\n{text}"
         );
         let reason = "it was last heard from 20 s ago".to_owned();
-        let missing = pb::PredictionGap { node: "node-3".to_owned(), shards: vec![1, 2], reason };
+        let missing = pb::Gap { node: "node-3".to_owned(), shards: vec![1, 2], reason };
         let expected = "partial: node-3: it was last heard from 20 s ago (2 shards not known of)";
         assert_eq!(gap(&missing), expected);
     }

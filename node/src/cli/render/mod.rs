@@ -8,6 +8,7 @@ mod steps;
 mod style;
 #[cfg(test)]
 mod tests;
+pub mod vitals;
 pub mod words;
 
 pub use explain::explain;

@@ -63,6 +63,18 @@ pub fn prediction_kind(kind: pb::PredictionKind) -> String {
     tail(kind.as_str_name(), "PREDICTION_KIND_")
 }
 
+/// How something does.
+#[must_use]
+pub fn health_status(status: pb::HealthStatus) -> String {
+    tail(status.as_str_name(), "HEALTH_STATUS_")
+}
+
+/// A monitor.
+#[must_use]
+pub fn monitor(monitor: pb::Monitor) -> String {
+    tail(monitor.as_str_name(), "MONITOR_")
+}
+
 /// An incident's status.
 #[must_use]
 pub fn incident_status(status: pb::IncidentStatus) -> String {

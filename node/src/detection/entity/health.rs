@@ -2,13 +2,13 @@
 
 use medic_state::{manifest::SloSpec, symptom::Severity};
 
-use super::{Entity, Now, SILENT_MS, Track};
+use super::{Entity, Now, SILENT_MS, silence::Said};
 use crate::detection::{
     detector::Role,
     ensemble::{Vote, Voter},
     health::{Burn, InstanceHealth, Monitor, Sign, Word, of_instance},
     predict::budget::Objective,
-    probe::{Liveness, Outcome},
+    probe::Outcome,
 };
 
 /// The error budget of the instance, where its service has an objective.
@@ -48,9 +48,7 @@ impl Entity {
     /// How it does, by each of the five monitors.
     #[must_use]
     pub fn health(&self, now: Now) -> InstanceHealth {
-        let stopped = self.process.liveness == Liveness::Stopped
-            || (self.standby && self.process.liveness == Liveness::Unknown);
-        of_instance(&self.target.instance, &self.signs(now), stopped)
+        of_instance(&self.target.instance, &self.signs(now), self.at_rest())
     }
 
     fn signs(&self, now: Now) -> Vec<Sign> {
@@ -82,30 +80,20 @@ impl Entity {
     /// What somebody says who does not vote.
     fn word(&self, voter: &Voter, now: Now) -> Word {
         let young = now.mono_ms.saturating_sub(self.begun_ms) < SILENT_MS;
-        let none = |why: String| if young { Word::Waiting } else { Word::Silent(why) };
-        let of_track = |track: &Track| match &track.last {
-            Some(Outcome::Good) => Word::Good,
-            // One that fails for the first time, or of which the process says all that is to be said.
-            Some(Outcome::Bad(failure)) => Word::Bad(Severity::Info, 1, failure.to_string()),
-            Some(Outcome::NoData(why)) => none(why.clone()),
-            None => none("it was never looked at".to_owned()),
-        };
-        match voter {
-            Voter::Process => match self.process.liveness {
-                Liveness::Unknown => none("its agent does not speak of it".to_owned()),
-                _ => Word::Good,
-            },
-            Voter::Probe(name) => self.probes.get(name).map_or(Word::Waiting, of_track),
-            Voter::Series(name) => {
-                match self.series.get(name).and_then(|series| series.last.as_ref()) {
-                    Some(_) => Word::Good,
-                    None if self.silence.contains_key(name) => {
-                        none(self.silence.get(name).cloned().unwrap_or_default())
+        match self.said(voter) {
+            Said::Idle => Word::Waiting,
+            Said::Nothing(_) if young => Word::Waiting,
+            Said::Nothing(why) => Word::Silent(why),
+            Said::Word => match voter {
+                Voter::Probe(name) => match self.probes.get(name).map(|track| &track.last) {
+                    // One that fails for the first time, or of which the process says all that is to be said.
+                    Some(Some(Outcome::Bad(failure))) => {
+                        Word::Bad(Severity::Info, 1, failure.to_string())
                     }
-                    None => none("no value has come".to_owned()),
-                }
-            }
-            Voter::Together | Voter::Agent => Word::Good,
+                    _ => Word::Good,
+                },
+                Voter::Process | Voter::Series(_) | Voter::Together | Voter::Agent => Word::Good,
+            },
         }
     }
 }

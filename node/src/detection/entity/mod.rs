@@ -17,11 +17,14 @@
 //! from those who voted, never by silence.
 
 mod health;
+mod lasting;
 mod prognosis;
 mod pushed;
+mod silence;
 mod telling;
 mod text;
 mod together;
+mod track;
 mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,11 +45,12 @@ use super::{
     ensemble::{self, Kind, Voter},
     health::Burn,
     indicator::Values,
-    predict::{forecast::Forecast, record::Scored},
+    predict::{budget::Budget, forecast::Forecast, record::Scored, restarts::Restarts},
     probe::{Liveness, Outcome, liveness},
 };
 use crate::world::Seen;
 use together::Together;
+use track::{ProcessTrack, Track};
 
 /// Network checks of a process this young do not count.
 pub const GRACE_MS: u64 = 3_000;
@@ -88,27 +92,6 @@ pub enum Change {
     Clear(Kind, Fingerprint),
 }
 
-/// Outcomes of one check in a row.
-#[derive(Clone, Debug, Default)]
-struct Track {
-    last: Option<Outcome>,
-    bad: u16,
-    good: u16,
-    heard_ms: u64,
-}
-
-/// The process, as its agent tells.
-#[derive(Clone, Debug, Default)]
-struct ProcessTrack {
-    track: Track,
-    liveness: Liveness,
-    incarnation: Option<(u32, u64)>,
-    since_ms: u64,
-    last_exit: String,
-    config_changed: Timestamp,
-    previous_config: String,
-}
-
 /// A finding that the law was, or will be, told of.
 #[derive(Clone, Debug)]
 struct Active {
@@ -145,6 +128,7 @@ pub struct Entity {
     series: BTreeMap<String, Series>,
     fed: pushed::Fed,
     together: Together,
+    lasting: lasting::Lasting,
     suspected: Option<Timestamp>,
     active: BTreeMap<Kind, Active>,
     lead_s: f64,
@@ -153,6 +137,7 @@ pub struct Entity {
     budget: Option<BudgetWatch>,
     /// Why an indicator has no value.
     silence: BTreeMap<String, String>,
+    silences: silence::Silences,
 }
 
 /// Detector state of one instance, as it travels.
@@ -173,6 +158,12 @@ pub struct EntityCheckpoint {
     /// How fast its error budget burns.
     #[n(6)]
     pub burn: Option<Burn>,
+    /// When it failed, by the wall's clock.
+    #[n(7)]
+    pub restarts: Option<Restarts>,
+    /// What of its error budget is spent.
+    #[n(8)]
+    pub budget: Option<Budget>,
 }
 
 impl Entity {
@@ -199,6 +190,7 @@ impl Entity {
             probes: service.probes.iter().map(|p| (p.name.clone(), Track::default())).collect(),
             fed: pushed::Fed::new(service.scrape.is_some()),
             together: Together::new(series.len()),
+            lasting: lasting::Lasting::default(),
             series,
             suspected: None,
             active: BTreeMap::new(),
@@ -207,6 +199,7 @@ impl Entity {
             prognosis: Prognosis::new(service, now),
             budget: service.slo.as_ref().map(BudgetWatch::new),
             silence: BTreeMap::new(),
+            silences: silence::Silences::new(service),
         }
     }
 
@@ -248,11 +241,15 @@ impl Entity {
                 process.incarnation = incarnation;
                 process.since_ms = now.mono_ms;
                 self.series.values_mut().for_each(Series::process_changed);
+                self.silences.process_changed();
                 self.prognosis.replaced();
             }
         }
         let outcome = super::probe::check_process(seen);
         self.process.track.note(outcome, now);
+        if self.has_agent {
+            self.heed(&Voter::Process, now);
+        }
     }
 
     /// The configuration, as the agent last told: what is reported now should say what it was changed
@@ -267,6 +264,7 @@ impl Entity {
     pub fn on_probe(&mut self, name: &str, outcome: Outcome, now: Now) {
         if let Some(track) = self.probes.get_mut(name) {
             track.note(outcome, now);
+            self.heed(&Voter::Probe(name.to_owned()), now);
         }
     }
 
@@ -299,6 +297,7 @@ impl Entity {
                 None => drop(self.silence.remove(name)),
             }
         }
+        self.heed_indicators(now);
     }
 
     /// Gives values to their series.
@@ -319,13 +318,22 @@ impl Entity {
                 budget.note(measured.value, now);
             }
             if let Some(series) = self.series.get_mut(name) {
+                self.silences.valued(name);
                 let suspect =
                     !suspects.is_empty() && suspects.contains(&Voter::Series(name.to_owned()));
                 series.update(now.mono_ms, measured, self.lead_s, settled, suspect);
+                self.lasting.note(series, now);
             }
         }
         self.together.update(&row, now);
         self.prognosis.scraped(&self.series, now);
+    }
+
+    /// How soon it should be looked at again, where what was seen may or may not last.
+    #[must_use]
+    pub fn look_again(&self) -> Option<Millis> {
+        let open = self.series.values().any(|series| self.lasting.open(series));
+        (open && self.active.is_empty()).then_some(Millis(lasting::CONFIRM_MS))
     }
 
     /// What is foreseen of it within the horizon.
@@ -354,9 +362,17 @@ impl Entity {
         if let Some(finding) = ensemble::agree(&votes, tested) {
             self.raise(finding, circumstances, now);
         }
+        self.excuse_silence(circumstances, now);
+        if let Some(finding) = self.silent(now) {
+            self.raise(finding, circumstances, now);
+        }
         let kinds: Vec<Kind> = self.active.keys().copied().collect();
         kinds.into_iter().find_map(|kind| {
-            if let Some(finding) = ensemble::describe(kind, &votes, tested) {
+            let found = match kind {
+                Kind::MonitorSilent => self.silent(now),
+                _ => ensemble::describe(kind, &votes, tested),
+            };
+            if let Some(finding) = found {
                 self.report(finding, circumstances.unheld.contains(&kind), now)
             } else if self.over(kind, now) {
                 self.clear(kind, now)
@@ -395,12 +411,15 @@ impl Entity {
     /// Detector state, to be shipped.
     #[must_use]
     pub fn checkpoint(&self, now: Now) -> EntityCheckpoint {
+        let (restarts, budget) = self.prognosis.learnt();
         EntityCheckpoint {
             target: self.target.clone(),
             at_ms: now.mono_ms,
             series: self.series.iter().map(|(n, s)| (n.clone(), s.state.clone())).collect(),
             panel: Some(self.together.panel.clone()),
             burn: self.budget.as_ref().map(|budget| budget.burn.clone()),
+            restarts: Some(restarts),
+            budget,
         }
     }
 
@@ -409,6 +428,7 @@ impl Entity {
         if let Some(panel) = checkpoint.panel.filter(|panel| panel.fits(self.series.len())) {
             self.together.panel = panel;
         }
+        self.prognosis.learn(checkpoint.restarts.as_ref(), checkpoint.budget.as_ref());
         if let (Some(budget), Some(burn)) = (&mut self.budget, checkpoint.burn) {
             budget.burn = burn;
         }
@@ -448,26 +468,6 @@ pub(in crate::detection) fn fingerprint_of(target: &Target, kind: &str) -> Finge
         source: String::new(),
     }
     .fingerprint()
-}
-
-impl Track {
-    fn note(&mut self, outcome: Outcome, now: Now) {
-        match &outcome {
-            Outcome::Good | Outcome::Bad(super::probe::Failure::Process(Liveness::Stopped)) => {
-                self.good = self.good.saturating_add(1);
-                self.bad = 0;
-            }
-            Outcome::Bad(_) => {
-                self.bad = self.bad.saturating_add(1);
-                self.good = 0;
-            }
-            Outcome::NoData(_) => (self.good, self.bad) = (0, 0),
-        }
-        if !matches!(outcome, Outcome::NoData(_)) {
-            self.heard_ms = now.mono_ms;
-        }
-        self.last = Some(outcome);
-    }
 }
 
 #[cfg(test)]

@@ -45,6 +45,22 @@ impl Prognosis {
         }
     }
 
+    /// What another watch goes on from: how it failed, and what of its budget is spent.
+    pub(super) fn learnt(&self) -> (Restarts, Option<Budget>) {
+        let budget = self.budget.as_ref().map(|(_, _, budget)| budget.clone());
+        (self.restarts.clone(), budget)
+    }
+
+    /// Goes on from what another watch knew.
+    pub(super) fn learn(&mut self, restarts: Option<&Restarts>, spent: Option<&Budget>) {
+        if let Some(restarts) = restarts {
+            self.restarts.merge(restarts);
+        }
+        if let (Some((_, _, budget)), Some(spent)) = (&mut self.budget, spent) {
+            budget.merge(spent);
+        }
+    }
+
     /// The process died by itself.
     pub(super) fn failed(&mut self, now: Now) {
         self.restarts.failed(seconds(now));

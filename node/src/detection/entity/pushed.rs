@@ -8,7 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Entity, Now};
-use crate::detection::{counted::Measured, indicator::Values};
+use crate::detection::{
+    counted::{Measured, NOTHING_COUNTED},
+    indicator::{Values, idle},
+};
 
 /// A pushed value is good for so long: four rounds of a Prometheus at its usual interval.
 const GOOD_FOR_MS: u64 = 60_000;
@@ -18,6 +21,8 @@ const GOOD_FOR_MS: u64 = 60_000;
 pub(super) struct Fed {
     scraped: BTreeSet<String>,
     pushed_ms: BTreeMap<String, u64>,
+    /// When pushes last said that there was nothing to measure.
+    idle_ms: BTreeMap<String, u64>,
     /// Scrapes come: what stands beside waits for the next one.
     by_scrapes: bool,
     beside: BTreeMap<String, f64>,
@@ -58,6 +63,12 @@ impl Entity {
             self.fed.beside = values;
             return;
         }
+        self.beside_alone(values, now);
+        self.heed_indicators(now);
+    }
+
+    /// The same, of an instance that is not scraped.
+    fn beside_alone(&mut self, values: BTreeMap<String, f64>, now: Now) {
         // Kept as well, to know who falls silent.
         let before = std::mem::replace(&mut self.fed.beside, values.clone());
         let by_pushes: Vec<String> =
@@ -91,17 +102,51 @@ impl Entity {
                 }
             }
             self.feed(fresh.into_iter(), now);
+            self.pushed_none(values, now);
         }
         let silent = |at: u64| now.mono_ms.saturating_sub(at) >= GOOD_FOR_MS;
-        let series = &mut self.series;
+        let (series, why) = (&mut self.series, &mut self.silence);
+        let nothing = || format!("nothing was pushed for {} s", GOOD_FOR_MS / 1_000);
+        let idle_ms = &mut self.fed.idle_ms;
         self.fed.pushed_ms.retain(|name, at| {
             if silent(*at)
                 && let Some(series) = series.get_mut(name)
             {
                 series.no_value();
+                let idles = idle_ms.contains_key(name);
+                why.insert(
+                    name.clone(),
+                    if idles { NOTHING_COUNTED.to_owned() } else { nothing() },
+                );
             }
             !silent(*at)
         });
+        idle_ms.retain(|name, at| {
+            if silent(*at) && series.get(name).is_some_and(|series| series.last.is_none()) {
+                why.insert(name.clone(), nothing());
+            }
+            !silent(*at)
+        });
+    }
+
+    /// Pushes came, and gave no value to some indicators. One that nothing happens to speaks all the same;
+    /// its last value stands for as long as any, since pushes come in parts.
+    fn pushed_none(&mut self, values: &Values, now: Now) {
+        for name in values.values.keys() {
+            if !self.fed.scraped.contains(name) {
+                self.silence.remove(name);
+            }
+        }
+        for (name, why) in &values.missing {
+            let known = self.series.get(name).filter(|_| !self.fed.scraped.contains(name));
+            let Some(series) = known else { continue };
+            if idle(why) {
+                self.fed.idle_ms.insert(name.clone(), now.mono_ms);
+            }
+            if series.last.is_none() && (idle(why) || !self.fed.by_scrapes) {
+                self.silence.insert(name.clone(), why.clone());
+            }
+        }
     }
 }
 

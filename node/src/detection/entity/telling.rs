@@ -25,7 +25,7 @@ impl Entity {
             active.voters.extend(finding.voters);
             return;
         }
-        let outranked = self.active.keys().any(|kind| *kind < finding.kind);
+        let outranked = self.active.keys().any(|kind| kind.outranks(finding.kind));
         if circumstances.treated || outranked {
             return;
         }
@@ -75,6 +75,9 @@ impl Entity {
             return self.process.track.good >= GOOD_AFTER;
         }
         let Some(active) = self.active.get(&kind) else { return false };
+        if kind == Kind::MonitorSilent {
+            return self.all_speak(&active.voters);
+        }
         let (mut good, mut waiting) = (0, 0);
         for voter in &active.voters {
             match self.goodness(voter, now) {

@@ -1,6 +1,10 @@
 //! What one entity reports, and when it takes it back.
 #![allow(clippy::unwrap_used)]
 
+mod handover;
+mod lasting;
+mod silence;
+
 use medic_proto::fleet::v1::{InstanceStatus, ProcessState};
 
 use super::*;
@@ -20,14 +24,18 @@ impl Bench {
     }
 
     fn with(instance: &str) -> Self {
-        let service: ServiceSpec = serde_json::from_str(
+        Self::with_spec(
             r#"{"probes":[{"name":"http","http":"http://x/"},{"name":"tcp","tcp":"x:1"}],
                 "indicators":[
                   {"name":"error_rate","source":{"ratio":{"of":"e","to":"r"}},"limit":"0.05"},
                   {"name":"latency_p99","source":{"quantile":{"histogram":"d","q":0.99}}},
                   {"name":"memory","source":{"gauge":"m"},"limit":"128MiB"}]}"#,
+            instance,
         )
-        .unwrap();
+    }
+
+    fn with_spec(service: &str, instance: &str) -> Self {
+        let service: ServiceSpec = serde_json::from_str(service).unwrap();
         let instance: InstanceSpec = serde_json::from_str(instance).unwrap();
         let target = Target {
             tenant: "default".to_owned(),
@@ -352,9 +360,9 @@ fn checkpoints_carry_what_the_detectors_know() {
     let mut other = Bench::new();
     other.now.mono_ms = 77_000;
     other.entity.restore(checkpoint, other.now);
-    // Without a warm-up: two odd latencies are a soft vote at once, and a failing probe agrees.
+    // Without a warm-up: latency that lasts is odd at once.
     let mut found = None;
-    for _ in 0..2 {
+    for _ in 0..5 {
         other.tick();
         other.scrape(0.0, 3.0, 20.0);
         found = found.or(other.evaluate());

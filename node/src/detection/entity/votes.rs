@@ -44,7 +44,8 @@ impl Entity {
         if !young {
             votes.extend(self.probes.iter().filter_map(|(name, track)| probe_vote(name, track)));
         }
-        votes.extend(self.series.values().filter_map(series_vote));
+        let lasts = |series: &Series| self.lasting.lasts(series);
+        votes.extend(self.series.values().filter_map(|one| series_vote(one, lasts(one))));
         votes.extend(self.together_vote());
         votes
     }
@@ -69,6 +70,10 @@ impl Entity {
                 limited.map(|series| Voter::Series(series.name.clone())).collect()
             }
             Kind::AgentLost => BTreeSet::from([Voter::Agent]),
+            Kind::MonitorSilent => {
+                let series = self.series.keys().cloned().map(Voter::Series);
+                probes().chain(series).chain(self.has_agent.then_some(Voter::Process)).collect()
+            }
             Kind::Anomaly => series(&[Role::Errors, Role::Latency, Role::Resource, Role::Other])
                 .into_iter()
                 .chain([Voter::Together])
@@ -211,11 +216,12 @@ fn probe_vote(name: &str, track: &Track) -> Option<Vote> {
     })
 }
 
-fn series_vote(series: &Series) -> Option<Vote> {
+/// `lasts`: its oddness is no hiccup.
+fn series_vote(series: &Series, lasts: bool) -> Option<Vote> {
     let reading = series.last.as_ref()?;
     limit_vote(series, reading)
         .or_else(|| trend_vote(series, reading))
-        .or_else(|| odd_vote(series, reading))
+        .or_else(|| odd_vote(series, reading, lasts))
 }
 
 fn limit_vote(series: &Series, reading: &Reading) -> Option<Vote> {
@@ -240,9 +246,9 @@ fn limit_vote(series: &Series, reading: &Reading) -> Option<Vote> {
     })
 }
 
-fn odd_vote(series: &Series, reading: &Reading) -> Option<Vote> {
+fn odd_vote(series: &Series, reading: &Reading, lasts: bool) -> Option<Vote> {
     let judged = &reading.judged;
-    let odd = judged.streak >= SOFT_AFTER || judged.shifted;
+    let odd = (judged.streak >= SOFT_AFTER && lasts) || judged.shifted;
     if !odd || !reading.matters {
         return None;
     }

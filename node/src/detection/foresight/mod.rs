@@ -16,21 +16,22 @@
 //! Deliberately absent: the log. Predictions change by the second, and losing one costs nothing.
 
 pub mod outcomes;
-mod share;
 mod table;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex},
-    time::Duration,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use medic_api::control::{self, Foreseen};
 use medic_proto::v1 as pb;
-use medic_raft::{Ledger, LedgerExt as _, MAX_PARCEL_BYTES};
+use medic_raft::{Ledger, LedgerExt as _, MAX_PARCEL_BYTES, ParcelKind};
 use medic_state::{
-    Epoch, NodeId, ShardId, State, codec,
+    NodeId, ShardId, codec,
     state::{SHARDS, ShardState},
 };
 use tokio::time::Instant;
@@ -39,14 +40,15 @@ use self::{
     outcomes::Outcomes,
     table::{Message, Table, scored},
 };
-use super::runtime::{Predictions, lock};
-
-pub use share::Sharing;
+use super::{
+    runtime::{Predictions, lock},
+    share::{STALE, Tells, Unknown, gaps, owned},
+};
 
 /// Predictions of one node that are told of, the likeliest: some hundreds of bytes each.
 pub const PREDICTIONS_MAX: usize = 2_000;
-/// What was told so long ago is old: three rounds.
-const STALE: Duration = Duration::from_secs(15);
+/// Outcomes are told when there is news, and once in so many rounds for those who did not hear it.
+const OUTCOMES_ROUNDS: u64 = 8;
 
 /// Asks for the present predictions of this node.
 pub type Own = Arc<dyn Fn() -> Predictions + Send + Sync>;
@@ -57,6 +59,8 @@ pub struct Foresight {
     own: Own,
     outcomes: Arc<Mutex<Outcomes>>,
     told: Mutex<BTreeMap<NodeId, Told>>,
+    /// How many outcomes others know of.
+    outcomes_told: AtomicU64,
 }
 
 /// What another node has told, and when that came.
@@ -75,17 +79,7 @@ impl Foresight {
     /// Nothing told yet. `outcomes` are those that the runtime adds to.
     #[must_use]
     pub fn new(ledger: Arc<dyn Ledger>, own: Own, outcomes: Arc<Mutex<Outcomes>>) -> Self {
-        Self { ledger, own, outcomes, told: Mutex::default() }
-    }
-
-    /// What other nodes should know, in bodies of parcels. `all`: outcomes too.
-    fn to_tell(&self, all: bool) -> Vec<Vec<u8>> {
-        let mut bodies = vec![self.own_table().encoded(MAX_PARCEL_BYTES)];
-        if all {
-            let outcomes = lock(&self.outcomes).clone();
-            bodies.extend(outcomes.pieces(MAX_PARCEL_BYTES).into_iter().map(Message::outcomes));
-        }
-        bodies
+        Self { ledger, own, outcomes, told: Mutex::default(), outcomes_told: AtomicU64::new(0) }
     }
 
     fn own_table(&self) -> Table {
@@ -93,16 +87,24 @@ impl Foresight {
         let covers = self.ledger.read(|state| owned(state, node));
         Table::of((self.own)(), at, covers, PREDICTIONS_MAX)
     }
+}
 
-    /// How often an outcome was added here.
-    fn edits(&self) -> u64 {
-        lock(&self.outcomes).edits()
+impl Tells for Foresight {
+    fn parcels(&self) -> ParcelKind {
+        ParcelKind::Predictions
     }
 
-    /// Takes what another node has told.
-    ///
-    /// # Errors
-    /// When the bytes are no such message; nothing is changed then.
+    fn to_tell(&self, round: u64) -> Vec<Vec<u8>> {
+        let mut bodies = vec![self.own_table().encoded(MAX_PARCEL_BYTES)];
+        let edits = lock(&self.outcomes).edits();
+        let news = self.outcomes_told.swap(edits, Ordering::Relaxed) != edits;
+        if news || round.is_multiple_of(OUTCOMES_ROUNDS) {
+            let outcomes = lock(&self.outcomes).clone();
+            bodies.extend(outcomes.pieces(MAX_PARCEL_BYTES).into_iter().map(Message::outcomes));
+        }
+        bodies
+    }
+
     fn take(&self, from: NodeId, body: &[u8]) -> Result<(), codec::CodecError> {
         match codec::decode::<Message>(body)? {
             Message::Table(table) => {
@@ -119,18 +121,13 @@ impl Foresight {
     }
 }
 
-fn owned(state: &State, node: NodeId) -> BTreeMap<ShardId, Epoch> {
-    let held = state.shards.iter().filter(|(_, held)| held.owner == Some(node));
-    held.map(|(shard, held)| (*shard, held.epoch)).collect()
-}
-
 /// Why nothing is known about a shard, by who would know.
 fn gap(
     told: &BTreeMap<NodeId, Told>,
     me: NodeId,
     shard: ShardId,
     held: Option<&ShardState>,
-) -> Option<(Option<NodeId>, String)> {
+) -> Option<Unknown> {
     let held = held.copied().unwrap_or_default();
     let Some(owner) = held.owner else { return Some((None, "nobody watches them".to_owned())) };
     if owner == me {
@@ -163,28 +160,20 @@ impl control::Foresight for Foresight {
             predictions.extend(shown.map(|one| one.shown(node, table.at)));
             if table.left_off > 0 && !covers.is_empty() {
                 let reason = format!("{} less likely predictions are left off", table.left_off);
-                gaps.push(pb::PredictionGap { node: node.to_string(), shards: Vec::new(), reason });
+                gaps.push(pb::Gap { node: node.to_string(), shards: Vec::new(), reason });
             }
         }
         Foreseen { predictions, gaps }
     }
 
-    fn gaps(&self) -> Vec<pb::PredictionGap> {
+    fn gaps(&self) -> Vec<pb::Gap> {
         let me = self.ledger.node();
         let told = lock(&self.told);
-        let mut found: BTreeMap<(Option<NodeId>, String), Vec<u32>> = BTreeMap::new();
         self.ledger.read(|state| {
-            for shard in (0..SHARDS).map(ShardId) {
-                if let Some(why) = gap(&told, me, shard, state.shards.get(&shard)) {
-                    found.entry(why).or_default().push(shard.0);
-                }
-            }
-        });
-        let said = |((node, reason), shards): ((Option<NodeId>, String), _)| {
-            let node = node.map_or_else(String::new, |node| node.to_string());
-            pb::PredictionGap { node, shards, reason }
-        };
-        found.into_iter().map(said).collect()
+            gaps((0..SHARDS).map(ShardId).filter_map(|shard| {
+                Some((shard, gap(&told, me, shard, state.shards.get(&shard))?))
+            }))
+        })
     }
 
     fn scores(&self, sees: &dyn Fn(&str) -> bool) -> Vec<pb::PredictionScore> {

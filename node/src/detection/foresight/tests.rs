@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use medic_api::control::Foresight as _;
-use medic_raft::{Courier, LedgerError, LocalLedger, Parcel, ParcelKind, env::Env};
+use medic_raft::{Courier, LedgerError, LocalLedger, Parcel, env::Env};
 use medic_state::{
     BootId, Command, Entry, TraceId,
     command::{AssignShards, RegisterNode},
@@ -16,11 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::detection::{
+    Sharing,
     predict::{
         forecast::{Forecast, ForecastKind, When},
         record::{Outcome, Scored},
     },
     runtime::Foreseen as OfInstance,
+    share::EVERY,
 };
 
 const A: NodeId = NodeId(1);
@@ -73,7 +77,7 @@ impl Node {
     }
 
     fn hears(&self, other: &Self) {
-        for body in other.foresight.to_tell(true) {
+        for body in other.foresight.to_tell(0) {
             self.foresight.take(other.ledger.node(), &body).unwrap();
         }
     }
@@ -109,7 +113,7 @@ async fn two() -> (Node, Node) {
     nodes
 }
 
-fn reasons(gaps: &[pb::PredictionGap]) -> Vec<(&str, usize, &str)> {
+fn reasons(gaps: &[pb::Gap]) -> Vec<(&str, usize, &str)> {
     gaps.iter().map(|gap| (gap.node.as_str(), gap.shards.len(), gap.reason.as_str())).collect()
 }
 
@@ -194,7 +198,7 @@ async fn a_score_outlives_the_owner_of_the_shard() {
 async fn what_cannot_be_read_changes_nothing() {
     let (a, b) = two().await;
     a.hears(&b);
-    let body = b.foresight.to_tell(false).remove(0);
+    let body = b.foresight.to_tell(1).remove(0);
     assert!(a.foresight.take(B, &body[..body.len() - 1]).is_err());
     assert!(a.foresight.take(B, b"").is_err());
     assert_eq!(a.foresight.foreseen().predictions.len(), 64);
@@ -226,7 +230,7 @@ async fn nodes_tell_each_other_by_themselves() {
             ledger: node.ledger.clone(),
             courier: Arc::new(post),
             inbox,
-            foresight: node.foresight.clone(),
+            tells: node.foresight.clone(),
         };
         tokio::spawn(sharing.run(stop.clone()));
     }
@@ -238,10 +242,10 @@ async fn nodes_tell_each_other_by_themselves() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(share::EVERY, all).await.unwrap();
+    tokio::time::timeout(EVERY, all).await.unwrap();
     // Time goes on, and nobody gets old.
     for _ in 0..10 {
-        tokio::time::sleep(share::EVERY).await;
+        tokio::time::sleep(EVERY).await;
         assert!(a.foresight.gaps().is_empty() && b.foresight.gaps().is_empty());
     }
     stop.cancel();

@@ -13,36 +13,48 @@
 //! A monitor whose sources are silent is in [`Status::Error`], never healthy: not to know is a finding of its
 //! own. Pure: what was seen comes from the watched entity as [`Sign`]s.
 
+mod book;
 mod burn;
 mod monitor;
+mod shown;
 
 use std::collections::BTreeMap;
 
 use medic_state::symptom::Severity;
+use minicbor::{Decode, Encode};
 use serde::Serialize;
 
 pub use self::{
+    book::{HealthBook, OwnHealth},
     burn::{Burn, Burning},
     monitor::Monitor,
 };
 
 /// How something does; the later, the worse.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Encode, Decode)]
 #[serde(rename_all = "snake_case")]
+#[cbor(index_only)]
 pub enum Status {
     /// Nothing is declared that could be looked at.
+    #[n(0)]
     NotWatched,
     /// Stopped on purpose.
+    #[n(1)]
     Stopped,
     /// Nothing is wrong.
+    #[n(2)]
     Healthy,
     /// Nobody has looked yet, or not for long enough to say.
+    #[n(3)]
     Waiting,
     /// Something is wrong that users may notice.
+    #[n(4)]
     Degraded,
     /// What should say how it does says nothing.
+    #[n(5)]
     Error,
     /// It does not do its work.
+    #[n(6)]
     Unhealthy,
 }
 
@@ -135,28 +147,36 @@ impl Word {
 }
 
 /// One monitor of one instance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct MonitorHealth {
     /// Which.
+    #[n(0)]
     pub monitor: Monitor,
     /// The worst of its sources.
+    #[n(1)]
     pub status: Status,
     /// 0 (does not work) to 100; absent while nothing is known.
+    #[n(2)]
     pub score: Option<u8>,
     /// What is wrong, the worst first.
+    #[n(3)]
     pub causes: Vec<String>,
 }
 
 /// One instance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct InstanceHealth {
     /// Its name.
+    #[n(0)]
     pub instance: String,
     /// The worst of its monitors.
+    #[n(1)]
     pub status: Status,
     /// The least of its monitors' scores.
+    #[n(2)]
     pub score: Option<u8>,
-    /// All five.
+    /// All five; none when nobody has told.
+    #[n(3)]
     pub monitors: Vec<MonitorHealth>,
 }
 

@@ -1,5 +1,6 @@
 //! The five monitors, and which of them an indicator belongs to.
 
+use minicbor::{Decode, Encode};
 use serde::Serialize;
 
 use crate::{
@@ -8,18 +9,24 @@ use crate::{
 };
 
 /// What is looked after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Encode, Decode)]
 #[serde(rename_all = "lowercase")]
+#[cbor(index_only)]
 pub enum Monitor {
     /// The process, its host, and what they fill up.
+    #[n(0)]
     Infrastructure,
     /// Whether it answers, and with what.
+    #[n(1)]
     Application,
     /// Its calls to others.
+    #[n(2)]
     Dependencies,
     /// Logins, listeners, changed files, privileges, certificates.
+    #[n(3)]
     Security,
     /// Latency, saturation, the error budget.
+    #[n(4)]
     Performance,
 }
 

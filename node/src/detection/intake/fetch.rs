@@ -274,7 +274,7 @@ fn too_much() -> Option<String> {
 }
 
 /// A text as a form's value.
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     use std::fmt::Write as _;
     text.bytes().fold(String::new(), |mut out, byte| {
         if byte.is_ascii_alphanumeric() {

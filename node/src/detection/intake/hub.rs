@@ -5,6 +5,7 @@
 //! the way; a repeated sample is known by its time. Reading and mapping costs CPU alone and is done on
 //! threads for blocking work, few at a time: control goes first.
 
+mod events;
 mod pushes;
 
 use std::{
@@ -22,6 +23,7 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     counts::{Counts, Result as Became},
+    kube::book::EventBook,
     log::{Book, records::Line},
     mapper::{Allowed, Mapper},
     quota::{self, Bucket},
@@ -108,6 +110,7 @@ pub struct Hub {
     tenants: Mutex<BTreeMap<String, Shared>>,
     walks: Arc<Semaphore>,
     logs: Mutex<Book>,
+    events: Mutex<EventBook>,
     forward: OnceLock<Arc<dyn Forward>>,
     begun: Instant,
 }
@@ -151,6 +154,7 @@ impl Hub {
             tenants: Mutex::default(),
             walks: Arc::new(Semaphore::new(WALKS_MAX)),
             logs: Mutex::default(),
+            events: Mutex::default(),
             forward: OnceLock::new(),
             begun: Instant::now(),
         })

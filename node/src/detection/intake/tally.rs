@@ -14,7 +14,7 @@ use super::{
 };
 use crate::detection::{
     counted::{self, Measured},
-    indicator::{Indicators, Source, Values},
+    indicator::{FIRST_PUSH, Indicators, NO_PUSHED_SERIES, NO_TIME_PUSHED, Source, Values},
 };
 
 /// Samples older than this are history, not news.
@@ -290,22 +290,20 @@ fn measured(
     sum: &mut Sum,
     seconds: Option<f64>,
 ) -> Result<Measured, &'static str> {
-    const FIRST: &str = "needs a second sample";
-    const NONE: &str = "no pushed series matches";
     match source {
         Source::Gauge(_) if sum.found => Ok(Measured::exact(sum.of)),
-        Source::Gauge(_) => Err(NONE),
-        Source::Rate(_) | Source::Ratio { .. } if !sum.found => Err(NONE),
-        Source::Rate(_) => match seconds.ok_or(FIRST)? {
+        Source::Gauge(_) => Err(NO_PUSHED_SERIES),
+        Source::Rate(_) | Source::Ratio { .. } if !sum.found => Err(NO_PUSHED_SERIES),
+        Source::Rate(_) => match seconds.ok_or(FIRST_PUSH)? {
             seconds if seconds > 0.0 => Ok(Measured::exact(sum.of / seconds)),
-            _ => Err("no time has passed since the last sample"),
+            _ => Err(NO_TIME_PUSHED),
         },
         Source::Ratio { .. } => {
-            seconds.ok_or(FIRST)?;
-            counted::share(sum.of, sum.to).ok_or("nothing was counted since")
+            seconds.ok_or(FIRST_PUSH)?;
+            counted::share(sum.of, sum.to).ok_or(counted::NOTHING_COUNTED)
         }
         Source::Quantile { q, .. } => {
-            seconds.ok_or(FIRST)?;
+            seconds.ok_or(FIRST_PUSH)?;
             sum.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
             counted::quantile(*q, &sum.buckets)
         }

@@ -71,6 +71,13 @@ impl Budget {
         self.step += share * (elapsed - self.step);
     }
 
+    /// What another watch of the same objective knows, where it has watched for longer.
+    pub fn merge(&mut self, other: &Self) {
+        if other.watched > self.watched {
+            self.clone_from(other);
+        }
+    }
+
     /// Whether the budget is gone.
     #[must_use]
     pub fn gone(&self, objective: Objective) -> bool {

@@ -14,6 +14,8 @@ const KEPT: usize = 16;
 const FADES_S: f64 = 7.0 * 86_400.0;
 /// One failure in thirty days, worth a fiftieth of a failure.
 const PRIOR: (f64, f64) = (0.02, 0.6 * 86_400.0);
+/// Two watches see one death this far apart, by their clocks, at the most.
+const SAME_S: f64 = 10.0;
 /// Fewer failures are chance.
 const FAILURES_MIN: usize = 2;
 
@@ -42,6 +44,20 @@ impl Restarts {
             self.since = self.failures.remove(0);
         }
         self.failures.push(now);
+    }
+
+    /// Takes in what another watch of the same component has seen. A death that both have seen is one.
+    pub fn merge(&mut self, other: &Self) {
+        self.since = self.since.min(other.since);
+        for at in &other.failures {
+            if !self.failures.iter().any(|known| (known - at).abs() < SAME_S) {
+                self.failures.push(*at);
+            }
+        }
+        self.failures.sort_by(f64::total_cmp);
+        while self.failures.len() > KEPT {
+            self.since = self.failures.remove(0);
+        }
     }
 
     /// Whether it fails within the horizon.
@@ -75,6 +91,24 @@ mod tests {
     use crate::learn::Chance;
 
     const DAY: f64 = 86_400.0;
+
+    #[test]
+    fn histories_of_two_watches_are_one() {
+        let (mut old, mut new) = (Restarts::new(0.0), Restarts::new(3.0 * DAY));
+        (0..20).for_each(|hour| old.failed(f64::from(hour) * 3_600.0));
+        // The last death was seen by both.
+        new.failed(19.0 * 3_600.0 + 2.0);
+        new.failed(3.0 * DAY + 60.0);
+        let own = new.clone();
+        new.merge(&old);
+        assert_eq!(new.failures.len(), KEPT);
+        assert_eq!(new.failures.last(), Some(&(3.0 * DAY + 60.0)));
+        assert!(new.since < DAY, "what is forgotten is no time without a failure");
+        let merged = new.clone();
+        new.merge(&old);
+        new.merge(&own);
+        assert_eq!(new.failures, merged.failures, "whatever comes twice counts once");
+    }
 
     #[test]
     fn once_is_chance_and_often_is_a_rate() {

@@ -156,7 +156,15 @@ mod tests {
             service: "web".to_owned(),
             instance: format!("web-{number}"),
         };
-        EntityCheckpoint { target, at_ms: 7, series: BTreeMap::default(), panel: None, burn: None }
+        EntityCheckpoint {
+            target,
+            at_ms: 7,
+            series: BTreeMap::default(),
+            panel: None,
+            burn: None,
+            restarts: None,
+            budget: None,
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //!
 //! [`Learnt`] gives and takes detector state as bytes; `handover` carries them between nodes.
 
+mod evidence;
 mod foretell;
 mod health;
 mod learnt;

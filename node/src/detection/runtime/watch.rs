@@ -14,16 +14,16 @@ use std::{
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use medic_raft::{Committed, Ledger, LedgerError, LedgerExt as _};
 use medic_state::{
-    Command, Epoch, Refusal, Reply, ShardId, TraceId,
+    Command, Epoch, Millis, Refusal, Reply, ShardId, TraceId,
     command::{ClearSymptom, ReportSymptom},
-    symptom::{Symptom, Target},
+    symptom::Target,
 };
 use metrics::counter;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared, Timings,
+    Shared, Timings, evidence,
     foretell::{Foretelling, Word, symptom_kind},
     lock,
     plan::{self, Wanted},
@@ -252,9 +252,15 @@ impl Watcher {
             }
             Landed::Scraped(result, counters) => {
                 desk.counters = counters;
-                desk.due.insert(Job::Scrape, Instant::now() + self.interval(Job::Scrape));
                 let values = result.as_ref().map_err(ToString::to_string);
-                lock(&self.entity).on_scrape(values, now);
+                let soon = {
+                    let mut entity = lock(&self.entity);
+                    entity.on_scrape(values, now);
+                    entity.look_again().map(Millis::as_duration)
+                };
+                let interval = self.interval(Job::Scrape);
+                let next = soon.map_or(interval, |soon| soon.min(interval));
+                desk.due.insert(Job::Scrape, Instant::now() + next);
                 self.note_scrape(result.err(), desk);
             }
             Landed::Answered(change, trace, answer) => {
@@ -307,10 +313,8 @@ impl Watcher {
         let home = (self.wanted.shard, self.wanted.epoch);
         self.shared.note_scored(home, &self.target.tenant, scored);
         if let Some(mut change) = change {
-            if let Change::Report(_, symptom) = &mut change
-                && let Some(news) = self.senses.log_news(&self.target)
-            {
-                tell_of_news(symptom, &news);
+            if let Change::Report(_, symptom) = &mut change {
+                evidence::add(symptom, &*self.senses, &self.target);
             }
             desk.proposing = true;
             desk.flight.push(self.propose(change));
@@ -463,14 +467,4 @@ impl Watcher {
         self.stale.send((self.wanted.shard, self.wanted.epoch)).unwrap_or_default();
         self.stop.cancel();
     }
-}
-
-/// A new error in the log is evidence, all the more when something was changed just before.
-fn tell_of_news(symptom: &mut Symptom, news: &str) {
-    let since = symptom.labels.get("config_changed_ms").and_then(|ms| ms.parse::<u64>().ok());
-    let after = since.map_or_else(String::new, |ms| {
-        format!(" (its configuration changed {} s ago)", ms / 1_000)
-    });
-    symptom.summary.push_str(&format!("; new error in its log{after}: {news}"));
-    symptom.labels.insert("new_log_error".to_owned(), news.to_owned());
 }

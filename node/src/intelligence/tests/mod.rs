@@ -362,6 +362,11 @@ fn what_hurts_nobody_is_watched_not_escalated() {
     let id = open(&mut state, 7, vec![odd.clone()]);
     let well = [("users-1", true, &[][..]), ("datastore-1", true, &[][..])];
     assert!(matches!(conclude(&state, id, &well), Conclusion::Wait { .. }));
+    // Nor is anything restarted because nobody sees what it does.
+    let mut silent = symptom("users-1", "monitor-silent", &[("process", "running")]);
+    silent.severity = Severity::Info;
+    let id = open(&mut state, 9, vec![silent]);
+    assert!(matches!(conclude(&state, id, &well), Conclusion::Wait { .. }));
     // It does not turn a prediction into a fault either.
     let leak = symptom("users-1", "saturation-predicted", &[("indicator", "memory")]);
     let id = open(&mut state, 8, vec![odd, leak]);
