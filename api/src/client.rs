@@ -27,10 +27,10 @@ use std::{
 
 use medic_proto::v1::{
     approvals_client::ApprovalsClient, audit_client::AuditClient, cluster_client::ClusterClient,
-    decisions_client::DecisionsClient, incidents_client::IncidentsClient,
-    manifests_client::ManifestsClient, predictions_client::PredictionsClient,
-    remediations_client::RemediationsClient, safety_client::SafetyClient,
-    watch_client::WatchClient,
+    decisions_client::DecisionsClient, detection_client::DetectionClient,
+    incidents_client::IncidentsClient, manifests_client::ManifestsClient,
+    predictions_client::PredictionsClient, remediations_client::RemediationsClient,
+    safety_client::SafetyClient, watch_client::WatchClient,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
@@ -158,6 +158,8 @@ services! {
     safety: SafetyClient,
     /// Predictions.
     predictions: PredictionsClient,
+    /// What detection has learnt.
+    detection: DetectionClient,
     /// The cluster itself.
     cluster: ClusterClient,
     /// The audit log.

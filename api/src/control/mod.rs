@@ -17,6 +17,7 @@ mod audit;
 mod call;
 mod cluster;
 mod decisions;
+mod detection;
 mod errors;
 mod incidents;
 mod manifests;
@@ -32,10 +33,10 @@ use std::{sync::Arc, time::Duration};
 
 use medic_proto::v1::{
     approvals_server::ApprovalsServer, audit_server::AuditServer, cluster_server::ClusterServer,
-    decisions_server::DecisionsServer, incidents_server::IncidentsServer,
-    manifests_server::ManifestsServer, predictions_server::PredictionsServer,
-    remediations_server::RemediationsServer, safety_server::SafetyServer,
-    watch_server::WatchServer,
+    decisions_server::DecisionsServer, detection_server::DetectionServer,
+    incidents_server::IncidentsServer, manifests_server::ManifestsServer,
+    predictions_server::PredictionsServer, remediations_server::RemediationsServer,
+    safety_server::SafetyServer, watch_server::WatchServer,
 };
 use medic_raft::{ClusterAdmin, Ledger};
 use tokio::sync::Semaphore;
@@ -135,6 +136,7 @@ pub async fn routes(
         ManifestsServer,
         SafetyServer,
         PredictionsServer,
+        DetectionServer,
         ClusterServer,
         AuditServer,
         WatchServer

@@ -49,6 +49,8 @@ pub enum Metric {
     PredictionBrier,
     /// Gauge by `kind`: expected calibration error of predictions, as far as this node knows.
     PredictionError,
+    /// Counter of findings of detectors alone that were put to the test, by `result` (begun, proven).
+    Proofs,
     /// Gauge by `status`: instances watched by this node that do so.
     Health,
 }
@@ -81,6 +83,7 @@ impl Metric {
             Self::PredictionParcels => "medic_prediction_parcels_total",
             Self::PredictionBrier => "medic_prediction_brier",
             Self::PredictionError => "medic_prediction_calibration_error",
+            Self::Proofs => "medic_detection_tests_total",
             Self::Health => "medic_instances",
         }
     }

@@ -4,5 +4,6 @@
 
 mod calls;
 mod foreseeing;
+mod judging;
 mod roles;
 mod watching;

@@ -18,16 +18,27 @@
 
 mod health;
 mod prognosis;
+mod proof;
 mod pushed;
 mod telling;
 mod text;
 mod together;
+mod track;
+mod trust;
 mod votes;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use health::BudgetWatch;
 use prognosis::Prognosis;
+use proof::Proofs;
+pub use proof::Prover;
+use track::Track;
+use trust::Standing;
+pub use trust::Trust;
 
 use medic_state::{
     Millis, Timestamp,
@@ -42,6 +53,7 @@ use super::{
     ensemble::{self, Kind, Voter},
     health::Burn,
     indicator::Values,
+    lord::Stream,
     predict::{forecast::Forecast, record::Scored},
     probe::{Liveness, Outcome, liveness},
 };
@@ -77,6 +89,8 @@ pub struct Circumstances {
     pub agent_away: bool,
     /// Active findings of this entity that no open incident holds (any more).
     pub unheld: BTreeSet<Kind>,
+    /// How far detectors are believed in its tenant.
+    pub trust: Arc<Trust>,
 }
 
 /// What the law should be told.
@@ -86,15 +100,6 @@ pub enum Change {
     Report(Kind, Box<Symptom>),
     /// This is seen no longer.
     Clear(Kind, Fingerprint),
-}
-
-/// Outcomes of one check in a row.
-#[derive(Clone, Debug, Default)]
-struct Track {
-    last: Option<Outcome>,
-    bad: u16,
-    good: u16,
-    heard_ms: u64,
 }
 
 /// The process, as its agent tells.
@@ -151,6 +156,8 @@ pub struct Entity {
     begun_ms: u64,
     prognosis: Prognosis,
     budget: Option<BudgetWatch>,
+    standing: Standing,
+    proofs: Proofs,
     /// Why an indicator has no value.
     silence: BTreeMap<String, String>,
 }
@@ -173,6 +180,9 @@ pub struct EntityCheckpoint {
     /// How fast its error budget burns.
     #[n(6)]
     pub burn: Option<Burn>,
+    /// What the tests of its shard have spent and earned; beside the first of a shard's instances.
+    #[n(8)]
+    pub stream: Option<Stream>,
 }
 
 impl Entity {
@@ -206,6 +216,8 @@ impl Entity {
             begun_ms: now.mono_ms,
             prognosis: Prognosis::new(service, now),
             budget: service.slo.as_ref().map(BudgetWatch::new),
+            standing: Standing::default(),
+            proofs: Proofs::default(),
             silence: BTreeMap::new(),
         }
     }
@@ -341,17 +353,26 @@ impl Entity {
 
     /// What the law should be told next, if anything; one thing at a time, the weightiest first.
     /// Nothing is remembered as told until [`Self::told`] or
-    /// [`Self::cleared`] says so.
-    pub fn evaluate(&mut self, circumstances: &Circumstances, now: Now) -> Option<Change> {
+    /// [`Self::cleared`] says so. What rests on detectors alone is new only once the prover says so.
+    pub fn evaluate(
+        &mut self,
+        circumstances: &Circumstances,
+        prover: &mut Prover<'_>,
+        now: Now,
+    ) -> Option<Change> {
         self.note_agent(circumstances, now);
         let votes = self.votes(now);
+        let votes = self.standing.believed(votes, &circumstances.trust, now);
         self.suspected = match (votes.is_empty(), self.suspected) {
             (true, _) => None,
             (false, None) => Some(now.wall),
             (false, since) => since,
         };
-        let tested = self.series.len() + self.probes.len();
-        if let Some(finding) = ensemble::agree(&votes, tested) {
+        let tested = circumstances.trust.tests(self.series.keys()) + self.probes.len() as f64;
+        if let Some(finding) = ensemble::agree(&votes, tested)
+            && (!self.news(finding.kind, circumstances)
+                || self.proofs.proven(finding.kind, (votes.as_slice(), tested), prover, now))
+        {
             self.raise(finding, circumstances, now);
         }
         let kinds: Vec<Kind> = self.active.keys().copied().collect();
@@ -401,6 +422,7 @@ impl Entity {
             series: self.series.iter().map(|(n, s)| (n.clone(), s.state.clone())).collect(),
             panel: Some(self.together.panel.clone()),
             burn: self.budget.as_ref().map(|budget| budget.burn.clone()),
+            stream: None,
         }
     }
 
@@ -448,26 +470,6 @@ pub(in crate::detection) fn fingerprint_of(target: &Target, kind: &str) -> Finge
         source: String::new(),
     }
     .fingerprint()
-}
-
-impl Track {
-    fn note(&mut self, outcome: Outcome, now: Now) {
-        match &outcome {
-            Outcome::Good | Outcome::Bad(super::probe::Failure::Process(Liveness::Stopped)) => {
-                self.good = self.good.saturating_add(1);
-                self.bad = 0;
-            }
-            Outcome::Bad(_) => {
-                self.bad = self.bad.saturating_add(1);
-                self.good = 0;
-            }
-            Outcome::NoData(_) => (self.good, self.bad) = (0, 0),
-        }
-        if !matches!(outcome, Outcome::NoData(_)) {
-            self.heard_ms = now.mono_ms;
-        }
-        self.last = Some(outcome);
-    }
 }
 
 #[cfg(test)]

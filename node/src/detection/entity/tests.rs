@@ -11,6 +11,7 @@ struct Bench {
     entity: Entity,
     now: Now,
     circumstances: Circumstances,
+    stream: Stream,
     started: u64,
 }
 
@@ -37,7 +38,8 @@ impl Bench {
         let now = Now { mono_ms: 1_000_000, wall: Timestamp(1_700_000_000_000) };
         let lead = Millis::from_secs(600);
         let entity = Entity::new(target, "shard-1".to_owned(), &service, &instance, lead, now);
-        Self { entity, now, circumstances: Circumstances::default(), started: 1 }
+        let (circumstances, stream) = (Circumstances::default(), Stream::default());
+        Self { entity, now, circumstances, stream, started: 1 }
     }
 
     fn tick(&mut self) {
@@ -77,7 +79,8 @@ impl Bench {
 
     /// Evaluates and plays the law: every change is admitted.
     fn evaluate(&mut self) -> Option<Change> {
-        let change = self.entity.evaluate(&self.circumstances, self.now);
+        let mut prover = Prover { stream: &mut self.stream, level: crate::detection::lord::LEVEL };
+        let change = self.entity.evaluate(&self.circumstances, &mut prover, self.now);
         match &change {
             Some(Change::Report(kind, symptom)) => self.entity.told(*kind, symptom, true, self.now),
             Some(Change::Clear(kind, _)) => self.entity.cleared(*kind),

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use medic_state::{ShardId, codec, symptom::Target};
+use medic_state::{ShardId, State, codec, symptom::Target};
 
 use super::{Shared, lock};
 use crate::detection::entity::{EntityCheckpoint, Now};
@@ -38,11 +38,12 @@ impl Learnt {
     #[must_use]
     pub fn checkpoints(&self, shard: ShardId, bytes_max: usize) -> Vec<Vec<u8>> {
         let now = self.now();
-        let of_shard: Vec<EntityCheckpoint> = {
+        let mut of_shard: Vec<EntityCheckpoint> = {
             let entities = lock(&self.0.entities);
             let of_shard = entities.values().filter(|(home, _)| *home == shard);
             of_shard.map(|(_, entity)| lock(entity).checkpoint(now)).collect()
         };
+        self.0.put_stream(shard, &mut of_shard);
         pieces(of_shard, bytes_max)
     }
 
@@ -62,7 +63,11 @@ impl Learnt {
         for (_, (shard, checkpoint)) in std::mem::take(&mut *lock(&self.0.leaving)) {
             by_shard.entry(shard).or_default().push(checkpoint);
         }
-        by_shard.into_iter().map(|(shard, all)| (shard, pieces(all, bytes_max))).collect()
+        let whole = by_shard.into_iter().map(|(shard, mut all)| {
+            self.0.put_stream(shard, &mut all);
+            (shard, pieces(all, bytes_max))
+        });
+        whole.collect()
     }
 
     /// Takes detector state from another node: instances watched here go on from it now, others
@@ -76,7 +81,11 @@ impl Learnt {
         let entities = lock(&self.0.entities);
         let mut waiting = lock(&self.0.restored);
         waiting.retain(|_, waiting| now.mono_ms.saturating_sub(waiting.came_ms) < STALE_MS);
-        for checkpoint in all {
+        for mut checkpoint in all {
+            if let Some(stream) = checkpoint.stream.take() {
+                let shard = State::shard_of(&checkpoint.target);
+                lock(&self.0.streams).entry(shard).or_default().take_over(stream);
+            }
             if let Some((_, entity)) = entities.get(&checkpoint.target) {
                 lock(entity).restore(checkpoint, now);
                 continue;
@@ -99,6 +108,13 @@ impl Learnt {
 }
 
 impl Shared {
+    /// Puts what a shard's tests have spent and earned beside its first instance.
+    fn put_stream(&self, shard: ShardId, of_shard: &mut [EntityCheckpoint]) {
+        if let Some(first) = of_shard.first_mut() {
+            first.stream = lock(&self.streams).get(&shard).cloned();
+        }
+    }
+
     /// Keeps what was learnt about an instance that is watched here no longer.
     pub(super) fn keep(&self, shard: ShardId, checkpoint: EntityCheckpoint, again: bool) {
         let target = checkpoint.target.clone();
@@ -156,7 +172,14 @@ mod tests {
             service: "web".to_owned(),
             instance: format!("web-{number}"),
         };
-        EntityCheckpoint { target, at_ms: 7, series: BTreeMap::default(), panel: None, burn: None }
+        EntityCheckpoint {
+            target,
+            at_ms: 7,
+            series: BTreeMap::default(),
+            panel: None,
+            burn: None,
+            stream: None,
+        }
     }
 
     #[test]
