@@ -127,7 +127,7 @@ fn weigh(vote: &mut Vote, detector: Detector, weight: i32) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use medic_state::{
         IncidentId, Timestamp,
         symptom::Severity,
@@ -155,7 +155,8 @@ mod tests {
         state
     }
 
-    fn trust(weights: &[(&str, Detector, i32)]) -> Arc<Trust> {
+    /// The weights of the tenant `default`.
+    pub(in crate::detection::entity) fn trust(weights: &[(&str, Detector, i32)]) -> Arc<Trust> {
         Trust::of(&state(weights), "default", &Arc::default())
     }
 

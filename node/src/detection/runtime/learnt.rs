@@ -164,7 +164,13 @@ fn pieces(all: impl IntoIterator<Item = EntityCheckpoint>, bytes_max: usize) -> 
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+    use std::sync::Mutex;
+
+    use medic_state::Timestamp;
+    use tokio::{sync::Notify, time::Instant};
+
     use super::*;
+    use crate::detection::lord;
 
     fn checkpoint(number: usize) -> EntityCheckpoint {
         let target = Target {
@@ -193,5 +199,38 @@ mod tests {
             assert_eq!(back, all, "{bytes_max}");
         }
         assert_eq!(pieces(all, 20), Vec::<Vec<u8>>::new(), "what is too large is left out");
+    }
+
+    fn shared() -> Arc<Shared> {
+        Arc::new(Shared {
+            begun: Instant::now(),
+            entities: Mutex::default(),
+            restored: Mutex::default(),
+            leaving: Mutex::default(),
+            left: Notify::new(),
+            outcomes: Arc::default(),
+            streams: Mutex::default(),
+            level: lord::LEVEL,
+        })
+    }
+
+    #[tokio::test]
+    async fn what_a_shards_tests_have_earned_goes_with_its_instances() {
+        let (owner, heir) = (Learnt(shared()), Learnt(shared()));
+        let shard = State::shard_of(&checkpoint(0).target);
+        owner.0.prove(shard, |prover| {
+            prover.stream.begin(prover.level, Timestamp(1_700_000_000_000));
+            prover.stream.discover();
+        });
+        for number in 0..3 {
+            owner.0.keep(shard, checkpoint(number), false);
+        }
+        for body in owner.take_lost(1 << 20).remove(&shard).unwrap() {
+            heir.restore(&body).unwrap();
+        }
+        let of = |learnt: &Learnt| lock(&learnt.0.streams).get(&shard).cloned().unwrap();
+        assert_eq!(of(&heir), of(&owner));
+        assert_eq!((of(&heir).tests(), of(&heir).discoveries()), (1, 1));
+        assert_eq!(lock(&heir.0.restored).len(), 3);
     }
 }
