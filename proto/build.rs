@@ -11,7 +11,7 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
     "medic/fleet/v1/fleet.proto",
     "medic/peer/v1/peer.proto",
     "medic/peer/v1/telemetry.proto",
@@ -24,6 +24,7 @@ const FILES: [&str; 15] = [
     "medic/v1/safety.proto",
     "medic/v1/predictions.proto",
     "medic/v1/health.proto",
+    "medic/v1/detection.proto",
     "medic/v1/cluster.proto",
     "medic/v1/audit.proto",
     "medic/v1/watch.proto",

@@ -27,10 +27,11 @@ use std::{
 
 use medic_proto::v1::{
     approvals_client::ApprovalsClient, audit_client::AuditClient, cluster_client::ClusterClient,
-    decisions_client::DecisionsClient, health_client::HealthClient,
-    incidents_client::IncidentsClient, manifests_client::ManifestsClient,
-    predictions_client::PredictionsClient, remediations_client::RemediationsClient,
-    safety_client::SafetyClient, watch_client::WatchClient,
+    decisions_client::DecisionsClient, detection_client::DetectionClient,
+    health_client::HealthClient, incidents_client::IncidentsClient,
+    manifests_client::ManifestsClient, predictions_client::PredictionsClient,
+    remediations_client::RemediationsClient, safety_client::SafetyClient,
+    watch_client::WatchClient,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
@@ -160,6 +161,8 @@ services! {
     predictions: PredictionsClient,
     /// How instances do.
     health: HealthClient,
+    /// What detection has learnt.
+    detection: DetectionClient,
     /// The cluster itself.
     cluster: ClusterClient,
     /// The audit log.

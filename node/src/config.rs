@@ -198,12 +198,15 @@ pub struct DetectionConfig {
     pub lead: Millis,
     /// Which predictions open an incident, beside those of limits.
     pub opens: Opens,
+    /// Share of false ones kept to among the findings that rest on detectors alone; 1: all are told.
+    pub false_discovery_rate: Ppm,
 }
 
 impl Default for DetectionConfig {
     fn default() -> Self {
         let (interval, lead) = (Millis::from_secs(5), Millis::from_secs(600));
-        Self { interval, lead, opens: Opens::default() }
+        let false_discovery_rate = crate::detection::lord::LEVEL;
+        Self { interval, lead, opens: Opens::default(), false_discovery_rate }
     }
 }
 
@@ -375,6 +378,12 @@ impl NodeConfig {
             return bad("detection.lead", "is from 10s to 24h");
         }
         self.kubernetes.iter().try_for_each(KubeConfig::check)?;
+        if self.detection.false_discovery_rate == Ppm::ZERO {
+            return bad(
+                "detection.false_discovery_rate",
+                "is above 0, up to 1; 0.1 is the default",
+            );
+        }
         Ok(())
     }
 }

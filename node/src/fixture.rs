@@ -158,6 +158,7 @@ pub(crate) fn open(state: &mut State, id: u64, symptoms: Vec<Symptom>) -> Incide
         attempts: Vec::new(),
         acknowledged_by: None,
         notices: BTreeMap::new(),
+        judged: None,
         escalation: None,
         manual: false,
         opened_at: T0,

@@ -359,3 +359,69 @@ async fn a_leader_that_is_stopped_hands_over_first() {
     world.agree().await;
     world.cluster.stop().await.unwrap();
 }
+
+/// A service that detectors look at, and that only an alert will speak of.
+const WATCHED: &str = r#"---
+apiVersion: medic/v1
+kind: Service
+metadata: {name: watched}
+spec:
+  instances: [{name: watched-1}]
+  indicators: [{name: latency_p99, source: {gauge: slow}}, {name: heat, source: {gauge: heat}}]
+"#;
+
+/// The weights that each node tells, by family and detector.
+async fn weights(world: &World) -> Vec<Vec<(String, i64, u64, String)>> {
+    let mut all = Vec::new();
+    for node in ["at-1", "at-2", "at-3"] {
+        let listed = medic(world, node, &["get", "weights", "-o", "json"]).await.json();
+        let told = listed.as_array().unwrap().iter().map(|one| {
+            let text = |key: &str| one[key].as_str().unwrap().to_owned();
+            let name = format!("{} {}", text("family"), text("detector"));
+            let because = format!("{} {} {}", text("opinion"), text("incident"), text("by"));
+            (name, one["millinats"].as_i64().unwrap(), one["version"].as_u64().unwrap(), because)
+        });
+        all.push(told.collect());
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_people_say_of_detection_is_known_on_every_node() {
+    let mut world = World::start().await;
+    world.apply(OPEN_GROUND).await;
+    world.apply(PEOPLE).await;
+    world.apply(WATCHED).await;
+    contexts_per_node(&world);
+    world.alert("Trouble", "watched", "watched-1").await;
+    let escalated =
+        |seen: &pb::ExplainIncidentResponse| status(seen) == pb::IncidentStatus::Escalated;
+    let seen = world.incident_when("watched", "escalated", escalated).await;
+    let id = seen.incident.unwrap().id;
+    medic(&world, "viewer", &["judge", &id, "missed"]).await.refused("viewer");
+    let wrong = medic(&world, "oncall", &["judge", &id, "missed", "--indicator", "speed"]).await;
+    assert!(wrong.code != 0 && wrong.err.contains("speed"), "{wrong:#?}");
+    medic(&world, "oncall", &["judge", &id, "missed", "--indicator", "latency_p99"]).await.ok();
+    let because = format!("missed {id} oncall");
+    let of = |name: &str, millinats, version, because: &str| {
+        (format!("latency_p99 {name}"), millinats, version, because.to_owned())
+    };
+    let raised = vec![of("level", 700, 1, &because), of("cusum", 700, 1, &because)];
+    assert_eq!(weights(&world).await, [raised.clone(), raised.clone(), raised.clone()]);
+    let again = medic(&world, "oncall", &["judge", &id, "missed", "-i", "latency_p99"]).await.ok();
+    assert!(again.out.contains("already"), "{again:#?}");
+
+    // It was nothing after all: what was moved for it is taken back, on every node.
+    let resolve = ["resolve", &id, "--false-alarm", "-m", "a test of the pager"];
+    medic(&world, "viewer", &resolve).await.refused("viewer");
+    medic(&world, "admin", &resolve).await.ok();
+    let because = format!("false-alarm {id} admin");
+    let back = vec![of("level", 0, 2, &because), of("cusum", 0, 2, &because)];
+    assert_eq!(weights(&world).await, [back.clone(), back.clone(), back.clone()]);
+    let table = medic(&world, "viewer", &["get", "weights"]).await.ok().out;
+    assert!(table.contains("latency_p99") && table.contains(&because[..11]), "{table}");
+    let page = medic(&world, "viewer", &["explain", &id]).await.ok().out;
+    assert!(page.contains("a false alarm"), "{page}");
+    world.agree().await;
+    world.cluster.stop().await.unwrap();
+}

@@ -3,7 +3,9 @@
 use medic_proto::v1::{self as pb, incidents_server::Incidents};
 use medic_raft::{About, LedgerExt as _};
 use medic_state::{
-    ClosedIncident, Command, IncidentId, State, command::IncidentNote, incident::Incident,
+    ClosedIncident, Command, IncidentId, State,
+    command::{IncidentNote, JudgeIncident},
+    incident::Incident,
     saga::Saga,
 };
 use tonic::{Request, Response, Status};
@@ -19,6 +21,8 @@ use crate::convert;
 
 /// Longest note: it lives in the timeline, in memory, on every node.
 const NOTE_MAX: usize = 4_096;
+/// Indicators that one opinion may name; the law's own bound.
+const INDICATORS_MAX: usize = 64;
 
 /// What matchers of incidents see.
 pub(super) fn incident_labels(incident: &Incident) -> Labels {
@@ -37,6 +41,7 @@ pub(super) fn incident_labels(incident: &Incident) -> Labels {
         ("predicted", incident.predicted.to_string()),
         ("manual", incident.manual.to_string()),
         ("acknowledged", incident.acknowledged_by.is_some().to_string()),
+        ("judged", incident.judged.as_ref().map(|j| j.opinion.to_string()).unwrap_or_default()),
     ])
 }
 
@@ -134,6 +139,24 @@ impl Incidents for Control {
         let command = |note| Command::ReopenIncident(note);
         let receipt = self.say(&request, &ask.id, &ask.note, &ask.request_id, command).await?;
         Ok(Response::new(pb::ReopenIncidentResponse { receipt: Some(receipt) }))
+    }
+
+    async fn judge(
+        &self,
+        request: Request<pb::JudgeIncidentRequest>,
+    ) -> Result<Response<pb::JudgeIncidentResponse>, Status> {
+        let ask = request.get_ref();
+        let opinion = convert::opinion_from(ask.opinion())
+            .ok_or_else(|| invalid("`opinion` is false-alarm, missed or genuine"))?;
+        if ask.indicators.len() > INDICATORS_MAX {
+            return Err(invalid(format!("at most {INDICATORS_MAX} indicators are taken")));
+        }
+        let families = ask.indicators.clone();
+        let command = |IncidentNote { incident, note }| {
+            Command::JudgeIncident(JudgeIncident { incident, opinion, families, note })
+        };
+        let receipt = self.say(&request, &ask.id, &ask.note, &ask.request_id, command).await?;
+        Ok(Response::new(pb::JudgeIncidentResponse { receipt: Some(receipt) }))
     }
 }
 

@@ -17,6 +17,7 @@ mod audit;
 mod call;
 mod cluster;
 mod decisions;
+mod detection;
 mod errors;
 mod health;
 mod incidents;
@@ -33,10 +34,11 @@ use std::{sync::Arc, time::Duration};
 
 use medic_proto::v1::{
     approvals_server::ApprovalsServer, audit_server::AuditServer, cluster_server::ClusterServer,
-    decisions_server::DecisionsServer, health_server::HealthServer,
-    incidents_server::IncidentsServer, manifests_server::ManifestsServer,
-    predictions_server::PredictionsServer, remediations_server::RemediationsServer,
-    safety_server::SafetyServer, watch_server::WatchServer,
+    decisions_server::DecisionsServer, detection_server::DetectionServer,
+    health_server::HealthServer, incidents_server::IncidentsServer,
+    manifests_server::ManifestsServer, predictions_server::PredictionsServer,
+    remediations_server::RemediationsServer, safety_server::SafetyServer,
+    watch_server::WatchServer,
 };
 use medic_raft::{ClusterAdmin, Ledger};
 use tokio::sync::Semaphore;
@@ -150,6 +152,7 @@ pub async fn routes(
         SafetyServer,
         PredictionsServer,
         HealthServer,
+        DetectionServer,
         ClusterServer,
         AuditServer,
         WatchServer

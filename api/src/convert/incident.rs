@@ -9,7 +9,7 @@ use medic_state::{
     symptom::{Fingerprint, Signal},
 };
 
-use super::{decision, fraction, severity, target, text, time, timeline_item};
+use super::{decision, fraction, opinion, severity, target, text, time, timeline_item};
 
 /// Where an incident stands.
 #[must_use]
@@ -64,6 +64,12 @@ pub fn incident(incident: &Incident) -> pb::Incident {
         held_by: incident.held_by.clone().unwrap_or_default(),
         merged_into: text(incident.merged_into.as_ref()),
         notices: incident.notices.iter().map(|(channel, state)| notice(channel, state)).collect(),
+        opinion: incident
+            .judged
+            .as_ref()
+            .map_or(pb::Opinion::Unspecified, |judged| opinion(judged.opinion))
+            .into(),
+        judged_by: incident.judged.as_ref().map(|judged| judged.by.clone()).unwrap_or_default(),
     }
 }
 

@@ -8,6 +8,7 @@ mod decision;
 mod incident;
 mod remediation;
 mod scope;
+mod weight;
 
 use medic_proto::v1 as pb;
 use medic_state::{
@@ -23,6 +24,7 @@ pub use remediation::{
     approval_rules, approvals, remediation, remediation_status, remediation_summary, verdict_value,
 };
 pub use scope::{freeze_info, freeze_scope, freeze_scope_from};
+pub use weight::{detector_weight, opinion, opinion_from};
 
 /// A point in time.
 #[must_use]

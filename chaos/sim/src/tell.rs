@@ -178,6 +178,7 @@ fn admitted(commit: &Commit, reply: &Reply, state: &State, recorder: &Recorder) 
         | Command::ApplyManifest(_)
         | Command::DeleteManifest(_)
         | Command::NoteClusterChange(_)
-        | Command::NoteTold(_) => {}
+        | Command::NoteTold(_)
+        | Command::JudgeIncident(_) => {}
     }
 }

@@ -87,6 +87,7 @@ pub enum Command {
   medic get predictions                         what is foreseen, the likeliest first
   medic get predictions -l 'kind=\"capacity\"' -o json
   medic get scores                              how earlier predictions turned out
+  medic get weights                             how far detectors are believed, and why
   medic get approvals | freezes | agents | shards | nodes | manifests")]
     Get(GetArgs),
     /// Show one thing in full
@@ -112,11 +113,25 @@ pub enum Command {
     )]
     Reject(RejectArgs),
     /// Say "I am on it"
-    #[command(after_help = "Example:\n  medic ack INC-42 -m 'looking at the store'")]
-    Ack(NoteArgs),
+    #[command(after_help = "Examples:
+  medic ack INC-42 -m 'looking at the store'
+  medic ack INC-42 --false-alarm -m 'the nightly batch'   see medic judge")]
+    Ack(WordArgs),
     /// Close an incident by hand
-    #[command(after_help = "Example:\n  medic resolve INC-42 -m 'replaced the disk'")]
-    Resolve(NoteArgs),
+    #[command(after_help = "Examples:
+  medic resolve INC-42 -m 'replaced the disk'
+  medic resolve INC-42 --false-alarm                      see medic judge")]
+    Resolve(WordArgs),
+    /// Say what turned out about the detection of an incident: detectors are believed accordingly
+    #[command(after_help = "Examples:
+  medic judge INC-42 false-alarm -m 'the nightly batch'    those that called it are believed less
+  medic judge INC-43 missed --indicator latency_p99        what should have shown it is believed more
+  medic judge INC-43 missed                                all indicators that nobody spoke of
+  medic judge INC-42 genuine                               takes an earlier opinion back
+  medic get weights                                        what came of it
+
+Incidents that are resolved can be judged too. Said again it moves nothing.")]
+    Judge(JudgeArgs),
     /// Open an incident again; attempts start anew
     #[command(after_help = "Example:\n  medic reopen INC-42 -m 'it came back'")]
     Reopen(NoteArgs),
@@ -252,8 +267,8 @@ pub struct DeleteArgs {
 #[derive(Debug, Args)]
 #[allow(missing_docs)]
 pub struct GetArgs {
-    /// incidents, decisions, remediations, approvals, health, predictions, scores (of predictions), freezes,
-    /// nodes, agents, shards, manifests, or a kind of manifest
+    /// incidents, decisions, remediations, approvals, health, predictions, scores (of predictions), weights (of
+    /// detectors), freezes, nodes, agents, shards, manifests, or a kind of manifest
     pub what: String,
     /// Only those that match, as in Prometheus; may be repeated
     #[arg(short = 'l', long = "match", value_name = "MATCHER")]
@@ -323,6 +338,44 @@ pub struct RejectArgs {
 pub struct NoteArgs {
     /// For example `INC-42`
     pub incident: String,
+    /// What to say
+    #[arg(short = 'm', long = "message", default_value = "")]
+    pub note: String,
+    #[command(flatten)]
+    pub connect: Connect,
+}
+
+#[derive(Debug, Args)]
+#[allow(missing_docs)]
+pub struct WordArgs {
+    #[command(flatten)]
+    pub note: NoteArgs,
+    /// Nothing was wrong: whoever called it is believed less
+    #[arg(long)]
+    pub false_alarm: bool,
+}
+
+/// What turned out about the detection of an incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Opinion {
+    /// Nothing was wrong.
+    FalseAlarm,
+    /// Something was wrong, and no detector said so.
+    Missed,
+    /// Something was wrong, as the detectors said.
+    Genuine,
+}
+
+#[derive(Debug, Args)]
+#[allow(missing_docs)]
+pub struct JudgeArgs {
+    /// For example `INC-42`
+    pub incident: String,
+    /// What turned out
+    pub opinion: Opinion,
+    /// For `missed`: an indicator that should have shown it; may be repeated
+    #[arg(short, long = "indicator", value_name = "NAME")]
+    pub indicators: Vec<String>,
     /// What to say
     #[arg(short = 'm', long = "message", default_value = "")]
     pub note: String,

@@ -113,6 +113,14 @@ pub(super) async fn get(mut args: GetArgs) -> Result<(), CliError> {
             super::foresee::predictions(s, args, (&out, now, style)).await
         }
         "health" => super::vitals::health(s, args, (&out, now, style)).await,
+        "weight" | "weights" => {
+            let (items, more) = list!(s, args, detection, ListWeightsRequest, list_weights, weights, tenant: tenant());
+            show(&out, &items, more, |items| lists::weights(items, now, style))?;
+            if items.is_empty() {
+                out.note("every detector is taken at its word; medic judge changes that");
+            }
+            Ok(())
+        }
         "score" | "scores" => super::foresee::scores(s, args, (&out, style)).await,
         "agent" | "agents" => {
             let (items, more) = list!(s, args, cluster, ListAgentsRequest, list_agents, agents);
@@ -201,7 +209,7 @@ pub(super) fn kind_of(text: &str) -> Result<Kind, CliError> {
             Kind::ALL.iter().map(|k| k.to_string().to_ascii_lowercase()).collect();
         CliError::Usage(format!(
             "`{text}` is nothing that can be listed; try incidents, decisions, remediations, \
-             approvals, health, predictions, scores, freezes, nodes, agents, shards, manifests, or one of {}",
+             approvals, health, predictions, scores, weights, freezes, nodes, agents, shards, manifests, or one of {}",
             kinds.join(", ")
         ))
     })

@@ -5,7 +5,8 @@ use medic_raft::env::{Clock as _, SystemClock};
 
 use super::{
     args::{
-        ApproveArgs, Connect, FreezeArgs, NoteArgs, RejectArgs, ScopeArgs, ScopeKind, UnfreezeArgs,
+        ApproveArgs, Connect, FreezeArgs, JudgeArgs, NoteArgs, Opinion, RejectArgs, ScopeArgs,
+        ScopeKind, UnfreezeArgs, WordArgs,
     },
     error::CliError,
     list::{incident_id, story},
@@ -90,6 +91,46 @@ pub(super) async fn say(word: Word, args: NoteArgs) -> Result<(), CliError> {
             command!(s, c, remediations.cancel, said, request)
         }
     }
+}
+
+/// `medic ack | resolve`, with what turned out about detection before it: if that is refused, nothing
+/// is done.
+pub(super) async fn say_of(word: Word, args: WordArgs) -> Result<(), CliError> {
+    let WordArgs { note, false_alarm } = args;
+    if false_alarm {
+        let session = Session::open(&note.connect)?;
+        let request = pb::JudgeIncidentRequest {
+            id: incident_id(&note.incident)?,
+            opinion: pb::Opinion::FalseAlarm.into(),
+            indicators: Vec::new(),
+            note: note.note.clone(),
+            request_id: request_id(),
+        };
+        session
+            .ask(request, |api, request| async move { api.incidents().judge(request).await })
+            .await?;
+    }
+    say(word, note).await
+}
+
+/// `medic judge`.
+pub(super) async fn judge(args: JudgeArgs) -> Result<(), CliError> {
+    let JudgeArgs { incident, opinion, indicators, note, connect } = args;
+    let id = incident_id(&incident)?;
+    let (opinion, what) = match opinion {
+        Opinion::FalseAlarm => (pb::Opinion::FalseAlarm, "a false alarm"),
+        Opinion::Missed => (pb::Opinion::Missed, "missed by detection"),
+        Opinion::Genuine => (pb::Opinion::Genuine, "genuine"),
+    };
+    if opinion != pb::Opinion::Missed && !indicators.is_empty() {
+        let text = "--indicator goes with `missed`; who called an incident is known";
+        return Err(CliError::Usage(text.to_owned()));
+    }
+    let session = Session::open(&connect)?;
+    let said = format!("{id} is judged {what}; see medic get weights");
+    let (opinion, request_id) = (opinion.into(), request_id());
+    let request = pb::JudgeIncidentRequest { id, opinion, indicators, note, request_id };
+    command!(session, &connect, incidents.judge, said, request)
 }
 
 /// The plan that waits for approval.

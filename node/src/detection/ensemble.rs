@@ -20,7 +20,8 @@
 //!
 //! Combined p-value: Bonferroni, the smallest p times the number of series tested. It holds under any
 //! dependence; Fisher's product would not, and the series of one instance do depend on each other.
-//! Facts (a process is dead, a limit is crossed) are no tests: their p is 0.
+//! Facts (a process is dead, a limit is crossed) are no tests: their p is 0. Votes come weighted by what
+//! outcomes have taught of their detectors, and the number of tests with them.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -208,7 +209,7 @@ const NEEDED: u32 = 2;
 
 /// The finding that the votes agree on, if they do. `tested`: how many series were looked at.
 #[must_use]
-pub fn agree(votes: &[Vote], tested: usize) -> Option<Finding> {
+pub fn agree(votes: &[Vote], tested: f64) -> Option<Finding> {
     let strongest = |pick: fn(&Voter) -> bool| {
         votes.iter().filter(|vote| pick(&vote.voter)).map(|vote| u32::from(vote.weight)).max()
     };
@@ -232,7 +233,7 @@ pub fn agree(votes: &[Vote], tested: usize) -> Option<Finding> {
 
 /// The finding of this kind with the present votes as evidence; `None` when nobody votes for it.
 #[must_use]
-pub fn describe(kind: Kind, votes: &[Vote], tested: usize) -> Option<Finding> {
+pub fn describe(kind: Kind, votes: &[Vote], tested: f64) -> Option<Finding> {
     let mut ordered: Vec<&Vote> = votes.iter().collect();
     ordered.sort_by(|a, b| {
         (b.kind == kind, b.weight, b.severity)
@@ -248,7 +249,7 @@ pub fn describe(kind: Kind, votes: &[Vote], tested: usize) -> Option<Finding> {
         kind,
         severity,
         summary: format!("{}: {}", kind.says(), clauses.join("; ")),
-        p_value: ppm(smallest * tested.max(1) as f64),
+        p_value: ppm(smallest * tested.max(1.0)),
         signals: ordered.iter().take(MAX_SIGNALS).map(|vote| vote.signal()).collect(),
         time_to_event: own.clone().filter_map(|vote| vote.time_to_event).min(),
         voters: own.clone().map(|vote| vote.voter.clone()).collect(),
@@ -333,19 +334,22 @@ mod tests {
             ),
             (vec![process(Kind::Unresponsive), probe("http", Kind::Down, 2)], Some(Kind::Down)),
         ] {
-            assert_eq!(agree(&votes, 3).map(|finding| finding.kind), expected, "{votes:?}");
+            assert_eq!(agree(&votes, 3.0).map(|finding| finding.kind), expected, "{votes:?}");
         }
     }
 
     #[test]
     fn p_values_are_corrected_for_the_number_of_series() {
         let votes = [series("a", Kind::Errors, 1, 1e-4), series("b", Kind::Latency, 1, 1e-3)];
-        let finding = agree(&votes, 5).unwrap();
+        let finding = agree(&votes, 5.0).unwrap();
         assert_eq!(finding.p_value, Ppm(500));
         assert_eq!(finding.voters.len(), 1);
         assert_eq!(finding.indicator.as_deref(), Some("a"));
         assert_eq!(finding.signals.len(), 2);
-        assert_eq!(agree(&[vote(Voter::Process, Kind::Down, 2, 0.0)], 5).unwrap().p_value, Ppm(0));
+        assert_eq!(
+            agree(&[vote(Voter::Process, Kind::Down, 2, 0.0)], 5.0).unwrap().p_value,
+            Ppm(0)
+        );
     }
 
     #[test]

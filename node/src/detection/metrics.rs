@@ -55,6 +55,8 @@ pub enum Metric {
     KubernetesEvents,
     /// Counter: lists or watches of events of Kubernetes that failed.
     KubernetesFailures,
+    /// Counter of findings of detectors alone that were put to the test, by `result` (begun, proven).
+    Proofs,
     /// Gauge by `status`: instances watched by this node that do so.
     Health,
 }
@@ -90,6 +92,7 @@ impl Metric {
             Self::PredictionError => "medic_prediction_calibration_error",
             Self::KubernetesEvents => "medic_kubernetes_events_total",
             Self::KubernetesFailures => "medic_kubernetes_failures_total",
+            Self::Proofs => "medic_detection_tests_total",
             Self::Health => "medic_instances",
         }
     }

@@ -28,6 +28,7 @@ pub mod handover;
 pub mod health;
 pub mod indicator;
 pub mod intake;
+pub mod lord;
 pub mod metrics;
 pub mod observe;
 pub mod predict;

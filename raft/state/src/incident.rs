@@ -18,6 +18,7 @@ use crate::{
     ids::{IncidentId, PlanId, Revision, Timestamp, TraceId},
     notice::NoticeState,
     symptom::{Fingerprint, Severity, Symptom, Target},
+    weight::Judged,
 };
 
 /// One incident.
@@ -98,6 +99,9 @@ pub struct Incident {
     /// The last notice about it, by channel.
     #[cbor(n(24), skip_if = "BTreeMap::is_empty")]
     pub notices: BTreeMap<String, NoticeState>,
+    /// What turned out about its detection, as last said.
+    #[n(25)]
+    pub judged: Option<Judged>,
 }
 
 impl Incident {

@@ -31,6 +31,7 @@ pub mod saga;
 pub mod state;
 pub mod symptom;
 pub mod time;
+pub mod weight;
 
 pub use applied::{Answer, Applied, AuditRecord, ClosedIncident, Effect, Record, Refusal, Reply};
 pub use command::{CLUSTER_VERSION, Command, Entry};

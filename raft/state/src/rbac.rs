@@ -88,7 +88,7 @@ pub enum Permission {
     /// Read incidents, decisions, remediations, manifests, cluster status; watch.
     #[n(0)]
     Read,
-    /// Acknowledge, add notes.
+    /// Acknowledge, add notes, say what turned out about detection.
     #[n(1)]
     Respond,
     /// Approve and reject.

@@ -14,6 +14,7 @@ use crate::{
     notice::ChannelState,
     saga::Saga,
     symptom::{Fingerprint, Target},
+    weight::Weights,
 };
 
 /// Number of shards; fixed for the life of a cluster.
@@ -23,8 +24,8 @@ pub const MAX_REQUESTS: usize = 8_192;
 /// Closed incidents kept in memory; older ones are in the record store alone.
 pub const MAX_CLOSED: usize = 256;
 /// Version of this state's form; written into snapshots. Form 2 remembers what people were told and
-/// what each node understands, form 3 how each channel took it.
-pub const STATE_VERSION: u32 = 3;
+/// what each node understands, form 3 how each channel took it, form 4 how far detectors are believed.
+pub const STATE_VERSION: u32 = 4;
 
 /// The whole state.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -111,6 +112,9 @@ pub struct State {
     /// Channels that messages were sent to, by tenant and name.
     #[cbor(n(26), default)]
     pub channels: BTreeMap<(String, String), ChannelState>,
+    /// How far detectors are believed, by tenant and family of metrics.
+    #[cbor(n(27), default)]
+    pub weights: Weights,
 }
 
 /// The leader in office.

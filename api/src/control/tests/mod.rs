@@ -4,6 +4,7 @@
 
 mod calls;
 mod foreseeing;
+mod judging;
 mod roles;
 mod vitals;
 mod watching;

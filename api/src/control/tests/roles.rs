@@ -54,7 +54,7 @@ fn every_rpc_has_exactly_one_entry() {
 fn a_viewer_only_reads() {
     let reads = ["List", "Get", "Explain", "ListPending", "ListFreezes", "Status", "ListAgents"];
     let reads: BTreeSet<&str> =
-        reads.into_iter().chain(["ListShards", "Events", "Score"]).collect();
+        reads.into_iter().chain(["ListShards", "Events", "Score", "ListWeights"]).collect();
     for (path, access) in PERMISSIONS.iter().filter(|(path, _)| path.starts_with("/medic.v1.")) {
         let name = path.rsplit('/').next().unwrap();
         let open = opens("viewer", *access);

@@ -6,8 +6,8 @@ use medic_state::manifest::{Mode, Spec};
 use super::{
     Style, Table, span,
     words::{
-        clock, date, ms, paint_incident, paint_remediation, paint_severity, paint_verdict, plural,
-        route, target,
+        clock, date, ms, opinion, paint_incident, paint_remediation, paint_severity, paint_verdict,
+        plural, route, target,
     },
 };
 
@@ -151,6 +151,28 @@ pub fn freezes(items: &[pb::FreezeInfo], now: u64, style: Style) -> String {
             ago(one.at.as_ref(), now),
             left,
             cut(&one.reason, 60),
+        ]);
+    }
+    table.render(&style)
+}
+
+/// How far detectors are believed, and what changed that last.
+#[must_use]
+pub fn weights(items: &[pb::DetectorWeight], now: u64, style: Style) -> String {
+    let mut table = Table::new([
+        "TENANT", "FAMILY", "DETECTOR", "WEIGHT", "P-VALUES", "VERSION", "BECAUSE", "BY", "AGE",
+    ]);
+    for one in items {
+        table.row([
+            one.tenant.clone(),
+            one.family.clone(),
+            one.detector.clone(),
+            format!("{:+.1}", f64::from(one.millinats) / 1e3),
+            format!("x {:.2}", one.factor),
+            one.version.to_string(),
+            format!("{} {}", opinion(one.opinion()), one.incident),
+            one.by.clone(),
+            ago(one.at.as_ref(), now),
         ]);
     }
     table.render(&style)
@@ -370,4 +392,41 @@ pub fn event(event: &pb::Event, style: Style) -> String {
         .map(|item| format!("{head} {} ({})", item.text, item.actor))
         .collect();
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_say_what_changed_them() {
+        let one = pb::DetectorWeight {
+            tenant: "default".to_owned(),
+            family: "latency_p99".to_owned(),
+            detector: "level".to_owned(),
+            millinats: -1_400,
+            factor: 1.4_f64.exp(),
+            version: 7,
+            by: "ann".to_owned(),
+            opinion: pb::Opinion::FalseAlarm.into(),
+            incident: "INC-42".to_owned(),
+            ..Default::default()
+        };
+        let table = weights(&[one], 0, Style::default());
+        let row: Vec<&str> = table.lines().nth(1).unwrap_or_default().split_whitespace().collect();
+        let expected = [
+            "default",
+            "latency_p99",
+            "level",
+            "-1.4",
+            "x",
+            "4.06",
+            "7",
+            "false-alarm",
+            "INC-42",
+            "ann",
+            "-",
+        ];
+        assert_eq!(row, expected, "{table}");
+    }
 }

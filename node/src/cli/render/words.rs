@@ -57,6 +57,12 @@ fn tail(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase().replace('_', "-")
 }
 
+/// What turned out about a detection.
+#[must_use]
+pub fn opinion(opinion: pb::Opinion) -> String {
+    tail(opinion.as_str_name(), "OPINION_")
+}
+
 /// What is foreseen.
 #[must_use]
 pub fn prediction_kind(kind: pb::PredictionKind) -> String {

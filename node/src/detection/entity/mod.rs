@@ -19,18 +19,28 @@
 mod health;
 mod lasting;
 mod prognosis;
+mod proof;
 mod pushed;
 mod silence;
 mod telling;
 mod text;
 mod together;
 mod track;
+mod trust;
 mod votes;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use health::BudgetWatch;
 use prognosis::Prognosis;
+use proof::Proofs;
+pub use proof::Prover;
+use track::Track;
+use trust::Standing;
+pub use trust::Trust;
 
 use medic_state::{
     Millis, Timestamp,
@@ -45,6 +55,7 @@ use super::{
     ensemble::{self, Kind, Voter},
     health::Burn,
     indicator::Values,
+    lord::Stream,
     predict::{budget::Budget, forecast::Forecast, record::Scored, restarts::Restarts},
     probe::{Liveness, Outcome, liveness},
 };
@@ -81,6 +92,8 @@ pub struct Circumstances {
     pub agent_away: bool,
     /// Active findings of this entity that no open incident holds (any more).
     pub unheld: BTreeSet<Kind>,
+    /// How far detectors are believed in its tenant.
+    pub trust: Arc<Trust>,
 }
 
 /// What the law should be told.
@@ -135,6 +148,8 @@ pub struct Entity {
     begun_ms: u64,
     prognosis: Prognosis,
     budget: Option<BudgetWatch>,
+    standing: Standing,
+    proofs: Proofs,
     /// Why an indicator has no value.
     silence: BTreeMap<String, String>,
     silences: silence::Silences,
@@ -164,6 +179,9 @@ pub struct EntityCheckpoint {
     /// What of its error budget is spent.
     #[n(8)]
     pub budget: Option<Budget>,
+    /// What the tests of its shard have spent and earned; beside the first of a shard's instances.
+    #[n(9)]
+    pub stream: Option<Stream>,
 }
 
 impl Entity {
@@ -198,6 +216,8 @@ impl Entity {
             begun_ms: now.mono_ms,
             prognosis: Prognosis::new(service, now),
             budget: service.slo.as_ref().map(BudgetWatch::new),
+            standing: Standing::default(),
+            proofs: Proofs::default(),
             silence: BTreeMap::new(),
             silences: silence::Silences::new(service),
         }
@@ -349,17 +369,26 @@ impl Entity {
 
     /// What the law should be told next, if anything; one thing at a time, the weightiest first.
     /// Nothing is remembered as told until [`Self::told`] or
-    /// [`Self::cleared`] says so.
-    pub fn evaluate(&mut self, circumstances: &Circumstances, now: Now) -> Option<Change> {
+    /// [`Self::cleared`] says so. What rests on detectors alone is new only once the prover says so.
+    pub fn evaluate(
+        &mut self,
+        circumstances: &Circumstances,
+        prover: &mut Prover<'_>,
+        now: Now,
+    ) -> Option<Change> {
         self.note_agent(circumstances, now);
         let votes = self.votes(now);
+        let votes = self.standing.believed(votes, &circumstances.trust, now);
         self.suspected = match (votes.is_empty(), self.suspected) {
             (true, _) => None,
             (false, None) => Some(now.wall),
             (false, since) => since,
         };
-        let tested = self.series.len() + self.probes.len();
-        if let Some(finding) = ensemble::agree(&votes, tested) {
+        let tested = circumstances.trust.tests(self.series.keys()) + self.probes.len() as f64;
+        if let Some(finding) = ensemble::agree(&votes, tested)
+            && (!self.news(finding.kind, circumstances)
+                || self.proofs.proven(finding.kind, (votes.as_slice(), tested), prover, now))
+        {
             self.raise(finding, circumstances, now);
         }
         self.excuse_silence(circumstances, now);
@@ -420,6 +449,7 @@ impl Entity {
             burn: self.budget.as_ref().map(|budget| budget.burn.clone()),
             restarts: Some(restarts),
             budget,
+            stream: None,
         }
     }
 

@@ -20,13 +20,18 @@ enum Goodness {
 }
 
 impl Entity {
+    /// Whether a finding of this kind would be raised, being neither active, outranked nor treated.
+    pub(super) fn news(&self, kind: Kind, circumstances: &Circumstances) -> bool {
+        let outranked = self.active.keys().any(|active| *active == kind || active.outranks(kind));
+        !(circumstances.treated || outranked)
+    }
+
     pub(super) fn raise(&mut self, finding: Finding, circumstances: &Circumstances, now: Now) {
         if let Some(active) = self.active.get_mut(&finding.kind) {
             active.voters.extend(finding.voters);
             return;
         }
-        let outranked = self.active.keys().any(|kind| kind.outranks(finding.kind));
-        if circumstances.treated || outranked {
+        if !self.news(finding.kind, circumstances) {
             return;
         }
         let since = self.suspected.unwrap_or(now.wall);

@@ -15,6 +15,7 @@ struct Bench {
     entity: Entity,
     now: Now,
     circumstances: Circumstances,
+    stream: Stream,
     started: u64,
 }
 
@@ -45,7 +46,8 @@ impl Bench {
         let now = Now { mono_ms: 1_000_000, wall: Timestamp(1_700_000_000_000) };
         let lead = Millis::from_secs(600);
         let entity = Entity::new(target, "shard-1".to_owned(), &service, &instance, lead, now);
-        Self { entity, now, circumstances: Circumstances::default(), started: 1 }
+        let (circumstances, stream) = (Circumstances::default(), Stream::default());
+        Self { entity, now, circumstances, stream, started: 1 }
     }
 
     fn tick(&mut self) {
@@ -85,7 +87,8 @@ impl Bench {
 
     /// Evaluates and plays the law: every change is admitted.
     fn evaluate(&mut self) -> Option<Change> {
-        let change = self.entity.evaluate(&self.circumstances, self.now);
+        let mut prover = Prover { stream: &mut self.stream, level: crate::detection::lord::LEVEL };
+        let change = self.entity.evaluate(&self.circumstances, &mut prover, self.now);
         match &change {
             Some(Change::Report(kind, symptom)) => self.entity.told(*kind, symptom, true, self.now),
             Some(Change::Clear(kind, _)) => self.entity.cleared(*kind),
@@ -393,4 +396,32 @@ fn a_scrape_that_fails_puts_its_monitors_in_error_and_says_why() {
     assert_eq!((health.status, health.score), (Status::Unhealthy, Some(0)));
     bench.process(ProcessState::Stopped);
     assert_eq!(bench.entity.health(bench.now).status, Status::Stopped);
+}
+
+/// After how many seconds of such scrapes something is reported.
+fn reported_after(bench: &mut Bench, errors: f64, latency: f64) -> Option<u32> {
+    (1..60).find(|_| {
+        bench.tick();
+        bench.process(ProcessState::Running);
+        bench.probe(&Outcome::Good);
+        bench.scrape(errors, latency, 20.0);
+        bench.evaluate().is_some()
+    })
+}
+
+#[test]
+fn a_detector_that_cried_wolf_is_slower_and_a_fact_is_not() {
+    use medic_state::weight::Detector::{Cusum, Level};
+    let mut bench = Bench::settled();
+    assert_eq!(reported_after(&mut bench, 0.0, 3.0), Some(2));
+    let lesson =
+        ["latency_p99", "error_rate"].map(|name| [(name, Level, -700), (name, Cusum, -700)]);
+    let lesson = trust::tests::trust(&lesson.concat());
+    let mut bench = Bench::settled();
+    bench.circumstances.trust = lesson.clone();
+    assert_eq!(reported_after(&mut bench, 0.0, 3.0), Some(13), "ten seconds more");
+    let mut bench = Bench::settled();
+    bench.circumstances.trust = lesson;
+    let crossed = reported_after(&mut bench, 0.42, 0.05);
+    assert!(crossed.is_some_and(|after| after <= 2), "a limit has no weight: {crossed:?}");
 }

@@ -18,7 +18,9 @@ use crate::detection::{
 /// From this many bad outcomes in a row a probe suffices alone.
 const HARD_AFTER: u16 = 2;
 /// An odd streak less likely than this suffices alone.
-const HARD_P: f64 = 1e-6;
+pub(super) const HARD_P: f64 = 1e-6;
+/// The weight of a vote that suffices alone.
+pub(super) const ALONE: u8 = 2;
 /// Streak of an odd value that counts as a soft vote.
 const SOFT_AFTER: u16 = 2;
 /// A configuration change this recent is named in the labels.
@@ -265,7 +267,7 @@ fn odd_vote(series: &Series, reading: &Reading, lasts: bool) -> Option<Vote> {
     };
     let (value, usual) = (shown(series, reading.value), shown(series, judged.expected));
     Some(Vote {
-        weight: if extreme { 2 } else { 1 },
+        weight: if extreme { ALONE } else { 1 },
         p_value: judged.p_value,
         text: format!("{} is {value}, usually {usual}", series.name),
         value: plain(reading.value),

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use medic_state::{ShardId, codec, symptom::Target};
+use medic_state::{ShardId, State, codec, symptom::Target};
 
 use super::{Shared, lock};
 use crate::detection::entity::{EntityCheckpoint, Now};
@@ -38,11 +38,12 @@ impl Learnt {
     #[must_use]
     pub fn checkpoints(&self, shard: ShardId, bytes_max: usize) -> Vec<Vec<u8>> {
         let now = self.now();
-        let of_shard: Vec<EntityCheckpoint> = {
+        let mut of_shard: Vec<EntityCheckpoint> = {
             let entities = lock(&self.0.entities);
             let of_shard = entities.values().filter(|(home, _)| *home == shard);
             of_shard.map(|(_, entity)| lock(entity).checkpoint(now)).collect()
         };
+        self.0.put_stream(shard, &mut of_shard);
         pieces(of_shard, bytes_max)
     }
 
@@ -62,7 +63,11 @@ impl Learnt {
         for (_, (shard, checkpoint)) in std::mem::take(&mut *lock(&self.0.leaving)) {
             by_shard.entry(shard).or_default().push(checkpoint);
         }
-        by_shard.into_iter().map(|(shard, all)| (shard, pieces(all, bytes_max))).collect()
+        let whole = by_shard.into_iter().map(|(shard, mut all)| {
+            self.0.put_stream(shard, &mut all);
+            (shard, pieces(all, bytes_max))
+        });
+        whole.collect()
     }
 
     /// Takes detector state from another node: instances watched here go on from it now, others
@@ -76,7 +81,11 @@ impl Learnt {
         let entities = lock(&self.0.entities);
         let mut waiting = lock(&self.0.restored);
         waiting.retain(|_, waiting| now.mono_ms.saturating_sub(waiting.came_ms) < STALE_MS);
-        for checkpoint in all {
+        for mut checkpoint in all {
+            if let Some(stream) = checkpoint.stream.take() {
+                let shard = State::shard_of(&checkpoint.target);
+                lock(&self.0.streams).entry(shard).or_default().take_over(stream);
+            }
             if let Some((_, entity)) = entities.get(&checkpoint.target) {
                 lock(entity).restore(checkpoint, now);
                 continue;
@@ -99,6 +108,13 @@ impl Learnt {
 }
 
 impl Shared {
+    /// Puts what a shard's tests have spent and earned beside its first instance.
+    fn put_stream(&self, shard: ShardId, of_shard: &mut [EntityCheckpoint]) {
+        if let Some(first) = of_shard.first_mut() {
+            first.stream = lock(&self.streams).get(&shard).cloned();
+        }
+    }
+
     /// Keeps what was learnt about an instance that is watched here no longer.
     pub(super) fn keep(&self, shard: ShardId, checkpoint: EntityCheckpoint, again: bool) {
         let target = checkpoint.target.clone();
@@ -148,7 +164,13 @@ fn pieces(all: impl IntoIterator<Item = EntityCheckpoint>, bytes_max: usize) -> 
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+    use std::sync::Mutex;
+
+    use medic_state::Timestamp;
+    use tokio::{sync::Notify, time::Instant};
+
     use super::*;
+    use crate::detection::lord;
 
     fn checkpoint(number: usize) -> EntityCheckpoint {
         let target = Target {
@@ -164,6 +186,7 @@ mod tests {
             burn: None,
             restarts: None,
             budget: None,
+            stream: None,
         }
     }
 
@@ -178,5 +201,38 @@ mod tests {
             assert_eq!(back, all, "{bytes_max}");
         }
         assert_eq!(pieces(all, 20), Vec::<Vec<u8>>::new(), "what is too large is left out");
+    }
+
+    fn shared() -> Arc<Shared> {
+        Arc::new(Shared {
+            begun: Instant::now(),
+            entities: Mutex::default(),
+            restored: Mutex::default(),
+            leaving: Mutex::default(),
+            left: Notify::new(),
+            outcomes: Arc::default(),
+            streams: Mutex::default(),
+            level: lord::LEVEL,
+        })
+    }
+
+    #[tokio::test]
+    async fn what_a_shards_tests_have_earned_goes_with_its_instances() {
+        let (owner, heir) = (Learnt(shared()), Learnt(shared()));
+        let shard = State::shard_of(&checkpoint(0).target);
+        owner.0.prove(shard, |prover| {
+            prover.stream.begin(prover.level, Timestamp(1_700_000_000_000));
+            prover.stream.discover();
+        });
+        for number in 0..3 {
+            owner.0.keep(shard, checkpoint(number), false);
+        }
+        for body in owner.take_lost(1 << 20).remove(&shard).unwrap() {
+            heir.restore(&body).unwrap();
+        }
+        let of = |learnt: &Learnt| lock(&learnt.0.streams).get(&shard).cloned().unwrap();
+        assert_eq!(of(&heir), of(&owner));
+        assert_eq!((of(&heir).tests(), of(&heir).discoveries()), (1, 1));
+        assert_eq!(lock(&heir.0.restored).len(), 3);
     }
 }

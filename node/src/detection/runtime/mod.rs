@@ -31,7 +31,7 @@ use std::{
 
 use medic_raft::{Ledger, LedgerExt as _};
 use medic_state::{
-    Command, Epoch, Millis, ShardId, command::ClearSymptom, state::State, symptom::Target,
+    Command, Epoch, Millis, Ppm, ShardId, command::ClearSymptom, state::State, symptom::Target,
 };
 use metrics::{counter, gauge};
 use tokio::{
@@ -48,9 +48,10 @@ pub use self::{
 };
 use self::{learnt::Waiting, plan::Wanted, watch::Watcher};
 use super::{
-    entity::{Entity, EntityCheckpoint, Now},
+    entity::{Entity, EntityCheckpoint, Now, Prover},
     foresight::outcomes::Outcomes,
     intake::Hub,
+    lord::{self, Stream},
     metrics::Metric,
     predict::forecast::Opens,
     senses::{NetSenses, Senses},
@@ -109,11 +110,33 @@ pub(super) struct Shared {
     /// Something is in `leaving`.
     left: Notify,
     outcomes: Arc<Mutex<Outcomes>>,
+    /// One for each shard ever watched here or heard of, of 64.
+    streams: Mutex<BTreeMap<ShardId, Stream>>,
+    /// The level at which false findings are kept.
+    level: Ppm,
 }
 
 impl Shared {
     fn mono_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Looks with the stream of tests of a shard at hand.
+    fn prove<T>(&self, shard: ShardId, look: impl FnOnce(&mut Prover<'_>) -> T) -> T {
+        let mut streams = lock(&self.streams);
+        let stream = streams.entry(shard).or_default();
+        let before = (stream.tests(), stream.discoveries());
+        let found = look(&mut Prover { stream: &mut *stream, level: self.level });
+        for (result, now, before) in
+            [("begun", stream.tests(), before.0), ("proven", stream.discoveries(), before.1)]
+        {
+            // It began to forget in between: what is there is new.
+            let new = if now >= before { now - before } else { now };
+            if new > 0 {
+                counter!(Metric::Proofs.name(), "result" => result).increment(new);
+            }
+        }
+        found
     }
 }
 
@@ -128,7 +151,8 @@ impl Runtime {
         shutdown: CancellationToken,
     ) -> Self {
         let senses = NetSenses::with_intake(fleet, Some(intake));
-        Self::spawn_with(ledger, senses, Timings::from(config), shutdown)
+        let level = config.false_discovery_rate;
+        Self::begin(ledger, senses, (Timings::from(config), level), shutdown)
     }
 
     /// Starts watching through any senses.
@@ -139,6 +163,15 @@ impl Runtime {
         timings: Timings,
         shutdown: CancellationToken,
     ) -> Self {
+        Self::begin(ledger, senses, (timings, lord::LEVEL), shutdown)
+    }
+
+    fn begin(
+        ledger: Arc<dyn Ledger>,
+        senses: Arc<dyn Senses>,
+        (timings, level): (Timings, Ppm),
+        shutdown: CancellationToken,
+    ) -> Self {
         let shared = Arc::new(Shared {
             begun: Instant::now(),
             entities: Mutex::default(),
@@ -146,6 +179,8 @@ impl Runtime {
             leaving: Mutex::default(),
             left: Notify::new(),
             outcomes: Arc::default(),
+            streams: Mutex::default(),
+            level,
         });
         let (stale_out, stale_in) = mpsc::unbounded_channel();
         let supervisor = Supervisor {

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::detection::{
     beside::Whose,
-    entity::{Change, Circumstances, Entity, Now},
+    entity::{Change, Circumstances, Entity, Now, Trust},
     fill::fill,
     indicator::{Counters, Indicators, Values},
     metrics::Metric,
@@ -85,6 +85,7 @@ struct Desk {
     /// When the treatment was last seen to run or to have ended, by the monotonic clock.
     treated_ms: Option<u64>,
     foretelling: Foretelling,
+    trust: Arc<Trust>,
 }
 
 impl Desk {
@@ -145,6 +146,7 @@ impl Watcher {
             treatment: Treatment::default(),
             treated_ms: None,
             foretelling: Foretelling::new(self.timings.opens, self.now().mono_ms),
+            trust: Arc::default(),
         }
     }
 
@@ -300,7 +302,9 @@ impl Watcher {
                 .filter(|(_, fingerprint)| !state.fingerprints.contains_key(fingerprint))
                 .map(|(kind, _)| *kind)
                 .collect(),
+            trust: Trust::of(state, &self.target.tenant, &desk.trust),
         });
+        desk.trust.clone_from(&circumstances.trust);
         circumstances.agent_away &= agent.is_some_and(|name| !self.senses.connected(name));
         let seen = self.senses.seen(&self.target);
         let (change, scored) = {
@@ -308,7 +312,10 @@ impl Watcher {
             if let Some(seen) = &seen {
                 entity.on_config(seen);
             }
-            (entity.evaluate(&circumstances, now), entity.take_scored(&circumstances, now))
+            let change = self
+                .shared
+                .prove(self.wanted.shard, |prover| entity.evaluate(&circumstances, prover, now));
+            (change, entity.take_scored(&circumstances, now))
         };
         let home = (self.wanted.shard, self.wanted.epoch);
         self.shared.note_scored(home, &self.target.tenant, scored);

@@ -4,13 +4,17 @@
 //! Variant numbers are wire and disk format: they are never reused, and a new one is proposed only
 //! once `State::cluster_version` says that every member knows it.
 
+mod judge;
 mod told;
 
 use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 
-pub use self::told::{NoteTold, ToldOn};
+pub use self::{
+    judge::JudgeIncident,
+    told::{NoteTold, ToldOn},
+};
 use crate::{
     decision::Proposal,
     ids::{
@@ -133,6 +137,10 @@ pub enum Command {
     /// How telling people what `Effect::Notify` says went: the next leader need not tell them again.
     #[n(17)]
     NoteTold(#[n(0)] NoteTold),
+    // ---- since version 7 ----
+    /// What turned out about the detection of an incident: a false alarm, missed, genuine.
+    #[n(42)]
+    JudgeIncident(#[n(0)] JudgeIncident),
 }
 
 /// The cluster version from which tenants run on the agents they were given alone.
@@ -149,8 +157,11 @@ pub const CHANNELS_SINCE: u32 = 5;
 /// light; and from which on an incident explains others' trouble only by trouble of its own.
 pub(crate) const JUDGED_AGAIN_SINCE: u32 = 6;
 
+/// The cluster version from which on outcomes move how far detectors are believed.
+pub(crate) const WEIGHTS_SINCE: u32 = 7;
+
 /// The newest command set this build understands; see [`Command::since`].
-pub const CLUSTER_VERSION: u32 = 6;
+pub const CLUSTER_VERSION: u32 = 7;
 
 /// See [`Command::Fence`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -401,6 +412,7 @@ impl Command {
         match self {
             Self::NoteTold(told) if told.on.is_some() => CHANNELS_SINCE,
             Self::NoteTold(_) => 2,
+            Self::JudgeIncident(_) => WEIGHTS_SINCE,
             Self::ApplyManifest(apply) => apply.manifest.spec.since(),
             Self::Fence(_)
             | Self::Tick
@@ -461,6 +473,7 @@ impl Command {
             Self::DeleteManifest(_) => "DeleteManifest",
             Self::NoteClusterChange(_) => "NoteClusterChange",
             Self::NoteTold(_) => "NoteTold",
+            Self::JudgeIncident(_) => "JudgeIncident",
         }
     }
 }

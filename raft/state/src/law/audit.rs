@@ -68,6 +68,11 @@ pub(super) fn subject(state: &State, command: &Command) -> Subject {
         | Command::ResolveIncident(note)
         | Command::ReopenIncident(note)
         | Command::AddNote(note) => incident(state, note.incident, note.note.clone()),
+        Command::JudgeIncident(judge) => {
+            let text = [judge.opinion.to_string(), judge.families.join(", "), judge.note.clone()];
+            let told: Vec<String> = text.into_iter().filter(|part| !part.is_empty()).collect();
+            incident(state, judge.incident, told.join(": "))
+        }
         Command::Freeze(freeze) => {
             tenant(permit::tenant_of(&freeze.scope), freeze.scope.to_string())
         }

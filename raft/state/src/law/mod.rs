@@ -31,6 +31,7 @@ mod freeze;
 mod grouping;
 mod holds;
 mod incidents;
+mod judge;
 mod manifests;
 mod note;
 mod note_told;
@@ -130,5 +131,6 @@ fn dispatch(state: &mut State, context: &mut Context<'_>, command: &Command) -> 
         Command::DeleteManifest(key) => manifests::delete(state, context, key),
         Command::NoteClusterChange(_) => Ok(crate::applied::Reply::Done),
         Command::NoteTold(told) => note_told::apply(state, context, told),
+        Command::JudgeIncident(judge) => judge::apply(state, context, judge),
     }
 }

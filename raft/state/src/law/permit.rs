@@ -75,6 +75,7 @@ fn needs(state: &State, command: &Command) -> Result<Needs, Refusal> {
         Command::Acknowledge(note) | Command::AddNote(note) => {
             of_incident(Permission::Respond, note.incident)
         }
+        Command::JudgeIncident(judge) => of_incident(Permission::Respond, judge.incident),
         Command::CancelRemediation(note)
         | Command::ResolveIncident(note)
         | Command::ReopenIncident(note) => of_incident(Permission::Operate, note.incident),

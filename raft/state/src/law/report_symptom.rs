@@ -235,6 +235,7 @@ fn open(
         trace: context.trace,
         held_by: None,
         merged_into: None,
+        judged: None,
     };
     tell(&mut incident, context, summary);
     let takes_in = !symptom.predicted();

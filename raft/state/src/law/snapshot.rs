@@ -9,6 +9,7 @@ use crate::{
     ids::Timestamp,
     planted::{Planted, planted},
     state::{AuditHead, FenceState, STATE_VERSION, State, Totals},
+    weight::Weights,
 };
 
 impl State {
@@ -43,6 +44,7 @@ impl State {
             reopened: BTreeMap::new(),
             told: BTreeMap::new(),
             channels: BTreeMap::new(),
+            weights: Weights::default(),
         }
     }
 
@@ -85,7 +87,7 @@ const WHAT: &str = "a snapshot of the state";
 
 /// The way from each form to the next: the first step makes form 2 of form 1. A step is never
 /// changed once a build with it was released; a new form adds one.
-const STEPS: [fn(&mut State); STATE_VERSION as usize - 1] = [to_form_2, to_form_3];
+const STEPS: [fn(&mut State); STATE_VERSION as usize - 1] = [to_form_2, to_form_3, to_form_4];
 
 /// Form 1 did not say what nodes understand: the first command set.
 fn to_form_2(state: &mut State) {
@@ -96,6 +98,9 @@ fn to_form_2(state: &mut State) {
 
 /// Form 2 knew no channels: there is nothing to lift.
 const fn to_form_3(_: &mut State) {}
+
+/// Form 3 knew no weights: every detector was taken at its word.
+const fn to_form_4(_: &mut State) {}
 
 /// The form's number stands first, so that it can be read whatever follows.
 fn form_of(bytes: &[u8]) -> Result<u32, CodecError> {

@@ -7,7 +7,7 @@ use crate::{
     law::{
         context::{Context, clip},
         incidents::tell,
-        saga,
+        judge, saga,
     },
     saga::{SagaStatus, Verdict, VerdictValue},
     state::State,
@@ -43,7 +43,10 @@ pub(super) fn apply(
         tell(incident, context, &text);
     }
     match value {
-        VerdictValue::Passed => saga::end_succeeded(state, context, plan),
+        VerdictValue::Passed => {
+            judge::confirm(state, context, id);
+            saga::end_succeeded(state, context, plan);
+        }
         VerdictValue::Failed => saga::unwind(state, context, plan, &text),
         VerdictValue::Inconclusive => saga::end_inconclusive(state, context, plan, &text),
     }

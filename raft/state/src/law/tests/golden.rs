@@ -12,6 +12,7 @@ use crate::{
     codec,
     command::*,
     ids::*,
+    law::judge::tests::odd,
     manifest::{
         ChannelRules, ChannelSpec, EmailSpec, EmailTls, Kind, MaintenanceWindowSpec, ManifestKey,
         PagerdutySpec, Rate, ScheduleSpec, SecretRef, SilenceSpec, SlackSpec, Spec,
@@ -21,7 +22,8 @@ use crate::{
     rbac::Principal,
     saga::{Check, Verdict, VerdictValue},
     state::{FreezeScope, STATE_VERSION, State},
-    symptom::{Severity, Signal},
+    symptom::{Severity, Signal, Symptom},
+    weight::Opinion,
 };
 
 fn full_symptom() -> crate::symptom::Symptom {
@@ -121,6 +123,12 @@ fn samples() -> Vec<Command> {
         Command::DeleteManifest(key),
         Command::NoteClusterChange("add node-4".into()),
         Command::NoteTold(NoteTold { incident, text: digest, on: None }),
+        Command::JudgeIncident(JudgeIncident {
+            incident,
+            opinion: Opinion::Missed,
+            families: vec!["latency_p99".into()],
+            note: "look".into(),
+        }),
     ]
 }
 
@@ -172,7 +180,7 @@ fn compare(name: &str, bytes: &[u8]) {
 fn golden_bytes_of_every_command() {
     let samples = samples();
     let names: BTreeSet<&str> = samples.iter().map(Command::name).collect();
-    assert_eq!(names.len(), 27, "one sample for each command");
+    assert_eq!(names.len(), 28, "one sample for each command");
     for command in samples {
         let entry = Entry {
             at: Timestamp(1_764_000_000_000),
@@ -242,7 +250,22 @@ fn full_state() -> Lab {
     lab.node(1, Command::NoteTold(NoteTold { incident, text: Digest([8; 32]), on: None })).unwrap();
     lab.apply("pager", Spec::Channel(channels().remove(0)));
     lab.node(1, Command::NoteTold(told_on(incident))).unwrap();
+    judged(&mut lab);
     lab
+}
+
+/// The incident of the sample that a detector called, judged a false alarm.
+fn judged(lab: &mut Lab) {
+    let signals = vec![odd("latency_p99", "level")];
+    let symptom = Symptom { signals, ..symptom("db", "d", "down") };
+    let id = lab.report_with(symptom);
+    lab.root(Command::JudgeIncident(JudgeIncident {
+        incident: id,
+        opinion: Opinion::FalseAlarm,
+        families: Vec::new(),
+        note: String::new(),
+    }))
+    .unwrap();
 }
 
 /// What was found of a message to the channel `pager`.
@@ -375,11 +398,23 @@ fn golden_bytes_of_a_snapshot() {
     assert_eq!(to_hex(&state.to_snapshot()), to_hex(&bytes), "the form of the state has changed");
     check_full(&state);
     assert_eq!(state.told.values().next(), Some(&Digest([8; 32])));
-    assert!(state.nodes.values().all(|node| node.understands == 5));
+    assert!(state.nodes.values().all(|node| node.understands == 7));
+    let weights: Vec<i32> = state.weights.all.values().map(|weight| weight.millinats).collect();
+    assert_eq!((state.weights.version, weights), (1, vec![-700]));
     let noted = state.incidents.values().filter_map(|incident| incident.notices.get("pager"));
     assert_eq!(noted.map(|notice| notice.text).collect::<Vec<_>>(), [Digest([9; 32])]);
     let channel = state.channels.values().next().unwrap();
     assert_eq!((channel.sends.len(), channel.failures), (1, 1));
+}
+
+#[test]
+fn a_snapshot_of_form_3_is_lifted() {
+    let state = State::from_snapshot(&read("v3/snapshot")).unwrap();
+    assert_eq!(state.version, STATE_VERSION);
+    check_full(&state);
+    assert_eq!(state.weights, crate::weight::Weights::default());
+    assert!(state.channels.len() == 1 && state.nodes.values().all(|node| node.understands == 5));
+    assert_eq!(State::from_snapshot(&state.to_snapshot()).unwrap(), state);
 }
 
 #[test]

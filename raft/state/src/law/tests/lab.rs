@@ -247,7 +247,12 @@ impl Lab {
 
     /// Reports, and gives the incident.
     pub(crate) fn report(&mut self, service: &str, instance: &str, kind: &str) -> IncidentId {
-        match self.report_symptom(symptom(service, instance, kind)) {
+        self.report_with(symptom(service, instance, kind))
+    }
+
+    /// Reports what was made beforehand, and gives the incident.
+    pub(crate) fn report_with(&mut self, symptom: Symptom) -> IncidentId {
+        match self.report_symptom(symptom) {
             Ok(Reply::Incident(id)) => id,
             other => panic!("{other:?}"),
         }
@@ -438,6 +443,7 @@ pub(crate) fn check(state: &State) {
     let closed = state.incidents.values().filter(|incident| incident.closed()).count();
     assert!(closed <= MAX_CLOSED + state.locks.len());
     assert_eq!(state.requests.len(), state.request_order.len());
+    crate::law::judge::tests::check(state);
 }
 
 fn check_saga(state: &State, saga: &Saga) {

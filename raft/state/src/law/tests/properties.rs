@@ -10,12 +10,14 @@ use crate::{
     applied::{AuditRecord, Effect, Record, Refusal, verify_chain},
     command::*,
     ids::*,
-    manifest::{Kind, MaxUnavailable, Mode, PolicySpec, Spec},
+    law::judge::tests::{indicator, odd},
+    manifest::{Kind, MaxUnavailable, Mode, PolicySpec, ServiceSpec, Spec},
     plan::Direction,
     rbac::Principal,
     saga::{Outcome, SagaStatus, VerdictValue},
     state::{FreezeScope, State},
     symptom::{Severity, Target},
+    weight::Opinion,
 };
 
 /// Plans that the policy of these tests allows in flight.
@@ -91,6 +93,9 @@ fn of_loop(lab: &Lab, (kind, a, b, c): Op) -> Command {
             symptom.target = some_target(a);
             symptom.severity = if c > 128 { Severity::Critical } else { Severity::Warning };
             symptom.time_to_event = (b % 4 == 3).then_some(Millis(1000));
+            if c.is_multiple_of(3) {
+                symptom.signals = vec![odd("load", "level"), odd("errors", "cusum")];
+            }
             let shard = State::shard_of(&symptom.target);
             Command::ReportSymptom(ReportSymptom { shard, epoch: epoch(shard), symptom })
         }
@@ -153,14 +158,14 @@ fn adopt(lab: &Lab, a: u8, b: u8, c: u8) -> Command {
 }
 
 /// What operators do.
-fn of_operator(lab: &Lab, (kind, a, b, _): Op) -> Command {
+fn of_operator(lab: &Lab, (kind, a, b, c): Op) -> Command {
     let state = &lab.state;
     let incident = some_incident(state, a);
     let plan = state.incidents.get(&incident).and_then(|found| found.plan);
     let digest = plan.and_then(|plan| state.sagas.get(&plan)).map(|saga| saga.digest);
     let plan_digest = digest.unwrap_or_default();
     let note = IncidentNote { incident, note: if b > 8 { "why".into() } else { String::new() } };
-    match kind % 11 {
+    match kind % 12 {
         0 | 1 => Command::Approve(Approve { incident, plan_digest }),
         2 => Command::Reject(Reject { incident, plan_digest, reason: "no".into() }),
         3 => Command::Acknowledge(note),
@@ -173,15 +178,29 @@ fn of_operator(lab: &Lab, (kind, a, b, _): Op) -> Command {
         7 => Command::ResolveIncident(note),
         8 => Command::ReopenIncident(note),
         9 => Command::AddNote(note),
+        10 => {
+            let all = [Opinion::FalseAlarm, Opinion::Missed, Opinion::Genuine];
+            let opinion = all[usize::from(c % 3)];
+            let families = if b.is_multiple_of(4) { vec!["load".into()] } else { Vec::new() };
+            let note = note.note;
+            Command::JudgeIncident(JudgeIncident { incident, opinion, families, note })
+        }
         _ => lab::apply(lab::manifest("web", TENANT, {
             let names = ["w", "x", "y", "z"];
-            Spec::Service(lab::service(&names[..=usize::from(b % 4)], &["api"]))
+            Spec::Service(web(&names[..=usize::from(b % 4)]))
         })),
     }
 }
 
+/// The service `web`, with something that detectors look at.
+fn web(instances: &[&str]) -> ServiceSpec {
+    let indicators = vec![indicator("load"), indicator("latency_p99")];
+    ServiceSpec { indicators, ..lab::service(instances, &["api"]) }
+}
+
 fn world() -> Lab {
     let mut lab = Lab::new();
+    lab.apply("web", Spec::Service(web(&["w", "x", "y", "z"])));
     let policy = PolicySpec { max_in_flight: IN_FLIGHT, ..PolicySpec::default() };
     lab.apply("default", Spec::Policy(policy));
     let mut playbook = lab::playbook();
