@@ -74,8 +74,9 @@ const LONE_TELLING: f64 = 9.4;
 const CROWD_TELLING: f64 = 0.88;
 /// A score that is worth telling is told if no larger share of the entity's rows has one as high.
 const RARE: f64 = 0.03;
-/// An alert goes on for at most so many rows after the last that was worth telling, while the score is at least
-/// this share of it: one trouble is one alert, not as many as it has peaks.
+/// An only metric's alert goes on for at most so many rows after the last that was worth telling, while the score
+/// is at least this share of it: one trouble is one alert, not as many as it has peaks. A crowd's score is smooth
+/// enough by itself.
 const GOES_ON_ROWS: u8 = 8;
 const GOES_ON_SHARE: f64 = 0.4;
 /// After something new, what follows within this many rows counts as its continuation, unless it is
@@ -185,7 +186,10 @@ impl Panel {
         self.seen = self.seen.saturating_add(1);
         let alert = score >= 1.0 && p_value <= RARE;
         let goes_on = !alert && self.going_on > 0 && score >= GOES_ON_SHARE;
-        self.going_on = if alert { GOES_ON_ROWS } else { self.going_on.saturating_sub(1) };
+        self.going_on = match (&self.lone, alert) {
+            (Some(_), true) => GOES_ON_ROWS,
+            _ => self.going_on.saturating_sub(1),
+        };
         let anomaly = told / (told + NOVELTY_TELLING);
         Verdict { anomaly, score, p_value, alert, goes_on, metric }
     }
