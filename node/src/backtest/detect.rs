@@ -182,9 +182,10 @@ fn judge(
             })?;
         }
         let mut verdict = panel.update(row.at_ms, &row.values);
-        if let Some(alpha) = how.alpha {
-            verdict.alert = verdict.p_value <= alpha;
-        }
+        verdict.alert = match how.alpha {
+            Some(alpha) => verdict.p_value <= alpha,
+            None => verdict.alert || verdict.goes_on,
+        };
         let Verdict { anomaly, score, alert, p_value, .. } = verdict;
         let (number, stamp, alert) = (result.rows, field(&row.timestamp), u8::from(alert));
         writeln!(file, "{number},{stamp},{anomaly:.9},{score:.6},{alert},{p_value:.3e}")

@@ -16,6 +16,7 @@
 //! Invariant: a finding is repeated only while somebody votes for it, and cleared only by good data
 //! from those who voted, never by silence.
 
+mod checkpoint;
 mod health;
 mod lasting;
 mod prognosis;
@@ -34,11 +35,11 @@ use std::{
     sync::Arc,
 };
 
+pub use checkpoint::EntityCheckpoint;
 use health::BudgetWatch;
 use prognosis::Prognosis;
 use proof::Proofs;
 pub use proof::Prover;
-use track::Track;
 use trust::Standing;
 pub use trust::Trust;
 
@@ -47,16 +48,13 @@ use medic_state::{
     manifest::{InstanceSpec, ServiceSpec},
     symptom::{Fingerprint, Severity, Symptom, Target},
 };
-use minicbor::{Decode, Encode};
 
 use super::{
     counted::Measured,
-    detector::{Panel, SETTLE_MS, Series, SeriesState},
+    detector::{SETTLE_MS, Series},
     ensemble::{self, Kind, Voter},
-    health::Burn,
     indicator::Values,
-    lord::Stream,
-    predict::{budget::Budget, forecast::Forecast, record::Scored, restarts::Restarts},
+    predict::{forecast::Forecast, record::Scored},
     probe::{Liveness, Outcome, liveness},
 };
 use crate::world::Seen;
@@ -153,35 +151,6 @@ pub struct Entity {
     /// Why an indicator has no value.
     silence: BTreeMap<String, String>,
     silences: silence::Silences,
-}
-
-/// Detector state of one instance, as it travels.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
-pub struct EntityCheckpoint {
-    /// Instance.
-    #[n(0)]
-    pub target: Target,
-    /// Monotonic time on the clock of its origin.
-    #[n(1)]
-    pub at_ms: u64,
-    /// By indicator.
-    #[n(2)]
-    pub series: BTreeMap<String, SeriesState>,
-    /// All indicators together. Index 3 held an earlier form, which is passed over.
-    #[n(4)]
-    pub panel: Option<Panel>,
-    /// How fast its error budget burns.
-    #[n(6)]
-    pub burn: Option<Burn>,
-    /// When it failed, by the wall's clock.
-    #[n(7)]
-    pub restarts: Option<Restarts>,
-    /// What of its error budget is spent.
-    #[n(8)]
-    pub budget: Option<Budget>,
-    /// What the tests of its shard have spent and earned; beside the first of a shard's instances.
-    #[n(9)]
-    pub stream: Option<Stream>,
 }
 
 impl Entity {
@@ -435,39 +404,6 @@ impl Entity {
     /// The law admitted a clear, or knows nothing of it.
     pub fn cleared(&mut self, kind: Kind) {
         self.active.remove(&kind);
-    }
-
-    /// Detector state, to be shipped.
-    #[must_use]
-    pub fn checkpoint(&self, now: Now) -> EntityCheckpoint {
-        let (restarts, budget) = self.prognosis.learnt();
-        EntityCheckpoint {
-            target: self.target.clone(),
-            at_ms: now.mono_ms,
-            series: self.series.iter().map(|(n, s)| (n.clone(), s.state.clone())).collect(),
-            panel: Some(self.together.panel.clone()),
-            burn: self.budget.as_ref().map(|budget| budget.burn.clone()),
-            restarts: Some(restarts),
-            budget,
-            stream: None,
-        }
-    }
-
-    /// Starts warm from a checkpoint; indicators it does not know start cold.
-    pub fn restore(&mut self, checkpoint: EntityCheckpoint, now: Now) {
-        if let Some(panel) = checkpoint.panel.filter(|panel| panel.fits(self.series.len())) {
-            self.together.panel = panel;
-        }
-        self.prognosis.learn(checkpoint.restarts.as_ref(), checkpoint.budget.as_ref());
-        if let (Some(budget), Some(burn)) = (&mut self.budget, checkpoint.burn) {
-            budget.burn = burn;
-        }
-        for (name, mut state) in checkpoint.series {
-            if let Some(series) = self.series.get_mut(&name) {
-                state.rebase(checkpoint.at_ms, now.mono_ms);
-                series.state = state;
-            }
-        }
     }
 
     fn note_agent(&mut self, circumstances: &Circumstances, now: Now) {

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!  metric ─► Pulse (tier 0) ─┬ novelty ─────────────► refractory ─► anomaly  (something begins)
-//!  metric ─► Pulse           └ reach ──┐
-//!     all ─► Crowd (tier 1) ───────────┴► score (held as long as it lasts) ─┬─────────► alert
-//!                                                                Conformal └ p-value ─┘
+//!  metric ─► Pulse           └ reach ────► which metric is to blame
+//!     all ─► Crowd (tier 1) ─┐
+//!    only ─► Lone  (tier 2) ─┴► score (stays high as long as it lasts) ─┬─────────► alert ─► goes on
+//!                                                             Conformal └ p-value ─┘
 //! ```
 //!
 //! Pure, deterministic, of bounded size, and it travels in checkpoints ([`STATE_VERSION`]). One set of
@@ -14,6 +15,7 @@ mod conformal;
 mod crowd;
 mod histogram;
 mod jumps;
+mod lone;
 mod pulse;
 mod reach;
 mod record;
@@ -25,12 +27,13 @@ use minicbor::{Decode, Encode};
 
 use conformal::Conformal;
 use crowd::{Crowd, CrowdTuning};
+use lone::Lone;
 use pulse::Weights;
 pub use pulse::{Beat, Pulse};
 use reach::ReachTuning;
 
 /// Version of the state: one that was written by another is not taken over.
-const STATE_VERSION: u16 = 2;
+const STATE_VERSION: u16 = 3;
 
 /// Weights of the records above and below of each statistic of a [`Pulse`]: value; running means over 3, 8,
 /// 24, 72 rows; spread over 96; difference over 12; residual of a slow level; residual of the hour's profile.
@@ -65,10 +68,17 @@ const CROWD: CrowdTuning = CrowdTuning {
 const NOVELTY_TELLING: f64 = 0.008_25;
 /// Reach that is worth telling, of a single metric.
 const REACH_TELLING: f64 = 9.9;
+/// Second look at an only metric that is worth telling.
+const LONE_TELLING: f64 = 9.4;
 /// Score of the crowd that is worth telling.
 const CROWD_TELLING: f64 = 0.88;
 /// A score that is worth telling is told if no larger share of the entity's rows has one as high.
 const RARE: f64 = 0.03;
+/// An only metric's alert goes on for at most so many rows after the last that was worth telling, while the score
+/// is at least this share of it: one trouble is one alert, not as many as it has peaks. A crowd's score is smooth
+/// enough by itself.
+const GOES_ON_ROWS: u8 = 8;
+const GOES_ON_SHARE: f64 = 0.4;
 /// After something new, what follows within this many rows counts as its continuation, unless it is
 /// [`REFRACTORY_BEATEN_BY`] times as new. At most a tenth of what was seen, so that short histories are
 /// not silenced.
@@ -96,6 +106,8 @@ pub struct Verdict {
     pub p_value: f64,
     /// Worth telling, and rare enough.
     pub alert: bool,
+    /// Not so by itself, but an alert was a few rows ago, and it has not died down since.
+    pub goes_on: bool,
     /// The metric that is furthest out, when one alone is to blame.
     pub metric: Option<usize>,
 }
@@ -118,6 +130,11 @@ pub struct Panel {
     told: f64,
     #[n(6)]
     conformal: Conformal,
+    #[n(7)]
+    lone: Option<Lone>,
+    /// Rows for which the last alert may still go on.
+    #[n(8)]
+    going_on: u8,
 }
 
 impl Panel {
@@ -132,6 +149,8 @@ impl Panel {
             told_at: 0,
             told: 0.0,
             conformal: Conformal::default(),
+            lone: (metrics == 1).then(Lone::default),
+            going_on: 0,
         }
     }
 
@@ -144,6 +163,8 @@ impl Panel {
     /// Judges a row, then learns from it. `NaN`: there is no value. `at_ms`: since the epoch, if known.
     pub fn update(&mut self, at_ms: Option<i64>, values: &[f64]) -> Verdict {
         let hour = at_ms.map(|at| at.div_euclid(HOUR_MS).rem_euclid(24) as u8);
+        // Before tier 0 learns the value into the profile that both hold it against.
+        let again = self.again(values, hour);
         let (mut novelty, mut reach, mut metric) = (0.0_f64, 0.0_f64, None);
         for (at, (pulse, &value)) in self.pulses.iter_mut().zip(values).enumerate() {
             if !value.is_finite() {
@@ -155,19 +176,31 @@ impl Panel {
                 (reach, metric) = (beat.reach, Some(at));
             }
         }
-        let score = match &mut self.crowd {
-            Some(crowd) => crowd.update(values, &CROWD) / CROWD_TELLING,
-            None => reach / REACH_TELLING,
+        let metric = metric.filter(|_| reach >= REACH_TELLING);
+        let (score, metric) = match &mut self.crowd {
+            Some(crowd) => (crowd.update(values, &CROWD) / CROWD_TELLING, metric),
+            None => (again / LONE_TELLING, (again >= LONE_TELLING).then_some(0)),
         };
         let p_value = self.conformal.update(score);
         let told = self.refractory(novelty);
         self.seen = self.seen.saturating_add(1);
-        Verdict {
-            anomaly: told / (told + NOVELTY_TELLING),
-            score,
-            p_value,
-            alert: score >= 1.0 && p_value <= RARE,
-            metric: metric.filter(|_| reach >= REACH_TELLING),
+        let alert = score >= 1.0 && p_value <= RARE;
+        let goes_on = !alert && self.going_on > 0 && score >= GOES_ON_SHARE;
+        self.going_on = match (&self.lone, alert) {
+            (Some(_), true) => GOES_ON_ROWS,
+            _ => self.going_on.saturating_sub(1),
+        };
+        let anomaly = told / (told + NOVELTY_TELLING);
+        Verdict { anomaly, score, p_value, alert, goes_on, metric }
+    }
+
+    /// The second look at an only metric; 0 where there are several, or no value.
+    fn again(&mut self, values: &[f64], hour: Option<u8>) -> f64 {
+        match (&mut self.lone, self.pulses.first(), values.first()) {
+            (Some(lone), Some(pulse), Some(&value)) if value.is_finite() => {
+                lone.update(value, pulse.profiled(hour), hour, &REACH)
+            }
+            _ => 0.0,
         }
     }
 

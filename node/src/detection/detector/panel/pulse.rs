@@ -28,7 +28,7 @@ const SPREAD_SPAN: f64 = 96.0;
 /// Values kept, for the difference to the oldest.
 const RING: usize = 12;
 /// Bins of the daily profile.
-const HOURS: usize = 24;
+pub(super) const HOURS: usize = 24;
 /// Days after which the profile of an hour is trusted, in values seen in it.
 const PROFILE_TRUSTED: u8 = 6;
 /// Larger values are taken as this: its square still fits the state's precision.
@@ -156,13 +156,19 @@ impl Pulse {
     }
 
     fn reach(&mut self, value: f64, hour: Option<u8>, tunings: &[ReachTuning; 2]) -> f64 {
-        let known = hour.map(usize::from).filter(|&h| h < HOURS && self.profile_seen[h] >= 2);
-        let profiled = known.map(|h| f64::from(self.profile[h]));
+        let profiled = self.profiled(hour);
         let (seen, share) = (self.seen, self.share());
         let [plain, root] = &mut self.reaches;
         let of_value = plain.update(value, profiled, seen, share, &tunings[0]);
         let profiled = profiled.map(cube_root);
         of_value.max(root.update(cube_root(value), profiled, seen, share, &tunings[1]))
+    }
+
+    /// What the hour of the day usually brings, where that is known.
+    #[inline]
+    pub(super) fn profiled(&self, hour: Option<u8>) -> Option<f64> {
+        let known = hour.map(usize::from).filter(|&h| h < HOURS && self.profile_seen[h] >= 2);
+        known.map(|h| f64::from(self.profile[h]))
     }
 
     /// Share of the next value among all.
@@ -180,7 +186,7 @@ impl Pulse {
 }
 
 /// In single precision, as the state is.
-fn cube_root(value: f64) -> f64 {
+pub(super) fn cube_root(value: f64) -> f64 {
     f64::from((value as f32).cbrt())
 }
 

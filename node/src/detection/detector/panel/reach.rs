@@ -11,10 +11,12 @@ use minicbor::{Decode, Encode};
 
 use super::pulse::step;
 
+/// The share of residuals that a [`Tail`] lies above.
+const TAIL: f64 = 0.98;
 /// Rows over which order statistics of the residual are taken.
 const NEAR: usize = 5;
 /// Rows before reach is told.
-const WARM_UP: u32 = 30;
+pub(super) const WARM_UP: u32 = 30;
 /// Share of the peaks of the largest and the third largest residual that their units are at least.
 const PEAK: [f64; 2] = [0.08, 0.1];
 
@@ -34,10 +36,17 @@ pub(super) struct ReachTuning {
     pub(super) rate: f64,
 }
 
+impl ReachTuning {
+    /// The size of a residual, by what its side weighs.
+    pub(super) fn sided(&self, residual: f64) -> f64 {
+        if residual < 0.0 { -residual * self.below } else { residual }
+    }
+}
+
 /// Tail and peak of one order statistic of the residual.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Encode, Decode)]
 struct Tail {
-    /// Running 98 % quantile.
+    /// Running 98 % quantile ([`TAIL`]).
     #[n(0)]
     quantile: f32,
     /// Largest so far, slowly forgotten.
@@ -53,7 +62,7 @@ pub(super) struct Reach {
     #[n(1)]
     offset: f32,
     #[n(2)]
-    scale: f32,
+    pub(super) scale: f32,
     #[n(3)]
     size: f32,
     #[n(4)]
@@ -79,31 +88,61 @@ impl Reach {
         tuning: &ReachTuning,
     ) -> f64 {
         let young = seen < WARM_UP;
+        let scale = self.scale_now(value, share, tuning);
+        let residual = self.residual(value, profiled, scale, young);
+        let reach = self.far(residual, scale, seen, tuning);
+        let taught = if young { residual.abs() } else { residual.abs().min(3.0 * scale) };
+        step(&mut self.scale, taught, share.max(tuning.rate));
+        if young { 0.0 } else { reach }
+    }
+
+    /// The scale that a value is held against; its size is then learnt.
+    #[inline]
+    pub(super) fn scale_now(&mut self, value: f64, share: f64, tuning: &ReachTuning) -> f64 {
         let size = step(&mut self.size, value, share.max(0.005)).abs();
-        let scale = f64::from(self.scale).max(tuning.floor * size).max(1e-9);
+        f64::from(self.scale).max(tuning.floor * size).max(1e-9)
+    }
+
+    /// What neither level nor profile explains; both are then learnt.
+    #[inline]
+    pub(super) fn residual(
+        &mut self,
+        value: f64,
+        profiled: Option<f64>,
+        scale: f64,
+        young: bool,
+    ) -> f64 {
         let wide = 4.0 * scale;
         let of_level = value - f64::from(self.level);
         let of_profile = value - profiled.unwrap_or(f64::from(self.level)) - f64::from(self.offset);
         self.offset += (0.1 * of_profile.clamp(-wide, wide)) as f32;
         let clipped = if young { of_level } else { of_level.clamp(-wide, wide) };
         self.level += (0.1 * clipped) as f32;
-        let residual = if of_level * of_profile <= 0.0 {
+        if of_level * of_profile <= 0.0 {
             0.0
         } else if of_profile.abs() < of_level.abs() {
             of_profile
         } else {
             of_level
-        };
+        }
+    }
+
+    /// How far out the residual and the last few are; its tails are then learnt.
+    #[inline]
+    pub(super) fn far(
+        &mut self,
+        residual: f64,
+        scale: f64,
+        seen: u32,
+        tuning: &ReachTuning,
+    ) -> f64 {
         let at = seen as usize % NEAR;
         self.near[at] = residual as f32;
-        let reach = self.reach_of(scale, medians(&self.near, at), tuning);
-        let taught = if young { residual.abs() } else { residual.abs().min(3.0 * scale) };
-        step(&mut self.scale, taught, share.max(tuning.rate));
-        if young { 0.0 } else { reach }
+        self.reach_of(scale, medians(&self.near, at), tuning)
     }
 
     fn reach_of(&mut self, scale: f64, sizes: [f64; 3], tuning: &ReachTuning) -> f64 {
-        let sided = |size: f64| if size < 0.0 { -size * tuning.below } else { size };
+        let sided = |size: f64| tuning.sided(size);
         let [first, second, third] = sizes;
         let mut reach = sided(second) / scale;
         for (k, (tail, size)) in self.tails.iter_mut().zip([first, third]).enumerate() {
@@ -115,13 +154,18 @@ impl Reach {
                 reach = far / unit;
             }
             let size = size.abs();
-            let stride = 0.1 * quantile.max(f64::from(self.scale));
-            let moved = quantile + if size > quantile { 0.98 * stride } else { -0.02 * stride };
-            tail.quantile = moved.max(0.0) as f32;
+            track(&mut tail.quantile, size, 0.1 * quantile.max(f64::from(self.scale)));
             tail.peak = (peak * 0.998).max(size) as f32;
         }
         tuning.weight * reach
     }
+}
+
+/// Moves a running [`TAIL`] quantile on.
+pub(super) fn track(quantile: &mut f32, size: f64, stride: f64) {
+    let before = f64::from(*quantile);
+    let moved = before + if size > before { TAIL * stride } else { (TAIL - 1.0) * stride };
+    *quantile = moved.max(0.0) as f32;
 }
 
 /// Medians of the last one, three and five residuals, the newest at `at`: the `k`-th is as far out as `k + 1`

@@ -1,6 +1,8 @@
 //! The panel on synthetic, seeded rows.
 #![allow(clippy::unwrap_used)]
 
+mod lone;
+
 use medic_raft::env::{Entropy as _, RngEntropy};
 
 use super::*;
