@@ -129,7 +129,8 @@ async fn a_watch_that_waits_for_something_else_ends_with_the_role_too() {
 #[tokio::test]
 async fn watches_are_bounded_and_their_places_come_back() {
     let node = Node::start().await;
-    let control = Control::new(node.ledger.clone(), node.admin.clone(), Arc::new(NoForesight));
+    let control =
+        Control::new(node.ledger.clone(), node.admin.clone(), Arc::new(NoForesight).into());
     let permissions: &[Permission] = &[Permission::Read];
     let grant =
         Grant { principal: Principal::user("viewer"), permissions, not_after: Timestamp(u64::MAX) };
@@ -157,7 +158,8 @@ async fn watches_are_bounded_and_their_places_come_back() {
 #[tokio::test]
 async fn a_stream_goes_on_only_while_its_right_and_its_certificate_do() {
     let node = Node::start().await;
-    let control = Control::new(node.ledger.clone(), node.admin.clone(), Arc::new(NoForesight));
+    let control =
+        Control::new(node.ledger.clone(), node.admin.clone(), Arc::new(NoForesight).into());
     let permissions: &[Permission] = &[Permission::Read];
     let grant =
         Grant { principal: Principal::user("blue"), permissions, not_after: Timestamp(u64::MAX) };

@@ -58,7 +58,8 @@ impl Arena {
                 let from = usize::try_from(pick % nodes).unwrap_or(0);
                 let few: BTreeSet<u64> =
                     all.iter().cycle().skip(from).take(size).copied().collect();
-                if let Some(leader) = leader.filter(|leader| few.contains(leader)) {
+                let alone = !may_be_quorum(&few, &self.members, self.changing());
+                if let Some(leader) = leader.filter(|leader| alone && few.contains(leader)) {
                     self.isolations.push((self.eyes.now_ms(), None, leader));
                 }
                 let cut = pairs().filter(|(a, b)| few.contains(a) != few.contains(b)).collect();
@@ -135,7 +136,8 @@ impl Arena {
         Ok(())
     }
 
-    fn end_isolation(&mut self) {
+    /// From here on nobody is known to be without a quorum.
+    pub(super) fn end_isolation(&mut self) {
         let now = self.eyes.now_ms();
         for (_, end, _) in &mut self.isolations {
             end.get_or_insert(now);
@@ -157,5 +159,40 @@ impl Arena {
             }
         });
         Some(format!("leadership is to go to node-{to}"))
+    }
+}
+
+/// Whether nodes that hear each other alone may be a quorum: of the voters as they are, or, while one is
+/// replaced, as they were before it or will be after it. Nobody here knows how far that has come.
+fn may_be_quorum(
+    side: &BTreeSet<u64>,
+    members: &BTreeSet<u64>,
+    replacing: Option<(u64, u64)>,
+) -> bool {
+    let without = |gone: Option<u64>| {
+        let voters: BTreeSet<u64> =
+            members.iter().copied().filter(|node| Some(*node) != gone).collect();
+        2 * side.intersection(&voters).count() > voters.len()
+    };
+    let (old, new) = replacing.unzip();
+    without(None) || without(new) || without(old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nodes 34 and 35 of 34, 35 and 36 were taken for a minority, since 37 was about to replace 34.
+    #[test]
+    fn half_of_those_there_may_be_a_quorum_while_one_of_them_is_replaced() {
+        let quorum = |side: &[u64], members: std::ops::RangeInclusive<u64>, replacing| {
+            may_be_quorum(&side.iter().copied().collect(), &members.collect(), replacing)
+        };
+        assert!(quorum(&[34, 35], 34..=37, Some((34, 37))), "before 37 votes");
+        assert!(quorum(&[36, 37], 34..=37, Some((34, 37))), "after 34 has gone");
+        assert!(!quorum(&[34, 37], 34..=37, Some((34, 37))), "never");
+        assert!(!quorum(&[34, 35], 34..=37, None));
+        assert!(!quorum(&[34], 34..=36, None));
+        assert!(quorum(&[34, 35], 34..=36, None));
     }
 }

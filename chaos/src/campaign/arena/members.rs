@@ -52,6 +52,8 @@ impl Arena {
         if self.replacing.is_some() || !self.members.contains(&old) {
             return Ok(None);
         }
+        // With it, whoever is cut off from those here may become one of a quorum.
+        self.end_isolation();
         let new = self.next;
         self.next += 1;
         let peer = self.cluster.join(new).await?;

@@ -30,7 +30,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::wire::{Endless, Event, LINE_BYTES_MAX, Lines, Notice, Piece};
+use self::wire::{Endless, Event, Lines, Notice, Piece};
 use super::quota::Bucket;
 use crate::detection::metrics::Metric;
 
