@@ -382,7 +382,7 @@ mod tests {
         let error = run(input.path(), out.path(), None, (None, None), |_, _, _| {}).unwrap_err();
         assert!(error.to_string().contains("longer than"), "{error}");
         let empty = tempfile::tempdir().unwrap();
-        let error = run(empty.path(), out.path(), None, None, |_, _, _| {}).unwrap_err();
+        let error = run(empty.path(), out.path(), None, (None, None), |_, _, _| {}).unwrap_err();
         assert!(error.to_string().contains("holds no series"), "{error}");
     }
 }

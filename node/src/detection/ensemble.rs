@@ -12,7 +12,7 @@
 //! | all indicators together are odd, and stay so | 1 | anomaly |
 //! | agent away from every node | 2 | agent-lost |
 //!
-//! Odd latency votes only once it lasts for seconds: a hiccup of a callee is as odd, for two scrapes.
+//! Odd latency weighs nothing until it has lasted for seconds: a hiccup of a callee is as odd, for two scrapes.
 //! Who says nothing does not vote: that is `monitor-silent`, see [`super::entity`].
 //!
 //! A finding needs weight 2. Probes of one instance share one vote (the strongest): they fail
@@ -153,7 +153,7 @@ pub struct Vote {
     pub voter: Voter,
     /// For what.
     pub kind: Kind,
-    /// 2 suffices alone.
+    /// 2 suffices alone; 0 is evidence beside others.
     pub weight: u8,
     /// How bad it would be.
     pub severity: Severity,
@@ -227,7 +227,8 @@ pub fn agree(votes: &[Vote], tested: f64) -> Option<Finding> {
     }
     // The weightiest kind among those that would stand alone; else among all.
     let alone = votes.iter().filter(|vote| u32::from(vote.weight) >= NEEDED).map(|v| v.kind).min();
-    let kind = alone.or_else(|| votes.iter().map(|vote| vote.kind).min())?;
+    let kind =
+        alone.or_else(|| votes.iter().filter(|v| v.weight > 0).map(|vote| vote.kind).min())?;
     describe(kind, votes, tested)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A callee that stands still for a second or two slows every request of that time, which is as odd as
 //! can be, in two scrapes in a row at a short interval. How unlikely each value is does not say whether
-//! it lasts; time does. So odd latency that crosses no declared limit has no vote before it has been odd in
+//! it lasts; time does. So odd latency that crosses no declared limit weighs nothing before it has been odd in
 //! [`LASTS_VALUES`] values in a row (of which only those between the first and the last are wholly within
 //! the trouble) and for [`LASTS_MS`].
 //!

@@ -8,7 +8,7 @@ mod silence;
 use medic_proto::fleet::v1::{InstanceStatus, ProcessState};
 
 use super::*;
-use crate::detection::probe::Failure;
+use crate::detection::{lord::Stream, probe::Failure};
 
 /// An entity with a clock that ticks by the second.
 struct Bench {

@@ -21,6 +21,8 @@ const HARD_AFTER: u16 = 2;
 pub(super) const HARD_P: f64 = 1e-6;
 /// The weight of a vote that suffices alone.
 pub(super) const ALONE: u8 = 2;
+/// What odd values say at the most before it is known that they last.
+const HICCUP_P: f64 = 1e-3;
 /// Streak of an odd value that counts as a soft vote.
 const SOFT_AFTER: u16 = 2;
 /// A configuration change this recent is named in the labels.
@@ -250,7 +252,7 @@ fn limit_vote(series: &Series, reading: &Reading) -> Option<Vote> {
 
 fn odd_vote(series: &Series, reading: &Reading, lasts: bool) -> Option<Vote> {
     let judged = &reading.judged;
-    let odd = (judged.streak >= SOFT_AFTER && lasts) || judged.shifted;
+    let odd = judged.streak >= SOFT_AFTER || judged.shifted;
     if !odd || !reading.matters {
         return None;
     }
@@ -259,7 +261,12 @@ fn odd_vote(series: &Series, reading: &Reading, lasts: bool) -> Option<Vote> {
         Role::Latency => Kind::Latency,
         Role::Resource | Role::Other => Kind::Anomaly,
     };
-    let extreme = judged.p_value < HARD_P && kind != Kind::Anomaly;
+    // What may be a hiccup is evidence beside others, and counts for nothing.
+    let weight = match (lasts, judged.shifted) {
+        (true, _) if judged.p_value < HARD_P && kind != Kind::Anomaly => ALONE,
+        (true, _) | (false, true) => 1,
+        (false, false) => 0,
+    };
     let severity = match kind {
         Kind::Errors if reading.value >= 0.25 => Severity::Critical,
         Kind::Anomaly => Severity::Info,
@@ -267,8 +274,8 @@ fn odd_vote(series: &Series, reading: &Reading, lasts: bool) -> Option<Vote> {
     };
     let (value, usual) = (shown(series, reading.value), shown(series, judged.expected));
     Some(Vote {
-        weight: if extreme { ALONE } else { 1 },
-        p_value: judged.p_value,
+        weight,
+        p_value: if lasts { judged.p_value } else { judged.p_value.max(HICCUP_P) },
         text: format!("{} is {value}, usually {usual}", series.name),
         value: plain(reading.value),
         expected: format!("about {}", plain(judged.expected)),

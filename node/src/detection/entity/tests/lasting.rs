@@ -34,7 +34,7 @@ fn a_hiccup_of_a_callee_is_no_incident_and_what_lasts_is_one() {
             for _ in 0..slow {
                 assert_eq!(bench.second(SLOW), None, "{slow} slow seconds");
             }
-            for _ in 0..7 {
+            for _ in 0..15 {
                 assert_eq!(bench.second(USUAL), None);
             }
         }

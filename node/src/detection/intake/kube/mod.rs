@@ -14,7 +14,7 @@
 //! Spoken with the HTTP client there is. A client library of Kubernetes would add some sixteen crates and a
 //! generated type for every object there is, for one list, one watch and ten fields of one object.
 //!
-//! Bounds: a page of [`PAGE_BYTES_MAX`], lines of [`LINE_BYTES_MAX`], [`EVENTS_PER_SECOND_MAX`] events,
+//! Bounds: a page of [`PAGE_BYTES_MAX`], lines of [`wire::LINE_BYTES_MAX`], [`EVENTS_PER_SECOND_MAX`] events,
 //! and the book's. [`wire`], [`place`] and [`book`] are pure. Deliberately absent: orders to the cluster, and
 //! a configuration by manifest: token and authority are files of the node.
 

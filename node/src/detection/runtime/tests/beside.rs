@@ -3,6 +3,7 @@
 use medic_proto::fleet::v1::{HostSample, HostStatus};
 
 use super::*;
+use crate::detection::intake::kube::book::EventNews;
 
 /// A host whose memory is full, and a log with news. Nothing else can be looked at.
 struct Full;
@@ -39,6 +40,11 @@ impl Senses for Full {
     fn log_news(&self, _: &Target) -> Option<String> {
         Some("`out of memory` (3 lines, first seen 5 s ago)".to_owned())
     }
+
+    fn cluster_news(&self, _: &Target) -> EventNews {
+        let warning = ("OOMKilling".to_owned(), "OOMKilling 9 s ago: it is killed".to_owned());
+        EventNews { warning: Some(warning), change: Some("Killing 8 s ago".to_owned()) }
+    }
 }
 
 #[tokio::test]
@@ -65,6 +71,11 @@ async fn a_full_host_is_reported_of_its_instance_with_what_is_new_in_its_log() {
                 symptom.kind == "saturation"
                     && symptom.summary.contains(news)
                     && symptom.labels.contains_key("new_log_error")
+                    && symptom
+                        .summary
+                        .ends_with("; Kubernetes warns: OOMKilling 9 s ago: it is killed")
+                    && symptom.labels["kubernetes_warning"] == "OOMKilling"
+                    && symptom.labels["kubernetes_change"] == "Killing 8 s ago"
             })
         };
         lab.until("its host is full", full).await;
