@@ -413,13 +413,13 @@ fn reported_after(bench: &mut Bench, errors: f64, latency: f64) -> Option<u32> {
 fn a_detector_that_cried_wolf_is_slower_and_a_fact_is_not() {
     use medic_state::weight::Detector::{Cusum, Level};
     let mut bench = Bench::settled();
-    assert_eq!(reported_after(&mut bench, 0.0, 3.0), Some(2));
+    assert_eq!(reported_after(&mut bench, 0.0, 3.0), Some(5), "once it has lasted");
     let lesson =
         ["latency_p99", "error_rate"].map(|name| [(name, Level, -700), (name, Cusum, -700)]);
     let lesson = trust::tests::trust(&lesson.concat());
     let mut bench = Bench::settled();
     bench.circumstances.trust = lesson.clone();
-    assert_eq!(reported_after(&mut bench, 0.0, 3.0), Some(13), "ten seconds more");
+    assert_eq!(reported_after(&mut bench, 0.0, 3.0), Some(13), "eight seconds more");
     let mut bench = Bench::settled();
     bench.circumstances.trust = lesson;
     let crossed = reported_after(&mut bench, 0.42, 0.05);
