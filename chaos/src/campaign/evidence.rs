@@ -36,7 +36,10 @@ use crate::{
 /// machine.
 const LEASE_MS: u64 = 600 + 100 + 300;
 /// Two intervals of detection (a second each here) and a failover.
-const NOTICED_MS: u64 = 2 * 1_000 + 10_000;
+const NOTICED: reported::Within =
+    reported::Within { bound_ms: 2 * 1_000 + FAILOVER_MS, failover_ms: FAILOVER_MS };
+/// What a failover may take.
+const FAILOVER_MS: u64 = 10_000;
 /// Invariant 14.
 const RECOVERY_MAX_MS: u64 = 30_000;
 /// A watch that is told of all comes to where the nodes are within this: bookmarks come every few
@@ -254,8 +257,9 @@ fn noticed(
         .collect();
     let symptoms = reported::symptoms(records, |index| report.clock.of_index(index));
     let until = seen.samples.last().map_or(0, |sample| sample.at_ms);
-    let (journals, bounds) = ((journals, report.wall_began_ms), (NOTICED_MS, until));
-    reported::lasting(&kills, &symptoms, journals, &report.recoveries, bounds)
+    let ends: Vec<u64> = report.deaths.iter().filter(|d| d.led).map(|d| d.at_ms).collect();
+    let journals = (journals, report.wall_began_ms);
+    reported::lasting(&kills, &symptoms, journals, &report.recoveries, NOTICED, (&ends, until))
 }
 
 /// Every plan there was, as it was seen; one that nobody saw while it ran, as the chain has it.

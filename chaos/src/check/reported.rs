@@ -35,15 +35,25 @@ pub fn symptoms(
     seen
 }
 
+/// How soon something that lasts must have been reported, milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Within {
+    /// Two intervals and one failover.
+    pub bound_ms: u64,
+    /// One more failover, for each leader that ends within the bound: the next faults do not wait for it.
+    pub failover_ms: u64,
+}
+
 /// 10: of each instance that was killed there is a symptom, or an act on it, within the bound from
-/// when the faults of that time had healed. `until`: when the campaign ended.
+/// when the faults of that time had healed. `ends`: when leaders ended. `until_ms`: when the campaign did.
 #[must_use]
 pub fn lasting(
     kills: &Kills,
     symptoms: &BTreeMap<String, Vec<u64>>,
     (journals, wall_began_ms): (&[Journal], u64),
     recoveries: &[Recovery],
-    (bound_ms, until_ms): (u64, u64),
+    within: Within,
+    (ends, until_ms): (&[u64], u64),
 ) -> Verdict {
     let mut acts: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     for line in journals.iter().flat_map(|journal| &journal.lines) {
@@ -57,15 +67,19 @@ pub fn lasting(
             let end = heal + (*took)?;
             (end >= *at_ms).then_some(end)
         });
-        let deadline = well.unwrap_or(*at_ms) + bound_ms;
+        let from = well.unwrap_or(*at_ms);
+        let bound = from..=from.saturating_add(within.bound_ms);
+        let failovers = (ends.iter().filter(|end| bound.contains(end)))
+            .fold(0_u64, |sum, _| sum.saturating_add(within.failover_ms));
+        let deadline = bound.end().saturating_add(failovers);
         if deadline > until_ms {
             continue;
         }
         checked += 1;
-        let within = |times: Option<&Vec<u64>>| {
+        let among = |times: Option<&Vec<u64>>| {
             times.is_some_and(|times| times.iter().any(|t| (*at_ms..=deadline).contains(t)))
         };
-        if !within(symptoms.get(name)) && !within(acts.get(name.as_str())) {
+        if !among(symptoms.get(name)) && !among(acts.get(name.as_str())) {
             let text = format!(
                 "{name} was killed at {at_ms} ms of the campaign; until {deadline} ms nobody had said so"
             );
@@ -88,13 +102,23 @@ mod tests {
         let symptoms =
             symptoms(&records, |index| (index <= 9).then_some(if index <= 7 { 200 } else { 400 }));
         assert_eq!(symptoms, BTreeMap::from([("users-1".to_owned(), vec![200])]));
-        let holds = |at: u64, name: &str, recoveries: &[Recovery], until| {
+        let within = Within { bound_ms: 50, failover_ms: 10 };
+        let judged = |at: u64, name: &str, recoveries: &[Recovery], ends: &[u64], until| {
             let kills = [(at, name.to_owned())];
-            let verdict = lasting(&kills, &symptoms, (&[], 0), recoveries, (50, until));
+            let verdict = lasting(&kills, &symptoms, (&[], 0), recoveries, within, (ends, until));
             (verdict.checked, verdict.holds())
+        };
+        let holds = |at: u64, name: &str, recoveries: &[Recovery], until| {
+            judged(at, name, recoveries, &[], until)
         };
         assert_eq!(holds(160, "users-1", &[], 1_000), (1, true));
         assert_eq!(holds(140, "users-1", &[], 1_000), (1, false), "too late");
+        assert_eq!(judged(140, "users-1", &[], &[190], 1_000), (1, true), "a leader ended then");
+        assert_eq!(
+            judged(140, "users-1", &[], &[130, 191], 1_000),
+            (1, false),
+            "before, and after"
+        );
         assert_eq!(holds(140, "users-1", &[(150, Some(10))], 1_000), (1, true), "after the heal");
         assert_eq!(holds(160, "users-2", &[], 1_000), (1, false), "refused");
         assert_eq!(holds(980, "users-2", &[], 1_000), (0, true), "the campaign was over");
@@ -112,7 +136,9 @@ mod tests {
         };
         let journals = [Journal { lines: vec![line], ..Journal::default() }];
         let kills = [(160, "users-2".to_owned())];
-        let verdict = lasting(&kills, &BTreeMap::new(), (&journals, 1_000), &[], (50, 1_000));
+        let within = Within { bound_ms: 50, failover_ms: 10 };
+        let none = BTreeMap::new();
+        let verdict = lasting(&kills, &none, (&journals, 1_000), &[], within, (&[], 1_000));
         assert!(verdict.checked == 1 && verdict.holds());
     }
 }

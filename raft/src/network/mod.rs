@@ -10,6 +10,7 @@
 
 mod client;
 mod connect;
+mod incarnations;
 mod server;
 
 use medic_state::{BootId, NodeId};

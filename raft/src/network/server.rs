@@ -10,11 +10,11 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use medic_proto::peer::v1::{self as pb, peer_server::Peer};
-use medic_state::{BootId, NodeId, codec};
-use tokio::sync::Semaphore;
+use medic_state::{NodeId, codec};
+use tokio::{sync::Semaphore, time::Instant};
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
-use super::{Claim, printable};
+use super::{Claim, incarnations::Incarnations, printable};
 use crate::{
     consensus::Core,
     ledger::LedgerError,
@@ -48,12 +48,6 @@ pub(crate) struct PeerService {
     boots: Mutex<BTreeMap<NodeId, Incarnations>>,
     /// One snapshot at a time.
     installs: Semaphore,
-}
-
-/// The incarnation of a peer now, and the one before it.
-struct Incarnations {
-    now: BootId,
-    before: Option<BootId>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -112,21 +106,14 @@ impl PeerService {
         if !boots.contains_key(&claim.from) && boots.len() >= MAX_PEERS {
             return Err(Status::resource_exhausted("too many peers"));
         }
-        let known = boots
-            .entry(claim.from)
-            .or_insert_with(|| Incarnations { now: claim.boot, before: None });
-        if known.now == claim.boot {
-            return Ok(());
-        }
-        if known.before == Some(claim.boot) {
-            return Err(Status::failed_precondition(format!(
-                "two processes run as {} ({} and {}): stop one of them and give it its own id",
-                claim.from, claim.boot, known.now
-            )));
-        }
-        known.before = Some(known.now);
-        known.now = claim.boot;
-        Ok(())
+        let at = Instant::now();
+        let known = boots.entry(claim.from).or_insert_with(|| Incarnations::first(claim.boot, at));
+        known.admit(claim.boot, at).map_err(|other| {
+            Status::failed_precondition(format!(
+                "two processes run as {} ({} and {other}): stop one of them and give it its own id",
+                claim.from, claim.boot
+            ))
+        })
     }
 
     /// What changes the cluster or reads it is for its members: the certificate of a node that was
