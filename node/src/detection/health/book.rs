@@ -179,7 +179,11 @@ fn bounded(mut health: InstanceHealth) -> InstanceHealth {
         monitor.causes.truncate(CAUSES_MAX);
         for cause in &mut monitor.causes {
             if cause.len() > CAUSE_BYTES_MAX {
-                cause.truncate(cause.floor_char_boundary(CAUSE_BYTES_MAX));
+                let mut end = CAUSE_BYTES_MAX;
+                while !cause.is_char_boundary(end) {
+                    end -= 1;
+                }
+                cause.truncate(end);
                 cause.push('…');
             }
         }

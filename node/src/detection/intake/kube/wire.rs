@@ -235,8 +235,11 @@ impl Object {
 
 /// Without control characters, and cut.
 fn clean(text: &str, bytes_max: usize) -> String {
-    let cut = &text[..text.floor_char_boundary(bytes_max)];
-    cut.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let mut end = bytes_max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
