@@ -398,6 +398,13 @@ async fn what_people_say_of_detection_is_known_on_every_node() {
         |seen: &pb::ExplainIncidentResponse| status(seen) == pb::IncidentStatus::Escalated;
     let seen = world.incident_when("watched", "escalated", escalated).await;
     let id = seen.incident.unwrap().id;
+    // Opinions are of a command set that is switched on once every member is known to understand it.
+    world
+        .until("the newest command set is in force", || async {
+            let status = medic(&world, "admin", &["cluster", "status", "-o", "json"]).await;
+            status.json()["clusterVersion"] == medic_state::CLUSTER_VERSION
+        })
+        .await;
     medic(&world, "viewer", &["judge", &id, "missed"]).await.refused("viewer");
     let wrong = medic(&world, "oncall", &["judge", &id, "missed", "--indicator", "speed"]).await;
     assert!(wrong.code != 0 && wrong.err.contains("speed"), "{wrong:#?}");
