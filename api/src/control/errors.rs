@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use medic_raft::LedgerError;
-use medic_state::Refusal;
+use medic_state::{Refusal, text::clip_to};
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -31,16 +31,6 @@ const MESSAGE_BYTES_MAX: usize = 3_072;
 /// Bytes of one value among an error's details.
 const DETAIL_BYTES_MAX: usize = 256;
 
-/// The text, cut off where it is longer than so many bytes.
-pub(super) fn clipped(mut text: String, bytes_max: usize) -> String {
-    if text.len() > bytes_max {
-        let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at));
-        text.truncate(end.unwrap_or_default());
-        text.push('…');
-    }
-    text
-}
-
 /// A status that tells programs its kind.
 fn of_kind(
     code: Code,
@@ -50,7 +40,7 @@ fn of_kind(
 ) -> Status {
     let reason = kind.to_ascii_uppercase().replace('-', "_");
     let details = ErrorDetails::with_error_info(reason, DOMAIN, named);
-    let message = clipped(message, MESSAGE_BYTES_MAX);
+    let message = clip_to(&message, MESSAGE_BYTES_MAX);
     let mut status = Status::with_error_details(code, message, details);
     status.metadata_mut().insert(REFUSAL, MetadataValue::from_static(kind));
     status
@@ -58,7 +48,7 @@ fn of_kind(
 
 /// The same status in other words.
 pub(super) fn reworded(status: &Status, message: String) -> Status {
-    let message = clipped(message, MESSAGE_BYTES_MAX);
+    let message = clip_to(&message, MESSAGE_BYTES_MAX);
     let (code, metadata) = (status.code(), status.metadata().clone());
     if status.details().is_empty() {
         return Status::with_metadata(code, message, metadata);
@@ -109,7 +99,7 @@ fn named(refusal: &Refusal) -> HashMap<String, String> {
         | Refusal::Limit(_)
         | Refusal::Conflict(_) => Vec::new(),
     };
-    let short = |value| clipped(value, DETAIL_BYTES_MAX);
+    let short = |value: String| clip_to(&value, DETAIL_BYTES_MAX);
     pairs.into_iter().map(|(key, value)| (key.to_owned(), short(value))).collect()
 }
 
@@ -125,7 +115,7 @@ pub(super) fn ledger_status(error: &LedgerError) -> Status {
         LedgerError::TooLarge(_) => Code::InvalidArgument,
         LedgerError::Refused(_) => Code::FailedPrecondition,
     };
-    Status::new(code, clipped(error.to_string(), MESSAGE_BYTES_MAX))
+    Status::new(code, clip_to(&error.to_string(), MESSAGE_BYTES_MAX))
 }
 
 /// The caller's mistake.

@@ -11,6 +11,7 @@ use medic_state::{
     Command, Digest, Refusal, Reply, RequestId, State,
     command::ApplyManifest,
     manifest::{DEFAULT_TENANT, Kind, Manifest, ManifestKey, Stored},
+    text::clip_to,
 };
 use tonic::{Request, Response, Status};
 
@@ -18,7 +19,7 @@ use super::{
     Control,
     access::Grant,
     call::grant_of,
-    errors::{clipped, invalid, not_found, refusal_status, reworded},
+    errors::{invalid, not_found, refusal_status, reworded},
     page::{Labels, Paging, Sight},
 };
 use crate::{convert, manifest};
@@ -210,7 +211,7 @@ fn read_bundle(text: &str) -> Result<Vec<Manifest>, Status> {
         let mut lines: Vec<String> = problems
             .iter()
             .take(PROBLEMS_SHOWN)
-            .map(|problem| clipped(problem.to_string(), PROBLEM_BYTES_MAX))
+            .map(|problem| clip_to(&problem.to_string(), PROBLEM_BYTES_MAX))
             .collect();
         if problems.len() > PROBLEMS_SHOWN {
             lines.push(format!("and {} more", problems.len() - PROBLEMS_SHOWN));

@@ -19,6 +19,7 @@ use medic_state::{
     command::{ClearSymptom, ReportSymptom},
     manifest::{Kind as ManifestKind, ManifestKey, SourceKind, SourceSpec, Spec},
     symptom::{ALERT_KIND, ALERT_SOURCE, MAX_SIGNALS, Severity, Signal, Symptom, Target},
+    text::head,
 };
 use metrics::counter;
 
@@ -337,20 +338,12 @@ fn graded(signal: &Signal) -> Severity {
 }
 
 fn shortened(text: &str) -> String {
-    clipped(text, SUMMARY_BYTES_MAX)
+    head(text, SUMMARY_BYTES_MAX).to_owned()
 }
 
 /// A name that the law keeps whole, so that the same alert is known again when it is resolved.
 fn short_name(name: &str) -> String {
-    clipped(name, NAME_BYTES_MAX)
-}
-
-fn clipped(text: &str, bytes_max: usize) -> String {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+    head(name, NAME_BYTES_MAX).to_owned()
 }
 
 #[cfg(test)]

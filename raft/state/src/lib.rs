@@ -30,6 +30,7 @@ pub mod rbac;
 pub mod saga;
 pub mod state;
 pub mod symptom;
+pub mod text;
 pub mod time;
 pub mod weight;
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use medic_state::text::head;
 use metrics::counter;
 
 use super::{mapper::NotWatched, sample::BadSeries, table::Refused, tally::Offered};
@@ -160,11 +161,7 @@ impl Counts {
     pub fn add_refused(&mut self, result: Result, samples: usize, name: &str) {
         self.add(result, samples);
         if matches!(result, Result::Limit | Result::Foreign) && self.example.is_none() {
-            let mut end = name.len().min(EXAMPLE_BYTES_MAX);
-            while !name.is_char_boundary(end) {
-                end -= 1;
-            }
-            self.example = Some(name[..end].to_owned());
+            self.example = Some(head(name, EXAMPLE_BYTES_MAX).to_owned());
         }
     }
 

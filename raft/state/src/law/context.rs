@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+pub(super) use crate::text::clip_to;
 use crate::{
     applied::{Answer, Record, Refusal, Reply},
     command::Entry,
@@ -65,18 +66,6 @@ pub(super) fn actor(principal: &Principal) -> String {
         PrincipalKind::User | PrincipalKind::Node => principal.name.clone(),
         PrincipalKind::Agent => principal.to_string(),
     }
-}
-
-/// At most `bytes` of the text, cut at a character's end.
-pub(super) fn clip_to(text: &str, bytes: usize) -> String {
-    if text.len() <= bytes {
-        return text.to_owned();
-    }
-    let mut end = bytes;
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}…", &text[..end])
 }
 
 /// [`clip_to`] the length of free text.

@@ -4,7 +4,7 @@
 //! ends now and then and goes on from the last `resourceVersion`; bookmarks move that without an event; 410
 //! (Gone), as a status or as a line, means that the history is lost, and all is listed anew.
 
-use medic_state::{Timestamp, time::parse_rfc3339};
+use medic_state::{Timestamp, text::head, time::parse_rfc3339};
 use serde::Deserialize;
 
 /// Longest line of a watch that is read: an event is some 2 KiB, and no object is above 1.5 MiB.
@@ -235,11 +235,7 @@ impl Object {
 
 /// Without control characters, and cut.
 fn clean(text: &str, bytes_max: usize) -> String {
-    let mut end = bytes_max.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    head(text, bytes_max).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@
 
 use std::collections::BTreeMap;
 
+use medic_state::text::head;
+
 /// Templates of one instance; services that log have some dozens.
 pub const TEMPLATES_MAX: usize = 100;
 /// Bytes of a line that are heeded: what is said stands at its beginning.
@@ -198,12 +200,8 @@ impl Drain {
 
 /// The words of a line, within bounds; those with a digit differ from line to line.
 fn words(line: &str) -> Vec<&str> {
-    let mut end = line.len().min(LINE_BYTES_MAX);
-    while !line.is_char_boundary(end) {
-        end -= 1;
-    }
     let masked = |word| if str::bytes(word).any(|byte| byte.is_ascii_digit()) { ANY } else { word };
-    line[..end].split_whitespace().take(WORDS_MAX).map(masked).collect()
+    head(line, LINE_BYTES_MAX).split_whitespace().take(WORDS_MAX).map(masked).collect()
 }
 
 /// Share of a template's words that a line has at the same places; `<*>` is equal to `<*>` alone.

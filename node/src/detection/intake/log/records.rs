@@ -10,6 +10,8 @@
 
 use std::collections::BTreeMap;
 
+use medic_state::text::head;
+
 use super::{
     super::{
         otlp::{self, BadOtlp, Labels},
@@ -127,11 +129,7 @@ fn body(bytes: &[u8]) -> Result<Option<String>, BadOtlp> {
 }
 
 fn cut(text: &str) -> String {
-    let mut end = text.len().min(LINE_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+    head(text, LINE_BYTES_MAX).to_owned()
 }
 
 #[cfg(test)]
