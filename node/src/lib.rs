@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod backtest;
+mod cause;
 pub mod cli;
 pub mod config;
 pub mod detection;

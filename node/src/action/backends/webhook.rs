@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, time::Duration};
 use medic_state::saga::Outcome;
 use reqwest::{StatusCode, Url, header};
 
-use crate::world::Order;
+use crate::{cause::innermost, world::Order};
 
 /// Bytes of an answer that are kept as evidence.
 const ANSWER_MAX: usize = 512;
@@ -146,15 +146,6 @@ fn unsent(error: &reqwest::Error) -> Outcome {
 /// The innermost reason: reqwest's own text only names the URL.
 fn cause(error: &reqwest::Error) -> String {
     format!("{error}: {}", innermost(error))
-}
-
-/// The last of an error's sources.
-pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut inner = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
 }
 
 pub(super) async fn beginning(mut response: reqwest::Response) -> String {

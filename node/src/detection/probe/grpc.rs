@@ -20,7 +20,8 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use super::{Certificates, Failure, Outcome, io_cause, judge_io, root_cause};
+use super::{Certificates, Failure, Outcome, io_cause, judge_io};
+use crate::cause::innermost;
 
 /// A health answer is two bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
@@ -93,7 +94,7 @@ async fn check_trusting(url: &str, trusted: &[TrustAnchor<'static>]) -> Outcome 
         Ok(channel) => channel,
         Err(error) => {
             return io_cause(&error)
-                .map_or_else(|| Outcome::Bad(Failure::Unreachable(root_cause(&error))), judge_io);
+                .map_or_else(|| Outcome::Bad(Failure::Unreachable(innermost(&error))), judge_io);
         }
     };
     let mut client = HealthClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);

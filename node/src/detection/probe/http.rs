@@ -1,6 +1,7 @@
 //! HTTP: GET; 2xx and 3xx are good. Redirects are not followed, bodies not read.
 
-use super::{Certificates, Failure, Outcome, io_cause, judge_io, root_cause};
+use super::{Certificates, Failure, Outcome, io_cause, judge_io};
+use crate::cause::innermost;
 
 /// The client of probes and scrapes: a fresh connection each time (a kept one would hide that
 /// nobody accepts any more), no proxy, no redirects.
@@ -16,7 +17,7 @@ pub fn client() -> Result<reqwest::Client, reqwest::Error> {
         tracing::debug!("another thread has installed the TLS provider");
     }
     builder().build().or_else(|error| {
-        tracing::warn!(error = %root_cause(&error), "no CA certificates: https probes will fail");
+        tracing::warn!(error = %innermost(&error), "no CA certificates: https probes will fail");
         let tls = rustls::ClientConfig::builder()
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
@@ -65,15 +66,15 @@ pub(in crate::detection) fn note_certificate(
 /// Tells apart refused, timed out, unreachable, broken, and our own mistakes.
 pub(in crate::detection) fn judge(error: &reqwest::Error) -> Outcome {
     if error.is_builder() {
-        return Outcome::NoData(format!("bad URL: {}", root_cause(error)));
+        return Outcome::NoData(format!("bad URL: {}", innermost(error)));
     }
     if error.is_timeout() {
         return Outcome::Bad(Failure::Timeout);
     }
     if format!("{error:?}").contains("dns error") {
-        return Outcome::Bad(Failure::Unreachable(root_cause(error)));
+        return Outcome::Bad(Failure::Unreachable(innermost(error)));
     }
-    io_cause(error).map_or_else(|| Outcome::Bad(Failure::Broken(root_cause(error))), judge_io)
+    io_cause(error).map_or_else(|| Outcome::Bad(Failure::Broken(innermost(error))), judge_io)
 }
 
 #[cfg(test)]

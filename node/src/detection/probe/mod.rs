@@ -137,12 +137,3 @@ fn io_cause<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e std:
     }
     None
 }
-
-/// The innermost cause says most.
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut last = error;
-    while let Some(next) = last.source() {
-        last = next;
-    }
-    last.to_string()
-}

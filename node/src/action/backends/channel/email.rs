@@ -31,6 +31,7 @@ use medic_state::{
 };
 
 use super::{incident, payload};
+use crate::cause::innermost;
 
 /// Time for everything before the text, and for the answer to it. RFC 5321 allows minutes; people
 /// who are to be woken do not.
@@ -151,10 +152,6 @@ fn unsent(error: &SmtpError) -> Delivery {
     } else {
         Delivery::Failed(format!("nothing was sent: {reason}"))
     }
-}
-
-fn innermost(error: &SmtpError) -> String {
-    crate::action::backends::webhook::innermost(error)
 }
 
 /// A name for `EHLO` and message ids: what was said of the cluster, in a domain's letters.

@@ -15,7 +15,10 @@ use std::time::Duration;
 use medic_state::notice::Delivery;
 use reqwest::{StatusCode, Url, header};
 
-use crate::action::backends::webhook::{beginning, client, innermost};
+use crate::{
+    action::backends::webhook::{beginning, client},
+    cause::innermost,
+};
 
 /// Time a channel has.
 const TIMEOUT: Duration = Duration::from_secs(5);

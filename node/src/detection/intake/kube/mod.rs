@@ -24,6 +24,7 @@ pub mod wire;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use backon::BackoffBuilder as _;
 use medic_raft::env::Env;
 use metrics::counter;
 use serde::Deserialize;
@@ -32,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::wire::{Endless, Event, Lines, Notice, Piece};
 use super::quota::Bucket;
-use crate::detection::metrics::Metric;
+use crate::{cause::innermost, detection::metrics::Metric};
 
 /// Events of one list page.
 const PAGE: usize = 500;
@@ -223,14 +224,14 @@ impl KubeWatch {
             bucket: Bucket::full(EVENTS_PER_SECOND_MAX, 0),
             moved: false,
         };
-        let (mut said, mut failures) = (String::new(), 0_u32);
+        let (mut said, mut pauses) = (String::new(), self.pauses());
         loop {
             let ended = tokio::select! {
                 () = stop.cancelled() => return,
                 ended = self.session(&mut place) => ended,
             };
             if std::mem::take(&mut place.moved) {
-                failures = 0;
+                pauses = self.pauses();
             }
             let Err(error) = ended else {
                 said.clear();
@@ -245,15 +246,23 @@ impl KubeWatch {
                 said = text;
             }
             counter!(Metric::KubernetesFailures.name()).increment(1);
-            let pause = PAUSE_MIN.saturating_mul(1 << failures.min(6)).min(PAUSE_MAX);
-            failures += 1;
-            // Nodes must not come back all at once.
-            let spread = self.env.entropy.next_u64() % 500;
+            let pause = pauses.next().unwrap_or(PAUSE_MAX);
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause + Duration::from_millis(spread)) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// Pauses that grow, and differ from node to node: they must not come back all at once.
+    fn pauses(&self) -> backon::ExponentialBackoff {
+        backon::ExponentialBuilder::default()
+            .with_min_delay(PAUSE_MIN)
+            .with_max_delay(PAUSE_MAX)
+            .with_jitter()
+            .with_jitter_seed(self.env.entropy.next_u64())
+            .without_max_times()
+            .build()
     }
 
     /// One list where it is needed, and one watch to its end.
@@ -452,13 +461,8 @@ async fn read(path: PathBuf) -> Result<Vec<u8>, KubeError> {
     tokio::fs::read(&path).await.map_err(|error| bad(error.to_string()))
 }
 
-/// The innermost cause says most.
 fn broken(error: &reqwest::Error) -> KubeError {
-    let mut last: &dyn std::error::Error = error;
-    while let Some(next) = last.source() {
-        last = next;
-    }
-    KubeError::Connection(last.to_string())
+    KubeError::Connection(innermost(error))
 }
 
 #[cfg(test)]
