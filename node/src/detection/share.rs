@@ -11,7 +11,10 @@ use medic_proto::v1 as pb;
 use medic_raft::{Courier, Ledger, LedgerExt as _, Parcel, ParcelKind};
 use medic_state::{Epoch, NodeId, ShardId, State, codec};
 use metrics::counter;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metric;
@@ -114,6 +117,53 @@ async fn pass(courier: &dyn Courier, to: NodeId, what: ParcelKind, bodies: &[Byt
 pub(super) fn owned(state: &State, node: NodeId) -> BTreeMap<ShardId, Epoch> {
     let held = state.shards.iter().filter(|(_, held)| held.owner == Some(node));
     held.map(|(shard, held)| (*shard, held.epoch)).collect()
+}
+
+/// Why a node knows nothing of a shard that it does not own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// It has no owner.
+    Nobody,
+    /// Its owner was never heard.
+    Unheard,
+    /// Its owner has been silent for so long.
+    Silent(Duration),
+    /// Its owner has not told of it under its present epoch.
+    Begun,
+}
+
+impl Lack {
+    /// In words; `what` an owner that was never heard has not told.
+    pub(super) fn why(self, what: &str) -> String {
+        match self {
+            Self::Nobody => "nobody watches them".to_owned(),
+            Self::Unheard => format!("it has not told yet {what}"),
+            Self::Silent(since) => format!("it was last heard from {} s ago", since.as_secs()),
+            Self::Begun => "it has just begun to watch them".to_owned(),
+        }
+    }
+}
+
+/// Who would know of a shard, and why it is not known to `me`; nothing, where it is. `heard`: when an owner was
+/// last heard, and the epoch under which it has lately told of the shard.
+pub(super) fn lack(
+    state: &State,
+    me: NodeId,
+    shard: ShardId,
+    heard: impl FnOnce(NodeId) -> Option<(Instant, Option<Epoch>)>,
+) -> Option<(Option<NodeId>, Lack)> {
+    let held = state.shards.get(&shard).copied().unwrap_or_default();
+    let Some(owner) = held.owner else { return Some((None, Lack::Nobody)) };
+    if owner == me {
+        return None;
+    }
+    let lack = match heard(owner) {
+        None => Lack::Unheard,
+        Some((came, _)) if came.elapsed() > STALE => Lack::Silent(came.elapsed()),
+        Some((_, told)) if told != Some(held.epoch) => Lack::Begun,
+        Some(_) => return None,
+    };
+    Some((Some(owner), lack))
 }
 
 /// Who would know of a shard (if anybody watches it), and why it is not known here.

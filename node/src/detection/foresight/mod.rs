@@ -30,10 +30,7 @@ use std::{
 use medic_api::control::{self, Foreseen};
 use medic_proto::v1 as pb;
 use medic_raft::{Ledger, LedgerExt as _, MAX_PARCEL_BYTES, ParcelKind};
-use medic_state::{
-    NodeId, ShardId, codec,
-    state::{SHARDS, ShardState},
-};
+use medic_state::{NodeId, ShardId, codec, state::SHARDS};
 use tokio::time::Instant;
 
 use self::{
@@ -42,7 +39,7 @@ use self::{
 };
 use super::{
     runtime::{Predictions, lock},
-    share::{STALE, Tells, Unknown, gaps, owned},
+    share::{Tells, gaps, lack, owned},
 };
 
 /// Predictions of one node that are told of, the likeliest: some hundreds of bytes each.
@@ -121,31 +118,6 @@ impl Tells for Foresight {
     }
 }
 
-/// Why nothing is known about a shard, by who would know.
-fn gap(
-    told: &BTreeMap<NodeId, Told>,
-    me: NodeId,
-    shard: ShardId,
-    held: Option<&ShardState>,
-) -> Option<Unknown> {
-    let held = held.copied().unwrap_or_default();
-    let Some(owner) = held.owner else { return Some((None, "nobody watches them".to_owned())) };
-    if owner == me {
-        return None;
-    }
-    let why = match told.get(&owner) {
-        None => "it has not told yet what it foresees".to_owned(),
-        Some(told) if told.came.elapsed() > STALE => {
-            format!("it was last heard from {} s ago", told.came.elapsed().as_secs())
-        }
-        Some(told) if told.table.covers.get(&shard) != Some(&held.epoch) => {
-            "it has just begun to watch them".to_owned()
-        }
-        Some(_) => return None,
-    };
-    Some((Some(owner), why))
-}
-
 impl control::Foresight for Foresight {
     fn foreseen(&self) -> Foreseen {
         let me = self.ledger.node();
@@ -171,7 +143,12 @@ impl control::Foresight for Foresight {
         let told = lock(&self.told);
         self.ledger.read(|state| {
             gaps((0..SHARDS).map(ShardId).filter_map(|shard| {
-                Some((shard, gap(&told, me, shard, state.shards.get(&shard))?))
+                let heard = |owner| {
+                    let told: &Told = told.get(&owner)?;
+                    Some((told.came, told.table.covers.get(&shard).copied()))
+                };
+                let (node, lack) = lack(state, me, shard, heard)?;
+                Some((shard, (node, lack.why("what it foresees"))))
             }))
         })
     }

@@ -16,7 +16,7 @@ use medic_state::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::*;
+use super::{super::share::STALE, *};
 use crate::detection::{
     Sharing,
     predict::{

@@ -27,6 +27,7 @@ use medic_state::{
     manifest::{Kind, Spec},
     state::SHARDS,
     symptom::Target,
+    text::clip_to,
 };
 use minicbor::{Decode, Encode};
 use tokio::time::Instant;
@@ -34,7 +35,7 @@ use tokio::time::Instant;
 use super::{InstanceHealth, Status, of_services, shown};
 use crate::detection::{
     runtime::{Health, lock},
-    share::{STALE, Tells, Unknown, gaps, owned},
+    share::{Lack, STALE, Tells, Unknown, gaps, lack, owned},
 };
 
 /// Causes of one monitor that are told of, the worst: whoever wants all asks its watcher.
@@ -116,31 +117,20 @@ impl HealthBook {
         told: &BTreeMap<NodeId, BTreeMap<ShardId, OfShard>>,
         shard: ShardId,
     ) -> Option<(Status, Unknown)> {
-        let held = state.shards.get(&shard).copied().unwrap_or_default();
-        let Some(owner) = held.owner else {
-            return Some((Status::Error, (None, "nobody watches them".to_owned())));
+        let heard = |owner| {
+            let shards = told.get(&owner)?;
+            let newest = shards.values().map(|one| one.came).max()?;
+            let fresh = shards.get(&shard).filter(|one| one.came.elapsed() <= STALE);
+            Some((newest, fresh.map(|one| one.epoch)))
         };
-        if owner == self.ledger.node() {
-            return None;
-        }
+        let (owner, lack) = lack(state, self.ledger.node(), shard, heard)?;
         let new_here = self.begun.elapsed() <= STALE;
-        let heard = told.get(&owner);
-        let newest = heard.and_then(|shards| shards.values().map(|one| one.came).max());
-        let (status, why) = match (newest, heard.and_then(|shards| shards.get(&shard))) {
-            (None, _) => (
-                if new_here { Status::Waiting } else { Status::Error },
-                "it has not told yet how they do".to_owned(),
-            ),
-            (Some(came), _) if came.elapsed() > STALE => (
-                Status::Error,
-                format!("it was last heard from {} s ago", came.elapsed().as_secs()),
-            ),
-            (Some(_), Some(one)) if one.epoch == held.epoch && one.came.elapsed() <= STALE => {
-                return None;
-            }
-            (Some(_), _) => (Status::Waiting, "it has just begun to watch them".to_owned()),
+        let status = match lack {
+            Lack::Begun => Status::Waiting,
+            Lack::Unheard if new_here => Status::Waiting,
+            Lack::Nobody | Lack::Unheard | Lack::Silent(_) => Status::Error,
         };
-        Some((status, (Some(owner), why)))
+        Some((status, (owner, lack.why("how they do"))))
     }
 }
 
@@ -178,14 +168,7 @@ fn bounded(mut health: InstanceHealth) -> InstanceHealth {
         let more = monitor.causes.len().saturating_sub(CAUSES_MAX);
         monitor.causes.truncate(CAUSES_MAX);
         for cause in &mut monitor.causes {
-            if cause.len() > CAUSE_BYTES_MAX {
-                let mut end = CAUSE_BYTES_MAX;
-                while !cause.is_char_boundary(end) {
-                    end -= 1;
-                }
-                cause.truncate(end);
-                cause.push('…');
-            }
+            *cause = clip_to(cause, CAUSE_BYTES_MAX);
         }
         if more > 0 {
             monitor.causes.push(format!("and {more} more"));
