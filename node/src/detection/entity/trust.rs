@@ -19,11 +19,8 @@ use medic_state::{
     weight::{Detector, TOGETHER},
 };
 
-use super::{
-    Now,
-    votes::{ALONE, HARD_P},
-};
-use crate::detection::ensemble::{Kind, Vote, Voter};
+use super::{Now, votes::strength};
+use crate::detection::ensemble::{Vote, Voter};
 
 /// What a vote must have stood for at half the belief.
 const PATIENCE_MS: f64 = 10_000.0;
@@ -119,10 +116,10 @@ fn weigh(vote: &mut Vote, detector: Detector, weight: i32) {
         return;
     }
     vote.p_value = (vote.p_value * factor(weight)).min(1.0);
-    // What suffices alone does so for its p-value.
+    // What suffices alone does so for its p-value. What counts for nothing yet goes on doing so.
     let by_p = matches!(detector, Detector::Level | Detector::Cusum);
-    if by_p && vote.kind != Kind::Anomaly {
-        vote.weight = if vote.p_value < HARD_P { ALONE } else { 1 };
+    if by_p && vote.weight > 0 {
+        vote.weight = strength(vote.kind, vote.p_value);
     }
 }
 
@@ -134,7 +131,8 @@ pub(super) mod tests {
         weight::{LEAST, MOST, Opinion, Weight, WeightKey},
     };
 
-    use super::*;
+    use super::{super::votes::HARD_P, *};
+    use crate::detection::ensemble::Kind;
 
     fn state(weights: &[(&str, Detector, i32)]) -> State {
         let mut state = State::new();
@@ -209,6 +207,15 @@ pub(super) mod tests {
         assert!(after(&least, &odd, 191).is_some(), "three minutes at the most");
         let sure = after(&least, &vote("level", 1e-12), 191).map(|vote| vote.weight);
         assert_eq!(sure, Some(2), "strong evidence is as strong");
+    }
+
+    #[test]
+    fn what_may_be_a_hiccup_counts_for_nothing_however_much_it_is_believed() {
+        for millinats in [LEAST, MOST] {
+            let trust = trust(&[("latency", Detector::Level, millinats)]);
+            let hiccup = Vote { weight: 0, ..vote("level", 1e-3) };
+            assert_eq!(after(&trust, &hiccup, 191).map(|vote| vote.weight), Some(0));
+        }
     }
 
     #[test]

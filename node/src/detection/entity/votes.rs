@@ -20,7 +20,7 @@ const HARD_AFTER: u16 = 2;
 /// An odd streak less likely than this suffices alone.
 pub(super) const HARD_P: f64 = 1e-6;
 /// The weight of a vote that suffices alone.
-pub(super) const ALONE: u8 = 2;
+const ALONE: u8 = 2;
 /// What odd values say at the most before it is known that they last.
 const HICCUP_P: f64 = 1e-3;
 /// Streak of an odd value that counts as a soft vote.
@@ -250,6 +250,11 @@ fn limit_vote(series: &Series, reading: &Reading) -> Option<Vote> {
     })
 }
 
+/// The weight of odd values: unlikely enough, they suffice alone, unless nobody can tell what for.
+pub(super) fn strength(kind: Kind, p_value: f64) -> u8 {
+    if p_value < HARD_P && kind != Kind::Anomaly { ALONE } else { 1 }
+}
+
 fn odd_vote(series: &Series, reading: &Reading, lasts: bool) -> Option<Vote> {
     let judged = &reading.judged;
     let odd = judged.streak >= SOFT_AFTER || judged.shifted;
@@ -263,8 +268,8 @@ fn odd_vote(series: &Series, reading: &Reading, lasts: bool) -> Option<Vote> {
     };
     // What may be a hiccup is evidence beside others, and counts for nothing.
     let weight = match (lasts, judged.shifted) {
-        (true, _) if judged.p_value < HARD_P && kind != Kind::Anomaly => ALONE,
-        (true, _) | (false, true) => 1,
+        (true, _) => strength(kind, judged.p_value),
+        (false, true) => 1,
         (false, false) => 0,
     };
     let severity = match kind {
