@@ -361,13 +361,14 @@ impl Entity {
             self.raise(finding, circumstances, now);
         }
         self.excuse_silence(circumstances, now);
-        if let Some(finding) = self.silent(now) {
+        let silent = self.silent(now);
+        if let Some(finding) = silent.clone() {
             self.raise(finding, circumstances, now);
         }
         let kinds: Vec<Kind> = self.active.keys().copied().collect();
         kinds.into_iter().find_map(|kind| {
             let found = match kind {
-                Kind::MonitorSilent => self.silent(now),
+                Kind::MonitorSilent => silent.clone(),
                 _ => ensemble::describe(kind, &votes, tested),
             };
             if let Some(finding) = found {

@@ -164,10 +164,7 @@ fn pieces(all: impl IntoIterator<Item = EntityCheckpoint>, bytes_max: usize) -> 
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use std::sync::Mutex;
-
     use medic_state::Timestamp;
-    use tokio::{sync::Notify, time::Instant};
 
     use super::*;
     use crate::detection::lord;
@@ -204,16 +201,7 @@ mod tests {
     }
 
     fn shared() -> Arc<Shared> {
-        Arc::new(Shared {
-            begun: Instant::now(),
-            entities: Mutex::default(),
-            restored: Mutex::default(),
-            leaving: Mutex::default(),
-            left: Notify::new(),
-            outcomes: Arc::default(),
-            streams: Mutex::default(),
-            level: lord::LEVEL,
-        })
+        Arc::new(Shared::new(lord::LEVEL))
     }
 
     #[tokio::test]

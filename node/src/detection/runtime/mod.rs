@@ -117,6 +117,19 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    fn new(level: Ppm) -> Self {
+        Self {
+            begun: Instant::now(),
+            entities: Mutex::default(),
+            restored: Mutex::default(),
+            leaving: Mutex::default(),
+            left: Notify::new(),
+            outcomes: Arc::default(),
+            streams: Mutex::default(),
+            level,
+        }
+    }
+
     fn mono_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -172,16 +185,7 @@ impl Runtime {
         (timings, level): (Timings, Ppm),
         shutdown: CancellationToken,
     ) -> Self {
-        let shared = Arc::new(Shared {
-            begun: Instant::now(),
-            entities: Mutex::default(),
-            restored: Mutex::default(),
-            leaving: Mutex::default(),
-            left: Notify::new(),
-            outcomes: Arc::default(),
-            streams: Mutex::default(),
-            level,
-        });
+        let shared = Arc::new(Shared::new(level));
         let (stale_out, stale_in) = mpsc::unbounded_channel();
         let supervisor = Supervisor {
             ledger,
