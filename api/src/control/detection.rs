@@ -29,19 +29,12 @@ impl Detection for Control {
     ) -> Result<Response<pb::ListWeightsResponse>, Status> {
         let ask = request.get_ref();
         let paging = Paging::read(ask.page_size, &ask.page_token, &ask.matchers)?;
-        // The position in the (ordered) table is a good enough token.
-        let skip = paging.after::<usize>()?.unwrap_or(0);
         self.view(&request, |state, grant| {
             let sight = Sight::of(state, grant, &ask.tenant)?;
-            let items = state
-                .weights
-                .all
-                .iter()
-                .zip(1_usize..)
-                .skip(skip)
-                .filter(|((key, _), _)| sight.sees(&key.tenant))
-                .filter(|((key, weight), _)| paging.matches(|| weight_labels(key, weight)))
-                .map(|(pair, position)| (position.to_string(), pair));
+            let items = paging
+                .numbered(state.weights.all.iter())?
+                .filter(|(_, (key, _))| sight.sees(&key.tenant))
+                .filter(|(_, (key, weight))| paging.matches(|| weight_labels(key, weight)));
             let (weights, next_page_token) =
                 paging.cut(items, |(key, weight)| convert::detector_weight(key, weight));
             let version = state.weights.version;

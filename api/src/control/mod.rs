@@ -69,10 +69,10 @@ pub struct Views {
     pub health: Arc<dyn HealthView>,
 }
 
-/// For nodes that hear of no health.
-impl<F: Foresight> From<Arc<F>> for Views {
-    fn from(foresight: Arc<F>) -> Self {
-        Self { foresight, health: Arc::new(NoHealth) }
+/// For nodes that hear of nothing.
+impl Default for Views {
+    fn default() -> Self {
+        Self { foresight: Arc::new(NoForesight), health: Arc::new(NoHealth) }
     }
 }
 
@@ -121,9 +121,9 @@ pub async fn routes(
     ledger: Arc<dyn Ledger>,
     cluster: Arc<dyn ClusterAdmin>,
     fleet: Option<&Arc<FleetHub>>,
-    views: impl Into<Views>,
+    views: Views,
 ) -> Result<ControlRoutes, SetupError> {
-    let control = Arc::new(Control::new(ledger, cluster, views.into()));
+    let control = Arc::new(Control::new(ledger, cluster, views));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(medic_proto::DESCRIPTORS)
         .build_v1()?;

@@ -74,6 +74,17 @@ impl Paging {
         self.token.parse().map(Some).map_err(|_| bad_token(&self.token))
     }
 
+    /// Items of an ordered list that come after the token, where the position in it is a good enough one: each with
+    /// the position after it.
+    pub(super) fn numbered<T>(
+        &self,
+        items: impl Iterator<Item = T>,
+    ) -> Result<impl Iterator<Item = (String, T)>, Status> {
+        let skip = self.after::<usize>()?.unwrap_or(0);
+        let numbered = items.zip(1_usize..).skip(skip);
+        Ok(numbered.map(|(item, position)| (position.to_string(), item)))
+    }
+
     /// Whether all matchers match. The labels are made only when there is a matcher.
     pub(super) fn matches(&self, labels: impl FnOnce() -> Labels) -> bool {
         if self.matchers.is_empty() {

@@ -92,22 +92,16 @@ impl Safety for Control {
     ) -> Result<Response<pb::ListFreezesResponse>, Status> {
         let ask = request.get_ref();
         let paging = Paging::read(ask.page_size, &ask.page_token, &ask.matchers)?;
-        // A few at a time: the position in the (ordered) list is a good enough token.
-        let skip = paging.after::<usize>()?.unwrap_or(0);
         self.view(&request, |state, grant| {
             let sight = Sight::of(state, grant, &ask.tenant)?;
-            let items = state
-                .freezes
-                .iter()
-                .zip(1_usize..)
-                .skip(skip)
-                .filter(|((scope, _), _)| match tenant_of(scope) {
+            let items = paging
+                .numbered(state.freezes.iter())?
+                .filter(|(_, (scope, _))| match tenant_of(scope) {
                     // It holds back everybody's remediations: everybody may know.
                     "" => true,
                     tenant => sight.sees(tenant),
                 })
-                .filter(|((scope, freeze), _)| paging.matches(|| freeze_labels(scope, freeze)))
-                .map(|(pair, position)| (position.to_string(), pair));
+                .filter(|(_, (scope, freeze))| paging.matches(|| freeze_labels(scope, freeze)));
             let (freezes, next_page_token) =
                 paging.cut(items, |(scope, freeze)| convert::freeze_info(scope, freeze));
             Ok(pb::ListFreezesResponse { freezes, next_page_token })

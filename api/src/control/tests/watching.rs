@@ -1,6 +1,6 @@
 //! Watches: they begin, resume and end where they should.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use medic_proto::v1::{self as pb, events_response::Kind, watch_server::Watch as _};
 use medic_raft::{Ledger as _, LedgerExt as _};
@@ -12,7 +12,7 @@ use medic_state::{
 use tonic::{Code, Streaming};
 
 use crate::{
-    control::{Control, NoForesight, access::Grant, watch::WATCHES_MAX},
+    control::{Control, Views, access::Grant, watch::WATCHES_MAX},
     testing::Node,
 };
 
@@ -129,8 +129,7 @@ async fn a_watch_that_waits_for_something_else_ends_with_the_role_too() {
 #[tokio::test]
 async fn watches_are_bounded_and_their_places_come_back() {
     let node = Node::start().await;
-    let control =
-        Control::new(node.ledger.clone(), node.admin.clone(), Arc::new(NoForesight).into());
+    let control = Control::new(node.ledger.clone(), node.admin.clone(), Views::default());
     let permissions: &[Permission] = &[Permission::Read];
     let grant =
         Grant { principal: Principal::user("viewer"), permissions, not_after: Timestamp(u64::MAX) };
@@ -158,8 +157,7 @@ async fn watches_are_bounded_and_their_places_come_back() {
 #[tokio::test]
 async fn a_stream_goes_on_only_while_its_right_and_its_certificate_do() {
     let node = Node::start().await;
-    let control =
-        Control::new(node.ledger.clone(), node.admin.clone(), Arc::new(NoForesight).into());
+    let control = Control::new(node.ledger.clone(), node.admin.clone(), Views::default());
     let permissions: &[Permission] = &[Permission::Read];
     let grant =
         Grant { principal: Principal::user("blue"), permissions, not_after: Timestamp(u64::MAX) };

@@ -152,7 +152,7 @@ async fn begin(stage: &Arc<Stage>, site: &Arc<Site>) -> anyhow::Result<()> {
     parts.spawn(async move {
         drop(serve_admitted("peer", peers, routes, limits, ended, never()).await);
     });
-    let nothing = Arc::new(control::NoForesight);
+    let nothing = control::Views::default();
     let routes = control::routes(ledger.clone(), admin.clone(), Some(&hub), nothing).await?.routes;
     let ended = stop.clone();
     parts.spawn(async move {
