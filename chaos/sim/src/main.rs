@@ -63,7 +63,7 @@ struct RunArgs {
     #[arg(long, requires = "seed", value_parser = positions)]
     keep: Option<Positions>,
     /// Plant a mistake (one seed).
-    #[arg(long, requires = "seed", value_parser = planted)]
+    #[arg(long, requires = "seed")]
     planted: Option<Planted>,
     /// Threads; by default one per core.
     #[arg(long)]
@@ -82,7 +82,7 @@ struct PlantedArgs {
     #[arg(long, value_parser = range, default_value = "0..400")]
     seeds: Range<u64>,
     /// Only this one.
-    #[arg(long, value_parser = planted)]
+    #[arg(long)]
     only: Option<Planted>,
     /// Threads; by default one per core.
     #[arg(long)]
@@ -123,14 +123,6 @@ fn positions(text: &str) -> Result<Positions, String> {
     let all: Result<_, _> =
         parts.map(|part| part.trim().parse().map_err(|_| wrong(part))).collect();
     all.map(Positions)
-}
-
-fn planted(text: &str) -> Result<Planted, String> {
-    let all = Planted::ALL.iter().copied();
-    all.clone().find(|one| one.name() == text).ok_or_else(|| {
-        let names: Vec<&str> = all.map(Planted::name).collect();
-        format!("there is no planted mistake `{text}`; there are {}", names.join(", "))
-    })
 }
 
 fn main() -> ExitCode {

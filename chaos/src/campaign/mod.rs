@@ -101,6 +101,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Normal life comes about within this, before the first fault.
 const WARM_UP_MAX: Duration = Duration::from_secs(60);
 
+/// The variable that names a mistake which nodes that have any make: the measure of the checkers.
+pub const PLANTED: &str = "MEDIC_PLANTED";
+
 /// Runs a campaign, and says with its exit code how it ended: 0 when all is well; 1 when an invariant
 /// was violated, or something was not checked or reached that must be (`--healing`: a bound was not
 /// kept); 3 when it was told to stop, and nothing is wrong so far; 4 when the harness itself failed.

@@ -281,7 +281,7 @@ pub(super) fn build(medic: &Path) -> String {
     let commit = said(Path::new("git"), &["describe", "--always", "--dirty", "--abbrev=12"])
         .filter(|_| Path::new("chaos/Cargo.toml").exists())
         .map(|commit| format!(", from a checkout at {commit}"));
-    let planted = std::env::var("MEDIC_PLANTED").map(|name| format!(", with {name} planted"));
+    let planted = std::env::var(super::PLANTED).map(|name| format!(", with {name} planted"));
     let name = medic.file_name().unwrap_or_default().to_string_lossy();
     let (commit, planted) = (commit.unwrap_or_default(), planted.unwrap_or_default());
     format!("{version}; {name} with SHA-256 {digest}…{commit}{planted}")

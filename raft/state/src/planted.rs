@@ -82,6 +82,25 @@ impl Planted {
     }
 }
 
+/// There is no mistake of this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no planted mistake `{0}`; there are {names}", names = names())]
+pub struct UnknownMistake(String);
+
+fn names() -> String {
+    let names: Vec<&str> = Planted::ALL.iter().map(|one| one.name()).collect();
+    names.join(", ")
+}
+
+impl std::str::FromStr for Planted {
+    type Err = UnknownMistake;
+
+    fn from_str(text: &str) -> Result<Self, UnknownMistake> {
+        let mut all = Self::ALL.iter().copied();
+        all.find(|one| one.name() == text).ok_or_else(|| UnknownMistake(text.to_owned()))
+    }
+}
+
 #[cfg(feature = "planted")]
 mod switch {
     use std::{cell::Cell, sync::OnceLock};
