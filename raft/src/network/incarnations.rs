@@ -19,23 +19,35 @@ pub(super) struct Incarnations {
     now: BootId,
     heard: Instant,
     before: Option<BootId>,
+    /// Whether the one before has been refused since this one took its place.
+    refused: bool,
+}
+
+/// Why a call is refused: another incarnation took its place, and lives.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) other: BootId,
+    /// Not refused yet since then: worth telling.
+    pub(super) first: bool,
 }
 
 impl Incarnations {
     pub(super) fn first(boot: BootId, at: Instant) -> Self {
-        Self { now: boot, heard: at, before: None }
+        Self { now: boot, heard: at, before: None, refused: false }
     }
 
     /// Takes a call of an incarnation.
     ///
     /// # Errors
-    /// The incarnation that took its place, where both are alive.
-    pub(super) fn admit(&mut self, boot: BootId, at: Instant) -> Result<(), BootId> {
+    /// Where the one that took its place is alive too.
+    pub(super) fn admit(&mut self, boot: BootId, at: Instant) -> Result<(), Refused> {
         if boot != self.now {
             let silent = at.saturating_duration_since(self.heard) >= SILENT;
             if self.before == Some(boot) && !silent {
-                return Err(self.now);
+                let first = !std::mem::replace(&mut self.refused, true);
+                return Err(Refused { other: self.now, first });
             }
+            self.refused = false;
             self.before = Some(self.now);
             self.now = boot;
         }
@@ -61,10 +73,10 @@ mod tests {
         let mut node = Incarnations::first(A, begun);
         assert_eq!(node.admit(C, after(3)), Ok(()));
         assert_eq!(node.admit(B, after(4)), Ok(()), "nobody can tell yet that it has ended");
-        assert_eq!(node.admit(C, after(5)), Err(B));
+        assert_eq!(node.admit(C, after(5)), Err(Refused { other: B, first: true }));
         assert_eq!(node.admit(C, after(9)), Ok(()), "B has been silent");
         assert_eq!(node.admit(C, after(10)), Ok(()));
-        assert_eq!(node.admit(B, after(11)), Err(C));
+        assert_eq!(node.admit(B, after(11)), Err(Refused { other: C, first: true }));
     }
 
     #[test]
@@ -74,7 +86,7 @@ mod tests {
         for second in 1..60 {
             let at = begun + Duration::from_secs(second);
             assert_eq!(node.admit(B, at), Ok(()));
-            assert_eq!(node.admit(A, at), Err(B));
+            assert_eq!(node.admit(A, at), Err(Refused { other: B, first: second == 1 }));
         }
     }
 }

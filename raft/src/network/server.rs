@@ -108,11 +108,15 @@ impl PeerService {
         }
         let at = Instant::now();
         let known = boots.entry(claim.from).or_insert_with(|| Incarnations::first(claim.boot, at));
-        known.admit(claim.boot, at).map_err(|other| {
-            Status::failed_precondition(format!(
-                "two processes run as {} ({} and {other}): stop one of them and give it its own id",
-                claim.from, claim.boot
-            ))
+        known.admit(claim.boot, at).map_err(|refused| {
+            let why = format!(
+                "two processes run as {} ({} and {}): stop one of them and give it its own id",
+                claim.from, claim.boot, refused.other
+            );
+            if refused.first {
+                tracing::warn!("{why}");
+            }
+            Status::failed_precondition(why)
         })
     }
 
