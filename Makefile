@@ -10,8 +10,9 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/medic/target
 BIN := $(CARGO_TARGET_DIR)/debug
 
 # What runs for long or is measured has our own code optimised too; the dependencies always are, so
-# this compiles no RocksDB again.
-FAST := CARGO_PROFILE_DEV_OPT_LEVEL=3
+# this compiles no RocksDB again. `$(call fast,level,cargo's command)`
+fast = CARGO_PROFILE_DEV_OPT_LEVEL=$(1) CARGO_INCREMENTAL=0 $(CARGO) $(2) \
+  $(foreach part,state node sim,--config profile.dev.package.medic-$(part).opt-level=$(1))
 PREFIX ?= /usr/local
 
 .PHONY: help setup build install demo chaos test smoke lint bench sim planted-bugs clean
@@ -64,22 +65,18 @@ lint: setup ## formatting, clippy with warnings as errors, licences and bans
 	fi
 
 bench: setup ## measure the law, the detectors, and a cluster here: failover, commits, idle (figures, no assertions)
-	$(CARGO) bench -p medic-state
-	$(CARGO) bench -p medic-node
-	$(FAST) $(CARGO) build -p medic-node -p medic-chaos
+	$(call fast,3,bench --profile dev -p medic-state -p medic-node)
+	$(call fast,3,build -p medic-node -p medic-chaos)
 	$(BIN)/medic-chaos bench $(BENCH_ARGS)
 
 install: setup ## install the medic and medic-chaos commands, optimised, under PREFIX (/usr/local)
-	$(FAST) $(CARGO) build -p medic-node -p medic-chaos
+	$(call fast,3,build -p medic-node -p medic-chaos)
 	install -D -m 0755 $(BIN)/medic $(DESTDIR)$(PREFIX)/bin/medic
 	install -D -m 0755 $(BIN)/medic-chaos $(DESTDIR)$(PREFIX)/bin/medic-chaos
 
-# The simulation spends its time in these; with them optimised it is two to three times as fast.
-FAST_SIM := CARGO_PROFILE_DEV_OPT_LEVEL=2 CARGO_INCREMENTAL=0 $(CARGO) build -p medic-sim $(foreach part,state node sim,--config profile.dev.package.medic-$(part).opt-level=2)
-
 # With SEEDS of one's own a state that was never reached is told and no failure: they may be few.
 sim: setup ## simulate SEEDS=from..to clusters of LAYER=a (the law and hands), b (whole nodes) or both
-	$(FAST_SIM)
+	$(call fast,2,build -p medic-sim)
 	@set -e; for layer in $(or $(LAYER),a b); do \
 	  case $$layer in a) seeds=0..1000 ;; *) seeds=0..400 ;; esac; \
 	  echo "layer $$layer, seeds $(or $(SEEDS),$$seeds):"; \
@@ -87,7 +84,7 @@ sim: setup ## simulate SEEDS=from..to clusters of LAYER=a (the law and hands), b
 	done
 
 planted-bugs: setup ## plant every known mistake in turn: does the simulation find it?
-	$(FAST_SIM)
+	$(call fast,2,build -p medic-sim)
 	$(BIN)/medic-sim planted-bugs
 
 clean: ## remove what was built
