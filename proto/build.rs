@@ -34,11 +34,12 @@ const FILES: [&str; 16] = [
 const SNAKE_CASE: [&str; 1] = [".medic.v1.Route"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Asked when it runs: two checkouts may share what was built.
+    let root = std::env::var("CARGO_MANIFEST_DIR")?;
     for file in FILES {
         println!("cargo:rerun-if-changed={file}");
     }
-    let descriptors = protox::compile(FILES, [root])?;
+    let descriptors = protox::compile(FILES, [&root])?;
     let out = std::env::var("OUT_DIR")?;
     std::fs::write(
         Path::new(&out).join("descriptors.bin"),
