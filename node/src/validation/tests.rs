@@ -45,7 +45,7 @@ pub(crate) fn saga(plan: Plan) -> Saga {
     }
 }
 
-fn restart(instances: &[&str], expect: &str, baseline: &[(&str, &str)]) -> Saga {
+pub(crate) fn restart(instances: &[&str], expect: &str, baseline: &[(&str, &str)]) -> Saga {
     let steps = instances
         .iter()
         .map(|instance| PlannedStep {

@@ -72,6 +72,22 @@ impl Log {
         self.tail.push_back((entry, size));
     }
 
+    /// A log has no gap: whatever sends one, it is not taken.
+    fn follows(&self, entries: &[LogEntry]) -> io::Result<()> {
+        let mut next = self.last.map(|_| self.end());
+        for entry in entries {
+            let index = entry.log_id.index;
+            if let Some(next) = next.filter(|next| *next != index) {
+                return Err(invalid(format!(
+                    "log entry {index} does not follow entry {}",
+                    next - 1
+                )));
+            }
+            next = Some(index.saturating_add(1));
+        }
+        Ok(())
+    }
+
     /// Forgets the oldest entries that are on disk, down to the budget.
     fn shrink(&mut self, landed: u64) {
         while self.tail_bytes > TAIL_BYTES
@@ -257,12 +273,17 @@ impl RaftLogReader<TypeConfig> for LogStore {
         Ok(self.log().vote)
     }
 
+    /// Entries from `start` on; none where that one is purged, which openraft takes for a heartbeat. A stream of
+    /// replication that has been called off may ask once more, when nothing holds the purge back any longer: what
+    /// is behind the gap would be sent as if it followed what is before it.
     async fn limited_get_log_entries(
         &mut self,
         start: u64,
         end: u64,
     ) -> Result<Vec<LogEntry>, io::Error> {
-        self.read(start, end, MAX_BATCH_BYTES)
+        let found = self.read(start, end, MAX_BATCH_BYTES)?;
+        let whole = found.first().is_some_and(|entry| entry.log_id.index == start);
+        Ok(if whole { found } else { Vec::new() })
     }
 }
 
@@ -313,8 +334,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = LogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let entries: Vec<LogEntry> = entries.into_iter().collect();
         let (ops, log_through) = {
             let mut log = self.log();
+            log.follows(&entries)?;
             let mut ops = Vec::new();
             for entry in entries {
                 let key = log_key(entry.log_id.index);

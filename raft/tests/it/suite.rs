@@ -11,8 +11,8 @@ use medic_raft::{
 };
 use medic_state::NodeId;
 use openraft::{
-    EntryPayload, RaftSnapshotBuilder as _, StorageError,
-    storage::RaftStateMachine as _,
+    EntryPayload, RaftLogReader as _, RaftSnapshotBuilder as _, StorageError,
+    storage::{RaftLogStorage as _, RaftLogStorageExt as _, RaftStateMachine as _},
     testing::log::{StoreBuilder, Suite},
 };
 use tempfile::TempDir;
@@ -99,4 +99,28 @@ async fn a_snapshot_that_is_long_in_the_making_does_not_hide_a_newer_one() {
     let current = machine.get_current_snapshot().await.unwrap().unwrap();
     assert_eq!(current.meta, newer.meta);
     assert_eq!(current.snapshot, newer.snapshot);
+}
+
+/// A leader's stream to a node that had been called off read on across what was purged meanwhile, and would
+/// have sent entry 264 as the one after 260.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_has_no_gap_and_tells_of_none() {
+    let store = open(Arc::new(MemoryDisk::default()), WriterMode::Task).await;
+    let mut log = store.log.clone();
+    log.blocking_append((1..10).map(blank)).await.unwrap();
+    log.purge(blank(4).log_id).await.unwrap();
+    let mut reader = log.get_log_reader().await;
+    assert_eq!(reader.limited_get_log_entries(3, 8).await.unwrap(), []);
+    let found = reader.limited_get_log_entries(5, 8).await.unwrap();
+    assert_eq!(found, [5, 6, 7].map(blank));
+    for entries in [vec![blank(12)], vec![blank(10), blank(12)], vec![blank(9)]] {
+        let error = log.blocking_append(entries).await.unwrap_err();
+        assert!(error.to_string().contains("does not follow entry"), "{error}");
+    }
+    let state = log.get_log_state().await.unwrap();
+    assert_eq!(state.last_log_id, Some(blank(9).log_id), "nothing of it was taken");
+    log.blocking_append([blank(10)]).await.unwrap();
+    log.purge(blank(20).log_id).await.unwrap();
+    assert!(log.blocking_append([blank(11)]).await.is_err());
+    log.blocking_append([blank(21)]).await.unwrap();
 }

@@ -9,7 +9,7 @@
 //! Pure: time is an argument. Guards, in one place:
 //! * stopped on purpose, or a standby nobody says runs: nothing is wrong with it;
 //! * started less than 3 s ago: network checks do not count yet (a death does);
-//! * treated right now (a plan's steps run on it): active findings go on and clear, nothing new is
+//! * treated right now (a step of a plan runs on it): active findings go on and clear, nothing new is
 //!   raised, because what the treatment does looks like a fault. Streaks go on, so that what is still
 //!   wrong when the steps end is raised at once.
 //!
