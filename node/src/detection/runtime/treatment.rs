@@ -34,7 +34,8 @@ impl Treatment {
 mod tests {
     use medic_state::{
         Fence, PlanId,
-        saga::{Direction, Intent, SagaStatus, StepState, StepStatus},
+        plan::Direction,
+        saga::{Intent, SagaStatus, StepState, StepStatus},
     };
 
     use super::*;
