@@ -61,7 +61,7 @@ pub(super) fn second_half(inner: &mut Inner, order: &Order, key: &str, now_ms: u
     match order.action.name.as_str() {
         "process.restart" => one.start(&cause, now_ms),
         "process.start" | "scale.out" => {
-            if one.life != Life::Running {
+            if !one.alive() {
                 one.start(&cause, now_ms);
             }
         }
@@ -92,17 +92,20 @@ pub(super) fn second_half(inner: &mut Inner, order: &Order, key: &str, now_ms: u
     Noted::Done { evidence }
 }
 
-/// Whether an act that was begun and never finished was done, by the looks of the world.
+/// Whether an act that was begun and never finished was done, by what is there and by the agent's
+/// durable note of which attempt started its last process; as the real agent tells it
+/// (`medic_node::action::agent::acts::settle`).
 pub(super) fn settled(inner: &Inner, known: &Known) -> Option<Noted> {
     let begun = &known.last;
     let one = inner.instances.get(&begun.target)?;
-    let started_by_it = one.cause == cause(&begun.key, begun.attempt) && one.life == Life::Running;
+    let started_by_it = one.cause == cause(&begun.key, begun.attempt);
     let done = match begun.action.as_str() {
-        "process.restart" | "config.replace" | "config.restore" => started_by_it,
-        "process.start" | "scale.out" => one.life == Life::Running,
+        "process.restart" => started_by_it,
+        "config.replace" | "config.restore" => one.config == begun.config_wanted && started_by_it,
+        "process.start" | "scale.out" => started_by_it || one.alive(),
         "process.stop" | "scale.in" => one.life == Life::Stopped,
-        "process.restore" if one.standby => one.life == Life::Stopped,
-        "process.restore" => one.life == Life::Running,
+        "process.restore" if one.standby => !one.alive(),
+        "process.restore" => started_by_it || one.life == Life::Running,
         _ => false,
     };
     let mut evidence = BTreeMap::new();

@@ -376,7 +376,7 @@ impl Fleet {
         one.illness = None;
         one.configure(&hash("good"), now);
         if !one.standby && one.life != Life::Running {
-            one.start("by hand", now);
+            one.begin(now);
         }
         drop(inner);
         self.recorder.trace(format_args!("{name} is repaired by hand"));

@@ -73,7 +73,7 @@ pub(super) struct Instance {
     config_changed_ms: u64,
     pub(super) pid: u32,
     started_ms: u64,
-    /// The key and attempt that started its process.
+    /// The key and attempt that started the last process that its agent started.
     pub(super) cause: String,
 }
 
@@ -103,12 +103,23 @@ impl Instance {
         }
     }
 
-    /// Its process begins.
+    /// Whether it has a process.
+    #[must_use]
+    pub(super) fn alive(&self) -> bool {
+        matches!(self.life, Life::Running | Life::Paused)
+    }
+
+    /// Its agent starts it, for this cause.
     pub(super) fn start(&mut self, cause: &str, now_ms: u64) {
+        cause.clone_into(&mut self.cause);
+        self.begin(now_ms);
+    }
+
+    /// Its process begins.
+    pub(super) fn begin(&mut self, now_ms: u64) {
         self.life = Life::Running;
         self.pid += 1;
         self.started_ms = now_ms;
-        cause.clone_into(&mut self.cause);
         self.cured_by(Cure::Restart);
         if matches!(self.illness, Some(Illness { ill: Ill::Leaks(_), .. })) {
             self.illness = None;

@@ -204,11 +204,14 @@ fn config_evidence(before: &str, wanted: &str) -> Evidence {
     evidence
 }
 
+/// The process there is, which may have ended since an act that was cut short.
 fn running(instance: &Instance) -> Evidence {
-    let pid = instance.process().map_or(0, |process| process.id.pid);
+    let process = instance.process();
+    let ended = process.as_ref().is_none_or(|process| process.ended);
+    let pid = process.map_or(0, |process| process.id.pid);
     Evidence::from([
         ("pid".to_owned(), pid.to_string()),
-        ("state".to_owned(), "running".to_owned()),
+        ("state".to_owned(), if ended { "ended" } else { "running" }.to_owned()),
     ])
 }
 
@@ -229,7 +232,9 @@ pub(super) fn settle(instance: &Instance, known: &Known) -> Option<Evidence> {
             (alive.is_none() && instance.wanted() == Wanted::Stopped).then(stopped)
         }
         "process.restore" if instance.standby() => alive.is_none().then(stopped),
-        "process.restore" => (alive == Some(Life::Running)).then(|| running(instance)),
+        "process.restore" => {
+            (started_by_it || alive == Some(Life::Running)).then(|| running(instance))
+        }
         "config.replace" | "config.restore" => {
             let (current, _) = instance.config().ok()?;
             let idle = alive.is_none() && instance.wanted() == Wanted::Stopped;

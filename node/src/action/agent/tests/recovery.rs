@@ -23,6 +23,16 @@ fn begun(host: &mut Host, key: &str, action: &str, before: &str, wanted: &str) {
     host.restart_agent();
 }
 
+/// The agent ends, and no outcome reached its disk: the journal ends with the begin.
+fn forget_outcomes(host: &mut Host) {
+    drop(host.supervisor.take());
+    let path = host.state_dir().join("journal");
+    let text = fs::read_to_string(&path).unwrap();
+    let kept: Vec<&str> = text.lines().filter(|line| !line.contains("\"outcome\"")).collect();
+    assert!(kept.len() < text.lines().count());
+    fs::write(&path, kept.join("\n") + "\n").unwrap();
+}
+
 fn query(host: &Host, key: &str, fence: u64) -> query_answer::Kind {
     let query = wire::Query { key: key.to_owned(), fence };
     host.agent().query(&query).kind.unwrap()
@@ -182,17 +192,31 @@ fn killed_after_the_act_it_is_known_to_be_done() {
     host.declare(vec![host.service()]);
     host.until(ProcessState::Running);
     done(host.order("PLAN-1/0/do", 5, "process.restart", &[]));
-    // The outcome never reached the disk: the journal ends with the begin.
-    let path = host.state_dir().join("journal");
-    let text = fs::read_to_string(&path).unwrap();
-    let kept: Vec<&str> = text.lines().filter(|line| !line.contains("\"outcome\"")).collect();
-    assert!(kept.len() < text.lines().count());
-    drop(host.supervisor.take());
-    fs::write(&path, kept.join("\n") + "\n").unwrap();
+    forget_outcomes(&mut host);
     host.restart_agent();
     let (_, already) = done(host.order("PLAN-1/0/do", 6, "process.restart", &[]));
     assert!(already);
     assert_eq!(host.starts(), 2);
+}
+
+#[test]
+fn what_it_started_and_what_ended_before_it_was_noted_is_not_started_twice() {
+    for action in ["process.restart", "process.restore", "process.start"] {
+        let mut host = Host::new();
+        host.declare(vec![host.service()]);
+        signal(host.until(ProcessState::Running).pid, Signal::SIGKILL);
+        host.until(ProcessState::Dead);
+        let (started, _) = done(host.order("PLAN-1/0/do", 5, action, &[]));
+        // The host goes with all its processes, before the outcome reached the disk.
+        forget_outcomes(&mut host);
+        signal(started["pid"].parse().unwrap(), Signal::SIGKILL);
+        host.restart_agent();
+        host.until(ProcessState::Dead);
+        let (evidence, already) = done(host.order("PLAN-1/0/do", 6, action, &[]));
+        assert!(already, "{action}");
+        assert_eq!((&evidence["pid"], evidence["state"].as_str()), (&started["pid"], "ended"));
+        assert_eq!(host.starts(), 2, "{action}");
+    }
 }
 
 #[test]
