@@ -26,4 +26,5 @@ pub mod run;
 pub mod shrink;
 mod tell;
 pub mod trace;
+pub mod wall;
 pub mod world;

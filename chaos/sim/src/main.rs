@@ -6,7 +6,7 @@ use std::{
     ops::Range,
     process::ExitCode,
     sync::Mutex,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -18,6 +18,7 @@ use medic_sim::{
     processes::{self, Told},
     run::{self, Outcome, Plan, run},
     shrink::shrink,
+    wall::Watch,
 };
 use medic_state::planted::Planted;
 
@@ -178,7 +179,7 @@ fn again(plan: &Plan) -> String {
 
 fn show(seed: u64, args: &RunArgs) -> anyhow::Result<bool> {
     let plan = plan_of(seed, args);
-    let begun = Instant::now();
+    let begun = Watch::start();
     let outcome = run(&plan)?;
     if args.json {
         say(&serde_json::to_string(&Told::of(seed, &outcome))?)?;
@@ -237,13 +238,13 @@ fn cut_down(seed: u64, args: &RunArgs) -> anyhow::Result<bool> {
 
 fn many(args: &RunArgs) -> anyhow::Result<bool> {
     let threads = threads(args.threads);
-    let begun = Instant::now();
+    let begun = Watch::start();
     let last = Mutex::new(begun);
     let total = args.seeds.end - args.seeds.start;
     let progress = |report: &Report| {
         let mut last = lock(&last);
         if !args.json && last.elapsed() > Duration::from_secs(5) {
-            *last = Instant::now();
+            *last = Watch::start();
             let rate = f64::from(u32::try_from(report.seeds).unwrap_or(u32::MAX))
                 / begun.elapsed().as_secs_f64();
             let text = format!(

@@ -1,16 +1,13 @@
 //! The measure of the simulation itself: every mistake that can be planted must be found.
 
-use std::{
-    ops::Range,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{ops::Range, path::Path, time::Duration};
 
 use medic_state::planted::Planted;
 
 use crate::{
     processes::ask,
     run::{Layer, Plan, run},
+    wall::Watch,
 };
 
 /// How a planted mistake fared.
@@ -31,7 +28,7 @@ pub struct Caught {
 /// # Errors
 /// When no thread or runtime can be had.
 pub fn hunt(planted: Planted, seeds: Range<u64>) -> std::io::Result<Caught> {
-    let begun = Instant::now();
+    let begun = Watch::start();
     let mut tried = 0;
     for seed in seeds {
         tried += 1;
@@ -57,7 +54,7 @@ pub fn hunt_in_processes(
     planted: Planted,
     seeds: Range<u64>,
 ) -> std::io::Result<Caught> {
-    let begun = Instant::now();
+    let begun = Watch::start();
     let mut tried = 0;
     for seed in seeds {
         tried += 1;

@@ -14,6 +14,12 @@ impl Rng {
         Self(StdRng::from_seed(digest.0))
     }
 
+    /// From here on, this process has no other chance: what asks the C library for random bytes (hash
+    /// maps, for their keys) gets them from here. Once in a process.
+    pub fn rule(self) {
+        mad_turmoil::rand::set_rng(self.0);
+    }
+
     /// 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0.next_u64()

@@ -28,6 +28,7 @@ use crate::{
     history::Recorder,
     layer_a,
     layer_b::{self, Mark},
+    wall::Watch,
 };
 
 /// What is simulated.
@@ -165,13 +166,13 @@ fn alone(plan: &Plan) -> std::io::Result<Outcome> {
 
 /// What one thread costs: a run has its thread to itself.
 struct Spent {
-    wall: std::time::Instant,
+    wall: Watch,
     on_cpu: Option<Duration>,
 }
 
 impl Spent {
     fn begin() -> Self {
-        Self { wall: std::time::Instant::now(), on_cpu: on_cpu() }
+        Self { wall: Watch::start(), on_cpu: on_cpu() }
     }
 
     /// Processor time since; wall time, which is never less, where the kernel counts none.
