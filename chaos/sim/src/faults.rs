@@ -1,7 +1,10 @@
 //! Faults: what is done to the cluster and to the fleet, drawn from the seed as a list of times and
 //! faults. A list can be cut down; what is left happens at the same times.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use medic_state::NodeId;
 
@@ -143,6 +146,13 @@ pub struct Breakable {
     pub agents: Vec<String>,
     /// Playbooks.
     pub playbooks: Vec<String>,
+}
+
+/// Those of a seed's faults that are to be kept (`None`: all), by their position.
+#[must_use]
+pub fn kept(all: Vec<Scheduled>, keep: Option<&BTreeSet<usize>>) -> BTreeMap<usize, Scheduled> {
+    let stays = |at: &usize| keep.is_none_or(|keep| keep.contains(at));
+    all.into_iter().enumerate().filter(|(at, _)| stays(at)).collect()
 }
 
 /// Draws the faults of a seed: some dozens within `within_ms`, in order.

@@ -55,25 +55,25 @@ struct RunArgs {
     #[arg(long)]
     seed: Option<u64>,
     /// Show what happened (one seed).
-    #[arg(long, requires = "seed")]
+    #[arg(long, requires = "seed", conflicts_with_all = ["seeds", "json"])]
     trace: bool,
     /// Cut the faults of a failing seed down.
-    #[arg(long, requires = "seed")]
+    #[arg(long, requires = "seed", conflicts_with_all = ["seeds", "json"])]
     shrink: bool,
     /// Only these of the seed's faults, by position; empty: none of them.
-    #[arg(long, requires = "seed", value_parser = positions)]
+    #[arg(long, requires = "seed", conflicts_with = "seeds", value_parser = positions)]
     keep: Option<Positions>,
-    /// Plant a mistake (one seed).
-    #[arg(long, requires = "seed")]
+    /// Plant a mistake (one seed); those of whole nodes need layer b.
+    #[arg(long, requires = "seed", conflicts_with = "seeds")]
     planted: Option<Planted>,
     /// Threads; by default one per core.
-    #[arg(long)]
+    #[arg(long, value_parser = threads_in)]
     threads: Option<usize>,
     /// Report as JSON.
     #[arg(long)]
     json: bool,
-    /// Fail when a state was never reached.
-    #[arg(long)]
+    /// Fail when a state was never reached (many seeds).
+    #[arg(long, conflicts_with = "seed")]
     full: bool,
 }
 
@@ -86,7 +86,7 @@ struct PlantedArgs {
     #[arg(long)]
     only: Option<Planted>,
     /// Threads; by default one per core.
-    #[arg(long)]
+    #[arg(long, value_parser = threads_in)]
     threads: Option<usize>,
 }
 
@@ -112,6 +112,11 @@ fn range(text: &str) -> Result<Range<u64>, String> {
     let (from, to) = text.split_once("..").ok_or_else(wrong)?;
     let (from, to) = (from.parse().map_err(|_| wrong())?, to.parse().map_err(|_| wrong())?);
     if from < to { Ok(from..to) } else { Err(wrong()) }
+}
+
+fn threads_in(text: &str) -> Result<usize, String> {
+    let threads = text.parse().ok().filter(|threads| (1..=1_024).contains(threads));
+    threads.ok_or_else(|| format!("`{text}` is no number from 1 to 1024"))
 }
 
 /// Positions of faults.
@@ -166,7 +171,9 @@ fn again(plan: &Plan) -> String {
         run::Layer::A => "a",
         run::Layer::B => "b",
     };
-    let mut text = format!("cargo run -p medic-sim -- run --layer {layer} --seed {seed}");
+    // This very program: another build may do otherwise.
+    let program = std::env::current_exe().unwrap_or_else(|_| "medic-sim".into());
+    let mut text = format!("{} run --layer {layer} --seed {seed}", program.display());
     if let Some(keep) = keep {
         let keep: Vec<String> = keep.iter().map(ToString::to_string).collect();
         text.push_str(&format!(" --keep '{}'", keep.join(",")));
@@ -177,10 +184,28 @@ fn again(plan: &Plan) -> String {
     text
 }
 
+/// A mistake of whole nodes is nowhere in layer a.
+fn fits(plan: &Plan) -> anyhow::Result<()> {
+    match plan.planted {
+        Some(planted) if planted.of_whole_nodes() && plan.layer == run::Layer::A => {
+            bail!("{} is a mistake of whole nodes: add `--layer b`", planted.name())
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 fn show(seed: u64, args: &RunArgs) -> anyhow::Result<bool> {
     let plan = plan_of(seed, args);
+    fits(&plan)?;
     let begun = Watch::start();
+    if !args.json && plan.layer == run::Layer::B {
+        say("simulating some two minutes of whole nodes, which are told when they are over")?;
+    }
     let outcome = run(&plan)?;
+    let of_seed = |at: &&usize| !outcome.schedule.contains_key(*at);
+    if let Some(none) = plan.keep.iter().flatten().find(of_seed) {
+        bail!("seed {seed} has no fault {none}; without `--keep` it lists those it has");
+    }
     if args.json {
         say(&serde_json::to_string(&Told::of(seed, &outcome))?)?;
         return Ok(outcome.violations.is_empty());
@@ -189,7 +214,7 @@ fn show(seed: u64, args: &RunArgs) -> anyhow::Result<bool> {
     for line in &trace {
         say(line)?;
     }
-    for (position, fault) in schedule.iter().enumerate() {
+    for (position, fault) in &schedule {
         say(&format!("fault {position:>3} {fault}"))?;
     }
     for violation in &violations {
@@ -211,6 +236,7 @@ fn show(seed: u64, args: &RunArgs) -> anyhow::Result<bool> {
 
 fn cut_down(seed: u64, args: &RunArgs) -> anyhow::Result<bool> {
     let plan = plan_of(seed, args);
+    fits(&plan)?;
     let told = |left: usize| say(&format!("still fails with {left} faults")).unwrap_or_default();
     let program = std::env::current_exe().context("finding this program")?;
     // Whole nodes are simulated once in a process.
@@ -229,8 +255,8 @@ fn cut_down(seed: u64, args: &RunArgs) -> anyhow::Result<bool> {
     }
     let (left, of, runs) = (outcome.schedule.len(), shrunk.of, shrunk.runs);
     say(&format!("{left} of {of} faults are enough ({runs} runs):"))?;
-    for fault in &outcome.schedule {
-        say(&format!("  {fault}"))?;
+    for (position, fault) in &outcome.schedule {
+        say(&format!("fault {position:>3} {fault}"))?;
     }
     say(&format!("again: {} --trace", again(&smallest)))?;
     Ok(false)
@@ -362,7 +388,10 @@ fn told(caught: &Caught) -> String {
     let name = caught.planted.name();
     let took = caught.took.as_secs_f64();
     match &caught.by {
-        Some((seed, found)) => format!("caught {name} (seed {seed}, {took:.1} s): {found}"),
+        Some((seed, found)) => {
+            let layer = if caught.planted.of_whole_nodes() { "b" } else { "a" };
+            format!("caught {name} (layer {layer}, seed {seed}, {took:.1} s): {found}")
+        }
         None => {
             let (tried, what) = (caught.tried, caught.planted.what());
             format!("MISSED {name} ({tried} seeds, {took:.1} s): {what}")

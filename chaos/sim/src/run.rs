@@ -60,7 +60,7 @@ pub struct Plan {
 /// What a layer gives back.
 #[derive(Clone, Debug)]
 pub(crate) struct Ran {
-    pub(crate) schedule: Vec<Scheduled>,
+    pub(crate) schedule: BTreeMap<usize, Scheduled>,
     pub(crate) simulated: Duration,
     pub(crate) committed: u64,
     /// What the layer itself found.
@@ -80,8 +80,8 @@ pub struct Outcome {
     pub hash: Digest,
     /// The trace, if it was to be kept.
     pub trace: Vec<String>,
-    /// The faults.
-    pub schedule: Vec<Scheduled>,
+    /// The faults, by their position among all that the seed draws.
+    pub schedule: BTreeMap<usize, Scheduled>,
     /// Simulated time.
     pub simulated: Duration,
     /// Processor time.

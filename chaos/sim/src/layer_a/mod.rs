@@ -73,7 +73,7 @@ pub(crate) async fn simulate(plan: &Plan, recorder: Recorder) -> Ran {
     parts.spawn(people.work());
     let schedule = schedule(plan, &cluster, &declared);
     let mut storm = Storm::new(cluster.clone());
-    storm.rage(&schedule, Instant::now(), STORM_MS).await;
+    storm.rage(schedule.values(), Instant::now(), STORM_MS).await;
     storm.heal().await;
     recorder.trace(format_args!("all faults are over"));
     recorder.happened(What::Healed);
@@ -98,7 +98,7 @@ pub(crate) async fn simulate(plan: &Plan, recorder: Recorder) -> Ran {
 }
 
 /// The faults of the plan, cut down where it says so.
-fn schedule(plan: &Plan, cluster: &Cluster, declared: &[Manifest]) -> Vec<Scheduled> {
+fn schedule(plan: &Plan, cluster: &Cluster, declared: &[Manifest]) -> BTreeMap<usize, Scheduled> {
     let playbook = |manifest: &&Manifest| matches!(manifest.spec, Spec::Playbook(_));
     let what = Breakable {
         nodes: cluster.ids(),
@@ -107,14 +107,7 @@ fn schedule(plan: &Plan, cluster: &Cluster, declared: &[Manifest]) -> Vec<Schedu
         agents: cluster.fleet.agents(),
         playbooks: declared.iter().filter(playbook).map(|one| one.metadata.name.clone()).collect(),
     };
-    let all = faults::draw(plan.seed, &what, STORM_MS);
-    match &plan.keep {
-        None => all,
-        Some(keep) => {
-            let kept = all.into_iter().enumerate().filter(|(at, _)| keep.contains(at));
-            kept.map(|(_, one)| one).collect()
-        }
-    }
+    faults::kept(faults::draw(plan.seed, &what, STORM_MS), plan.keep.as_ref())
 }
 
 /// Supervises the agents: one that ended is started again when its time has come.

@@ -44,8 +44,13 @@ impl Storm {
     }
 
     /// Carries out the list, and everything's end up to `until_ms`, counted from `begun`.
-    pub(super) async fn rage(&mut self, list: &[Scheduled], begun: Instant, until_ms: u64) {
-        let mut list = list.iter().filter(|one| one.at_ms < until_ms).peekable();
+    pub(super) async fn rage(
+        &mut self,
+        list: impl Iterator<Item = &Scheduled>,
+        begun: Instant,
+        until_ms: u64,
+    ) {
+        let mut list = list.filter(|one| one.at_ms < until_ms).peekable();
         loop {
             let next_end = self.ends.keys().next().copied().filter(|(ms, _)| *ms < until_ms);
             let next = list.peek().map(|one| one.at_ms);

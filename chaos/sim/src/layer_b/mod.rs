@@ -172,7 +172,7 @@ pub(crate) fn simulate(plan: &Plan) -> io::Result<(Ran, Recorder)> {
     // A panic in a host's own task ends the run; it is a finding like any other.
     let schedule = match std::panic::catch_unwind(AssertUnwindSafe(|| run.all(plan))) {
         Ok(schedule) => schedule?,
-        Err(_) => Vec::new(),
+        Err(_) => BTreeMap::new(),
     };
     let mut violations = run.stage.oracle.violations();
     let log = log_of(&recorder);
@@ -262,11 +262,11 @@ fn host<F: Future<Output = ()> + 'static>(
 }
 
 impl Run<'_> {
-    fn all(&mut self, plan: &Plan) -> io::Result<Vec<Scheduled>> {
+    fn all(&mut self, plan: &Plan) -> io::Result<BTreeMap<usize, Scheduled>> {
         self.step_until(UP_MS, |_| false)?;
         let begun = self.now();
         let schedule = self.schedule(plan);
-        self.storm.load(&schedule, begun);
+        self.storm.load(schedule.values(), begun);
         self.step_until(STORM_MS, |_| false)?;
         self.storm.heal(&mut self.sim);
         let stage = self.stage.clone();
@@ -309,7 +309,7 @@ impl Run<'_> {
     }
 
     /// The faults of the plan, cut down where it says so.
-    fn schedule(&self, plan: &Plan) -> Vec<Scheduled> {
+    fn schedule(&self, plan: &Plan) -> BTreeMap<usize, Scheduled> {
         let stage = &self.stage;
         let playbooks = stage.declared.iter().filter(|one| matches!(one.spec, Spec::Playbook(_)));
         let what = Breakable {
@@ -320,9 +320,7 @@ impl Run<'_> {
             playbooks: playbooks.map(|one| one.metadata.name.clone()).collect(),
         };
         let drawn = faults::draw(plan.seed, &what, STORM_MS);
-        let all = faults::with_disks(plan.seed, &what, STORM_MS, drawn);
-        let kept = |at: &usize| plan.keep.as_ref().is_none_or(|keep| keep.contains(at));
-        all.into_iter().enumerate().filter(|(at, _)| kept(at)).map(|(_, one)| one).collect()
+        faults::kept(faults::with_disks(plan.seed, &what, STORM_MS, drawn), plan.keep.as_ref())
     }
 
     /// A node that watches shards goes, and right after it something that it would have seen breaks.

@@ -84,8 +84,8 @@ impl Storm {
     }
 
     /// These faults, from now on.
-    pub(super) fn load(&mut self, list: &[Scheduled], begun: u64) {
-        self.list = list.iter().cloned().collect();
+    pub(super) fn load<'a>(&mut self, list: impl Iterator<Item = &'a Scheduled>, begun: u64) {
+        self.list = list.cloned().collect();
         self.begun = begun;
     }
 
