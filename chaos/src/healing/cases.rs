@@ -29,6 +29,15 @@ pub(super) struct Plan {
     pub(super) started_ms: Option<u64>,
     pub(super) ended_ms: Option<u64>,
     pub(super) reason: String,
+    /// What it did, where it was begun.
+    pub(super) acts: Vec<Act>,
+}
+
+/// A step of a plan that was begun.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Act {
+    pub(super) instance: String,
+    pub(super) began_ms: u64,
 }
 
 impl Plan {
@@ -223,6 +232,10 @@ fn read(explained: &pb::ExplainIncidentResponse) -> Option<Case> {
             grouped: symptom.grouped,
         }
     };
+    let act = |step: &pb::Step| {
+        let instance = step.target.as_ref()?.instance.clone();
+        Some(Act { instance, began_ms: ms(&step.started_at)? })
+    };
     let plan = |plan: &pb::Remediation| Plan {
         id: plan.id.clone(),
         playbook: plan.playbook.clone(),
@@ -230,6 +243,7 @@ fn read(explained: &pb::ExplainIncidentResponse) -> Option<Case> {
         started_ms: ms(&plan.started_at),
         ended_ms: ms(&plan.ended_at),
         reason: plan.reason.clone(),
+        acts: plan.steps.iter().filter_map(act).collect(),
     };
     Some(Case {
         id: incident.id.clone(),

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   fault ──► its incidents: about its service, opened (or with a symptom first seen) while it lasts
+//!             open when it came: only with word of it at their own target, or an act on it meanwhile
 //!   incident without a fault: an effect of one further down, or a false alarm
 //! ```
 //!
@@ -19,6 +20,9 @@ use crate::{fleet::SampleFleet, report::Spread};
 const EARLY_MS: u64 = 300;
 /// What is seen so long after a fault was over may still be of it.
 const LATE_MS: u64 = 12_000;
+
+/// Given to a fault that was given no class.
+const NONE: &str = "none";
 
 /// One fault.
 #[derive(Clone, Debug, Serialize)]
@@ -43,6 +47,18 @@ pub(super) struct Row {
     pub(super) remarks: Vec<String>,
 }
 
+impl Row {
+    /// The class that was given, for people.
+    pub(super) fn given(&self) -> &str {
+        if self.class.is_empty() { NONE } else { &self.class }
+    }
+
+    /// Healed, classed right, and nothing else to say.
+    pub(super) fn as_it_should(&self) -> bool {
+        self.healed && self.class == self.expected && self.remarks.is_empty()
+    }
+}
+
 /// What a phase came to.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Figures {
@@ -64,7 +80,7 @@ pub(super) struct Figures {
     pub(super) false_alarms: usize,
     pub(super) served: u64,
     pub(super) failed: u64,
-    /// Classes given, by the kind of fault.
+    /// Classes given, by the kind of fault; `none` to those that were given none.
     pub(super) confusion: BTreeMap<String, BTreeMap<String, usize>>,
 }
 
@@ -121,7 +137,8 @@ fn during(fault: &Injected, at_ms: u64) -> bool {
     at_ms + EARLY_MS >= fault.wall_ms && at_ms <= end_ms(fault).saturating_add(LATE_MS)
 }
 
-/// The fault that an incident is about: the latest one of its service that was there when it began.
+/// The fault that an incident is about: the latest one of its service that was there when it began;
+/// else the first one that came while it was open, and that it took in.
 fn owner(faults: &[&Injected], case: &Case) -> Option<usize> {
     let own: BTreeSet<&str> = case
         .symptoms
@@ -135,7 +152,24 @@ fn owner(faults: &[&Injected], case: &Case) -> Option<usize> {
             && during(fault, case.opened_ms)
             && fault.planned.instances.iter().any(|name| own.contains(name.as_str()))
     };
-    (0..faults.len()).rev().find(|n| fits(faults[*n]))
+    let opened_by = (0..faults.len()).rev().find(|n| fits(faults[*n]));
+    opened_by.or_else(|| faults.iter().position(|fault| took_in(fault, case)))
+}
+
+/// Whether an incident got word of a fault at its own target, or acted on the fault's target, while the
+/// fault was there; nothing joins one that is closed. No margins here: when it opened there was no fault.
+fn took_in(fault: &Injected, case: &Case) -> bool {
+    let hit = |instance: &String| fault.planned.instances.contains(instance);
+    let on = |at_ms: u64| (fault.wall_ms..=end_ms(fault)).contains(&at_ms);
+    let word = || {
+        let mut own = case.symptoms.iter().filter(|seen| seen.instance == case.instance);
+        hit(&case.instance) && own.any(|seen| on(seen.first_ms))
+    };
+    let acted = || {
+        let mut acts = case.plans.iter().flat_map(|plan| &plan.acts);
+        acts.any(|act| hit(&act.instance) && on(act.began_ms))
+    };
+    case.service == fault.planned.service && (word() || acted())
 }
 
 fn stray(faults: &[&Injected], case: &Case, fleet: &SampleFleet) -> Stray {
@@ -205,6 +239,9 @@ fn row(fault: &Injected, own: &[&Case], cases: &[Case], by_id: &BTreeMap<&str, &
     if fault.by_hand {
         row.remarks.push("mended by hand".to_owned());
     }
+    if fault.gone_after_ms.is_none() {
+        row.remarks.push("there to the end".to_owned());
+    }
     row.healed = fault.gone_after_ms.is_some() && !fault.by_hand && asked.is_none();
     row
 }
@@ -258,11 +295,11 @@ impl Figures {
     fn take(&mut self, rows: &[Row], load: &BTreeMap<u64, Second>) {
         self.detected = rows.iter().filter(|row| row.detected_ms.is_some()).count();
         self.healed = rows.iter().filter(|row| row.healed).count();
-        for row in rows.iter().filter(|row| !row.class.is_empty()) {
-            self.classified += 1;
+        for row in rows {
+            self.classified += usize::from(!row.class.is_empty());
             self.classified_right += usize::from(row.class == row.expected);
             let given = self.confusion.entry(row.fault.planned.kind.to_string()).or_default();
-            *given.entry(row.class.clone()).or_default() += 1;
+            *given.entry(row.given().to_owned()).or_default() += 1;
         }
         self.plans_good = rows.iter().map(|row| row.plans_good).sum();
         self.plans = self.plans_good + rows.iter().map(|row| row.plans_bad).sum::<u32>();

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use super::{Part, Report, described};
 use crate::{
     campaign::seconds,
-    healing::kinds::Kind,
+    healing::{Phase, kinds::Kind},
     report::html::{STYLE, bar, escape},
 };
 
@@ -47,22 +47,16 @@ pub(super) fn render(report: &Report) -> String {
 
 fn part(part: &Part) -> String {
     let mut text = format!("<h2>{}</h2>{}", part.record.phase.name(), timeline(part));
-    let remarked: Vec<String> = part
-        .rows
-        .iter()
-        .filter(|row| {
-            !row.remarks.is_empty() || (row.class != row.expected && !row.class.is_empty())
-        })
-        .map(|row| format!("<li>{}</li>", escape(&described(row))))
-        .collect();
-    if !remarked.is_empty() && !part.record.cases.is_empty() {
+    let remarked: Vec<String> =
+        part.remarkable().map(|row| format!("<li>{}</li>", escape(&described(row)))).collect();
+    if !remarked.is_empty() {
         text += &format!("<h3>Not as it should be</h3><ul>{}</ul>", remarked.concat());
     }
     for case in &part.false_alarms {
         let lines = escape(&case.timeline.join("\n"));
         text += &format!("<h3>False alarm {} {}</h3><pre>{lines}</pre>", case.id, case.service);
     }
-    if !part.figures.confusion.is_empty() && !part.record.cases.is_empty() {
+    if part.record.phase == Phase::Faults && !part.figures.confusion.is_empty() {
         text += &confusion(part);
     }
     text

@@ -76,7 +76,7 @@ fn faults(text: &mut String, part: &Part) {
         let class = if row.class == row.expected {
             row.class.clone()
         } else {
-            format!("**{}**, not {}", row.class, row.expected)
+            format!("**{}**, not {}", row.given(), row.expected)
         };
         put(
             text,
@@ -93,8 +93,7 @@ fn faults(text: &mut String, part: &Part) {
             ),
         );
     }
-    let remarked: Vec<String> =
-        part.rows.iter().filter(|row| !row.remarks.is_empty()).map(described).collect();
+    let remarked: Vec<String> = part.remarkable().map(described).collect();
     if !remarked.is_empty() {
         put(text, format_args!("\nWhat did not go as it should:\n\n- {}", remarked.join("\n- ")));
     }

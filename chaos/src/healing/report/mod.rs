@@ -66,6 +66,12 @@ pub(super) struct Report {
 }
 
 impl Part {
+    /// Faults that something is to be said about. Without Medic there is nobody to say it of.
+    fn remarkable(&self) -> impl Iterator<Item = &Row> {
+        let healer = self.record.phase != Phase::WithoutMedic;
+        self.rows.iter().filter(move |row| healer && !row.as_it_should())
+    }
+
     fn days(&self) -> f64 {
         seconds(self.record.length_ms) / 86_400.0
     }
@@ -250,11 +256,7 @@ impl Report {
             };
             text += &format!("{:<46} {:>9}  {:<9} {}\n", line.what, line.wanted, word, line.seen);
         }
-        for row in self.parts.iter().flat_map(|part| &part.rows) {
-            let wrong = !row.class.is_empty() && row.class != row.expected;
-            if row.remarks.is_empty() && !wrong {
-                continue;
-            }
+        for row in self.parts.iter().flat_map(Part::remarkable) {
             text += &format!("  {}\n", described(row));
         }
         for case in self.parts.iter().flat_map(|part| &part.false_alarms) {
@@ -307,17 +309,16 @@ fn per_day(many: usize, days: f64) -> f64 {
 /// One fault that something is to be said about.
 pub(super) fn described(row: &Row) -> String {
     let planned = &row.fault.planned;
-    let wrong = if row.class == row.expected || row.class.is_empty() {
-        String::new()
-    } else {
-        format!("classed {} instead of {}; ", row.class, row.expected)
-    };
+    // What nobody saw was given no class, and that needs no word.
+    let wrong = (row.class != row.expected && row.detected_ms.is_some())
+        .then(|| format!("classed {} instead of {}", row.given(), row.expected));
+    let said: Vec<String> = wrong.into_iter().chain(row.remarks.iter().cloned()).collect();
     format!(
-        "{:.1} s {} {} [{}]: {wrong}{}",
+        "{:.1} s {} {} [{}]: {}",
         seconds(planned.at_ms),
         planned.kind,
         planned.instances.join(", "),
         row.incidents.join(", "),
-        row.remarks.join("; ")
+        said.join("; ")
     )
 }

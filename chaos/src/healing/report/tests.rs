@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::*;
+use super::{
+    super::{life::Injected, schedule::Planned},
+    *,
+};
 
 fn spread(count: usize, p99: u64) -> Spread {
     Spread { count, median: p99, p99, max: p99 }
@@ -63,6 +66,37 @@ fn report(phase: Phase, figures: Figures) -> Report {
     report
 }
 
+/// A fault that was healed without having been given a class, another that was classed right.
+fn crashes() -> Vec<Row> {
+    let planned = |at_ms, instance: &str| Planned {
+        at_ms,
+        kind: Kind::Crash,
+        service: "datastore".to_owned(),
+        instances: vec![instance.to_owned()],
+    };
+    let row = |at_ms, instance: &str, class: &str| Row {
+        fault: Injected {
+            planned: planned(at_ms, instance),
+            wall_ms: at_ms,
+            gone_after_ms: Some(2_400),
+            by_hand: false,
+            not_done: None,
+        },
+        expected: "application/crash",
+        incidents: vec!["INC-99".to_owned()],
+        class: class.to_owned(),
+        detected_ms: Some(1_000),
+        decided_ms: None,
+        remediated_ms: None,
+        recovered_ms: None,
+        plans_good: 0,
+        plans_bad: 0,
+        healed: true,
+        remarks: Vec::new(),
+    };
+    vec![row(2_000, "datastore-1", "application/crash"), row(38_200, "datastore-2", "")]
+}
+
 /// Lines that were not kept.
 fn missed(report: &Report) -> Vec<&'static str> {
     let lines = report.lines.iter().filter(|line| line.kept == Some(false));
@@ -115,6 +149,30 @@ fn false_alarms_are_told_per_service_day() {
     let seen = line.map(|line| line.seen.as_str()).unwrap_or_default();
     assert!(seen.starts_with("2 in 0.011 service-days, 182 per service-day"), "{seen}");
     assert_eq!(missed(&report), ["false positives"]);
+}
+
+#[test]
+fn a_fault_without_a_class_is_told_everywhere() {
+    let given = [("application/crash".to_owned(), 1), ("none".to_owned(), 1)];
+    let confusion = BTreeMap::from([("crash".to_owned(), BTreeMap::from(given))]);
+    let figures = Figures { confusion, ..good() };
+    let told = |phase| {
+        let mut report = report(phase, figures.clone());
+        report.parts[0].rows = crashes();
+        report
+    };
+    let faults = told(Phase::Faults);
+    let (text, page) = (markdown::render(&faults), html::render(&faults));
+    assert!(text.contains("| crash | datastore-2 | **none**, not application/crash |"), "{text}");
+    assert!(text.contains("| crash | application/crash | 1 right, **1 none** |"), "{text}");
+    let line = "38.2 s crash datastore-2 [INC-99]: classed none instead of application/crash";
+    assert!(text.contains(&format!("as it should:\n\n- {line}\n")), "{text}");
+    assert!(page.contains(&format!("<li>{line}</li>")) && !page.contains("2.0 s crash"), "{page}");
+    assert!(page.contains("<th>none") && page.contains("<td class='n bad'>1"), "{page}");
+    assert!(faults.terminal().contains(line));
+    // Nobody was there to give one.
+    let without = told(Phase::WithoutMedic);
+    assert!(!without.terminal().contains("classed") && !html::render(&without).contains("<li>"));
 }
 
 #[test]
