@@ -20,6 +20,11 @@ fn every_fault_of_a_short_campaign_is_healed_without_a_human() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("report: "), "it did not come to its end:\n{told}\n{errors}");
     assert!(told.contains("gets SIGKILL"), "no node of Medic's was killed:\n{told}");
+    let times = told.lines().filter_map(|line| line.trim_start().split_once(" s  "));
+    let times: Vec<f64> = times.filter_map(|(at, _)| at.parse().ok()).collect();
+    // Each is told when it is done; a node's death not only when the node is back, seconds later.
+    let in_order = times.windows(2).all(|two| two[1] > two[0] - 1.5);
+    assert!(times.len() > 4 && in_order, "{told}");
     let folder = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
     let report = std::fs::read(folder.join("report.json")).unwrap();
     let report: serde_json::Value = serde_json::from_slice(&report).unwrap();

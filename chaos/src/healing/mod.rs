@@ -38,7 +38,7 @@ use self::{
     load::Second,
     measure::measure,
     report::Report,
-    schedule::Kill,
+    schedule::{Kill, Planned},
     stage::{Plan, Stage},
 };
 use crate::{
@@ -216,17 +216,25 @@ fn dry_run(args: &CampaignArgs, total_ms: u64, kinds: &[Kind], phases: &[Phase],
             }
             continue;
         }
-        for fault in schedule::faults(args.seed, total_ms, kinds, &stage.fleet) {
-            let (at, who) = (seconds(fault.at_ms), fault.instances.join(", "));
-            say(&format!("  {at:>7.1} s  {:<18} {who}: {}", fault.kind, fault.kind.story()));
-        }
-        if *phase == Phase::Faults {
-            for kill in schedule::kills(args.seed, total_ms) {
-                let who = if kill.leader { "the leader" } else { "a follower" };
-                say(&format!("  {:>7.1} s  SIGKILL for {who}", seconds(kill.at_ms)));
-            }
+        let faults = schedule::faults(args.seed, total_ms, kinds, &stage.fleet);
+        let with_medic = *phase == Phase::Faults;
+        let kills = if with_medic { schedule::kills(args.seed, total_ms) } else { Vec::new() };
+        for (at_ms, what) in foreseen(&faults, &kills) {
+            say(&format!("  {:>7.1} s  {what}", seconds(at_ms)));
         }
     }
+}
+
+/// Faults and kills, as they will come.
+fn foreseen(faults: &[Planned], kills: &[Kill]) -> Vec<(u64, String)> {
+    let faults = faults.iter().map(|fault| {
+        let (kind, who) = (fault.kind, fault.instances.join(", "));
+        (fault.at_ms, format!("{kind:<18} {who}: {}", kind.story()))
+    });
+    let kills = kills.iter().map(|kill| (kill.at_ms, format!("SIGKILL for {}", kill.who())));
+    let mut all: Vec<(u64, String)> = faults.chain(kills).collect();
+    all.sort_by_key(|(at_ms, _)| *at_ms);
+    all
 }
 
 struct Run<'a> {
@@ -315,16 +323,21 @@ impl Run<'_> {
         let Some(cluster) = stage.cluster.as_mut() else { return killed };
         for kill in schedule::kills(self.args.seed, self.total_ms) {
             tokio::time::sleep_until((began + Duration::from_millis(kill.at_ms)).into()).await;
-            match kill_one(cluster, kill, self.args.nodes).await {
-                Ok(node) => {
-                    let who = if kill.leader { "the leader" } else { "a follower" };
-                    say(&format!(
-                        "  {:>7.1} s  node-{node}, {who}, gets SIGKILL",
-                        seconds(kill.at_ms)
-                    ));
-                    killed.push(Killed { at_ms: kill.at_ms, node, leader: kill.leader });
+            let node = match kill_one(cluster, kill, self.args.nodes).await {
+                Ok(node) => node,
+                Err(error) => {
+                    tracing::warn!("killing a node: {error:#}");
+                    continue;
                 }
-                Err(error) => tracing::warn!("killing a node: {error:#}"),
+            };
+            // It may have taken a while until there was a leader.
+            let at_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let (at, who) = (seconds(at_ms), kill.who());
+            say(&format!("  {at:>7.1} s  node-{node}, {who}, gets SIGKILL"));
+            killed.push(Killed { at_ms, node, leader: kill.leader });
+            tokio::time::sleep(Duration::from_millis(kill.away_ms)).await;
+            if let Err(error) = cluster.node_mut(node).and_then(crate::harness::Process::start) {
+                tracing::warn!("starting node-{node} again: {error:#}");
             }
         }
         killed
@@ -339,8 +352,6 @@ async fn kill_one(
     let leader = cluster.wait_for_leader(Duration::from_secs(10)).await?;
     let node = if kill.leader { leader } else { leader % nodes + 1 };
     cluster.node_mut(node)?.kill().await?;
-    tokio::time::sleep(Duration::from_millis(kill.away_ms)).await;
-    cluster.node_mut(node)?.start()?;
     Ok(node)
 }
 
@@ -366,4 +377,24 @@ async fn settle(desk: &Desk) -> usize {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     desk.close_rest().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_foreseen_is_told_in_the_order_of_time() {
+        let fault = |at_ms| Planned {
+            at_ms,
+            kind: Kind::Crash,
+            service: "orders".to_owned(),
+            instances: vec!["orders-1".to_owned()],
+        };
+        let kill = |at_ms| Kill { at_ms, leader: true, away_ms: 3_000 };
+        let told = foreseen(&[fault(2_000), fault(38_000)], &[kill(20_000), kill(60_000)]);
+        let times: Vec<u64> = told.iter().map(|(at_ms, _)| *at_ms).collect();
+        assert_eq!(times, [2_000, 20_000, 38_000, 60_000]);
+        assert_eq!(told[1].1, "SIGKILL for the leader");
+    }
 }

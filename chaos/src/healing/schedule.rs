@@ -53,6 +53,14 @@ pub struct Kill {
     pub away_ms: u64,
 }
 
+impl Kill {
+    /// Who dies, for people.
+    #[must_use]
+    pub const fn who(self) -> &'static str {
+        if self.leader { "the leader" } else { "a follower" }
+    }
+}
+
 /// What happens to a fleet on a quiet day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
