@@ -135,3 +135,28 @@ fn a_dry_run_shows_the_schedule_that_would_be_played() {
         assert_ne!(absent, told.contains(&format!("{fault} (")), "{fault}: {told}");
     }
 }
+
+#[test]
+fn wrong_usage_is_refused_before_anything_starts() {
+    let binary = env!("CARGO_BIN_EXE_medic-under-test");
+    let missing = "/nope is missing";
+    for (medic, planted, more, why) in [
+        ("/nope", None, None, missing),
+        ("/nope", None, Some("--dry-run"), missing),
+        ("/nope", None, Some("--healing"), missing),
+        ("/bin/true", Some("AgentForgetsKeys"), None, "/bin/true makes no mistakes"),
+        ("/bin/true", Some("AgentForgetsKeys"), Some("--healing"), "/bin/true makes no mistakes"),
+        (binary, Some("Nope"), None, "there is no planted mistake `Nope`; there are "),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let mut command = command("1", "3", "auto", &out);
+        command.args(more).args(["--medic", medic]);
+        command.envs(planted.map(|name| ("MEDIC_PLANTED", name)));
+        let output = command.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(2), "{medic} {planted:?}: {told}");
+        assert!(told.contains(why) && told.lines().count() == 1, "{told}");
+        assert!(!out.exists(), "{medic} {planted:?}: something was begun");
+    }
+}

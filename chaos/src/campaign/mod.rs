@@ -22,6 +22,7 @@ mod sources;
 mod stage;
 mod told;
 mod trouble;
+mod usage;
 pub mod watch;
 
 use std::{
@@ -118,6 +119,10 @@ pub async fn main(args: CampaignArgs) -> ExitCode {
 }
 
 async fn run(args: CampaignArgs) -> anyhow::Result<u8> {
+    if let Err(wrong) = usage::check(&args, std::env::var_os(PLANTED).as_deref()).await {
+        say(&format!("{wrong:#}"));
+        return Ok(REFUSED);
+    }
     if args.healing.healing {
         if args.network == NetworkChoice::Namespaces {
             say("--healing measures on loopback only: leave --network namespaces out");

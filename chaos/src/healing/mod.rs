@@ -31,6 +31,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
+pub(crate) use self::stage::medic;
 use self::{
     cases::{Case, Desk},
     kinds::Kind,
@@ -138,7 +139,7 @@ pub async fn run(args: &CampaignArgs) -> anyhow::Result<u8> {
     let kinds =
         if args.healing.kind.is_empty() { Kind::ALL.to_vec() } else { args.healing.kind.clone() };
     let dir = folder(args)?;
-    let medic = stage::medic(args.medic.as_deref())?;
+    let medic = medic(args.medic.as_deref());
     let plan = Plan {
         dir: dir.clone(),
         medic,
