@@ -159,7 +159,10 @@ fn a_campaign_that_is_told_to_stop_leaves_no_namespace() {
     }
     // Hub, three places, and a spare one.
     assert_eq!(namespaces_of(campaign.id()).len(), 5);
-    kill(Pid::from_raw(i32::try_from(campaign.id()).unwrap()), Signal::SIGTERM).unwrap();
+    kill(Pid::from_raw(i32::try_from(campaign.id()).unwrap()), Signal::SIGINT).unwrap();
     assert!(!campaign.wait().unwrap().success());
+    // It goes through whoever keeps the network, and stays what it was.
+    let told = std::fs::read_to_string(&log).unwrap();
+    assert!(told.contains("INTERRUPTED by SIGINT after "), "{told}");
     assert_eq!(namespaces_of(campaign.id()), Vec::<String>::new());
 }

@@ -149,9 +149,9 @@ async fn keep(standing: &Standing, told: &mut Told) -> anyhow::Result<u8> {
     let status = loop {
         tokio::select! {
             status = child.wait() => break status.context("waiting for the campaign")?,
-            _ = told.next() => {
-                let campaign = nix::unistd::Pid::from_raw(pid);
-                let sent = nix::sys::signal::kill(campaign, nix::sys::signal::Signal::SIGTERM);
+            by = told.next() => {
+                // As it came: the report says by what it was.
+                let sent = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), by);
                 sent.context("telling the campaign to stop")?;
             }
         }

@@ -197,7 +197,7 @@ async fn hold(
     let mut workers = None;
     let outcome = tokio::select! {
         outcome = perform(args, plan, stage, &mut report, &mut workers) => outcome,
-        by = told.next() => Err(Stopped::Told(by)),
+        by = told.next() => Err(Stopped::Told(by.as_str())),
         () = ground.lost() => Err(Stopped::Told("the end of whoever keeps the network")),
     };
     if let Err(stopped) = outcome {

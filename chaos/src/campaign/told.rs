@@ -1,5 +1,6 @@
 //! Being told to stop: Ctrl-C, SIGTERM, or a terminal that is closed.
 
+use nix::sys::signal::Signal as Name;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::say;
@@ -26,7 +27,7 @@ impl Told {
     }
 
     /// Waits; gives by what.
-    pub(super) async fn next(&mut self) -> &'static str {
+    pub(super) async fn next(&mut self) -> Name {
         let hung_up = async {
             match &mut self.hangup {
                 Some(hangup) => drop(hangup.recv().await),
@@ -34,9 +35,9 @@ impl Told {
             }
         };
         let by = tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            () = hung_up => "SIGHUP",
+            _ = self.interrupt.recv() => Name::SIGINT,
+            _ = self.terminate.recv() => Name::SIGTERM,
+            () = hung_up => Name::SIGHUP,
         };
         say(&format!("told to stop by {by} (process {})", std::process::id()));
         by
