@@ -129,6 +129,7 @@ fn a_dry_run_shows_the_schedule_that_would_be_played() {
     let told = dry("auto");
     assert_eq!(told, dry("loopback"));
     assert!(told.contains("round 1: "), "{told}");
+    assert!(told.starts_with("33 kinds of faults: kill-leader, "), "{told}");
     // What is not had here is said to be missing, and nothing else is missing.
     for fault in ["power-cut", "full-disk", "clock-skew", "kill-at-failpoint", "bit-flips"] {
         let absent = told.contains(&format!("not here: {fault}: "));

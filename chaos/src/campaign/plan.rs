@@ -54,6 +54,7 @@ impl Plan {
 
     /// Says what would be done, and when.
     pub(super) fn tell(&self) {
+        say(&kinds());
         for absent in self.absent() {
             say(&format!("not here: {absent}"));
         }
@@ -61,6 +62,12 @@ impl Plan {
             say(&format!("round {}: {}", number + 1, describe(round)));
         }
     }
+}
+
+/// Every kind of fault there is, whichever of them are drawn.
+fn kinds() -> String {
+    let names: Vec<&str> = Fault::ALL.iter().map(|fault| fault.name()).collect();
+    format!("{} kinds of faults: {}", names.len(), names.join(", "))
 }
 
 /// The rounds of a seed are the same everywhere; what a machine cannot do is left out of them. Rounds
@@ -110,6 +117,17 @@ mod tests {
     use super::*;
 
     const TEN_MINUTES: u64 = 600_000;
+
+    #[test]
+    fn every_kind_is_named_and_the_manual_counts_them() {
+        let told = kinds();
+        for fault in Fault::ALL {
+            assert!(told.contains(fault.name()), "{fault}: {told}");
+        }
+        let manual = include_str!("../../../docs/OPERATIONS.md");
+        let (count, _) = told.split_once(':').unwrap_or_default();
+        assert!(manual.contains(count), "the manual does not speak of {count}");
+    }
 
     #[test]
     fn a_machine_that_can_do_less_plays_the_same_rounds_without_what_it_cannot() {
