@@ -8,6 +8,7 @@ use medic_state::{Millis, Ppm, matcher::Selector};
 use super::{
     ExperimentSpec, FaultSpec, Inject, Network, ProbeSpec, TargetSpec,
     allow::{absolute, process_match},
+    fields,
     parts::size,
 };
 use crate::experiment::schedule;
@@ -31,11 +32,10 @@ pub(super) fn experiment(spec: &ExperimentSpec) -> Vec<Finding> {
         check_probe(&format!("spec.probes[{i}]"), probe, spec, &mut found);
     }
     unique("probes", spec.probes.iter().map(|probe| probe.name.as_str()), &mut found);
-    let names: Vec<&str> = spec.probes.iter().map(|probe| probe.name.as_str()).collect();
     let steady = &spec.steady_state;
-    found.extend(check_condition("spec.steadyState.expect", &steady.expect, &names));
+    condition("spec.steadyState.expect", &steady.expect, spec, &mut found);
     if let Some(during) = &steady.during {
-        found.extend(check_condition("spec.steadyState.during", during, &names));
+        condition("spec.steadyState.during", during, spec, &mut found);
     }
     check_time("spec.steadyState.within", steady.within, &mut found);
     if steady.hold > steady.within {
@@ -43,7 +43,7 @@ pub(super) fn experiment(spec: &ExperimentSpec) -> Vec<Finding> {
         found.push(Finding::new("spec.steadyState.hold", message));
     }
     for (i, abort) in spec.abort.iter().enumerate() {
-        found.extend(check_condition(&format!("spec.abort[{i}].when"), &abort.when, &names));
+        condition(&format!("spec.abort[{i}].when"), &abort.when, spec, &mut found);
         check_time(&format!("spec.abort[{i}].for"), abort.lasts, &mut found);
     }
     for (i, target) in spec.targets.iter().enumerate() {
@@ -63,6 +63,13 @@ pub(super) fn experiment(spec: &ExperimentSpec) -> Vec<Finding> {
         found.extend(schedule::check(spec));
     }
     found
+}
+
+/// What is wrong with a condition: its syntax, the probes it names, and their fields.
+fn condition(path: &str, source: &str, spec: &ExperimentSpec, found: &mut Vec<Finding>) {
+    let names: Vec<&str> = spec.probes.iter().map(|probe| probe.name.as_str()).collect();
+    found.extend(check_condition(path, source, &names));
+    found.extend(fields::check(path, source, &spec.probes));
 }
 
 fn unique<'n>(what: &str, names: impl Iterator<Item = &'n str>, found: &mut Vec<Finding>) {

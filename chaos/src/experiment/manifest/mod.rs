@@ -6,6 +6,7 @@
 
 pub mod allow;
 mod check;
+mod fields;
 mod parts;
 #[cfg(test)]
 mod tests;

@@ -66,6 +66,21 @@ fn problems_have_line_and_column() {
             "10:26: spec.steadyState.expect: unknown variable `wed`; did you mean `web`?",
         ),
         (
+            "expect: 'web.status",
+            "expect: 'web.up && web.stat",
+            "10:40: spec.steadyState.expect: `web` has no field `stat`; did you mean `status`?",
+        ),
+        (
+            "during: 'rate.value",
+            "during: 'rate.latency_ms",
+            "`rate` has no field `latency_ms` (known: value, max, min, count)",
+        ),
+        (
+            "{when: 'web.status >= 500', for: 5s}",
+            "{when: web.statuss >= 500, noData: ignore}",
+            "12:18: spec.abort[0].when: `web` has no field `statuss`; did you mean `status`?",
+        ),
+        (
             "{target: disk, inject: {fill",
             "{target: dusk, inject: {fill",
             "20:16: spec.faults[2].target: no target `dusk` (known: api, disk, blue)",
