@@ -25,6 +25,7 @@ mod run;
 pub mod schedule;
 pub mod system;
 pub mod undo;
+mod validate;
 
 use std::{
     io::Write as _,
@@ -32,6 +33,7 @@ use std::{
     process::ExitCode,
 };
 
+pub use self::validate::ValidateArgs;
 use self::{
     fault::pressure::BurnArgs,
     journal::Journal,
@@ -56,9 +58,13 @@ pub enum ExperimentCommand {
         after_help = "Examples:\n  medic-chaos experiment run game.yaml --allow staging.yaml --dry-run     the plan, with its undos\n  medic-chaos experiment run game.yaml --allow staging.yaml --out ./reports\n  medic-chaos experiment run deploy/experiments/local-leader.yaml         a cluster of its own\n\nCtrl-C, SIGTERM and SIGHUP undo everything and exit 3. After SIGKILL a guardian undoes at once."
     )]
     Run(RunArgs),
-    /// Check an experiment or an allow-list; says every problem with line and column.
+    /// Check an experiment or an allow-list; says problems with line and column.
+    ///
+    /// All at once, but of a `metadata` or `spec` whose keys or types are wrong the first alone. With
+    /// --allow the experiment is held against the list too, as far as the two files tell: which process
+    /// is meant, and whether a target is there, `run --dry-run` finds out where it runs.
     #[command(
-        after_help = "Example:\n  medic-chaos experiment validate game.yaml --allow staging.yaml"
+        after_help = "Examples:\n  medic-chaos experiment validate game.yaml --allow staging.yaml\n  medic-chaos experiment validate staging.yaml\n\nExit: 0 nothing is wrong, 2 something is."
     )]
     Validate(ValidateArgs),
     /// Take back by hand what a journal says is open. May be done any number of times.
@@ -106,21 +112,11 @@ pub struct RunArgs {
     pub medic: Option<PathBuf>,
 }
 
-/// Options of a check.
-#[derive(Clone, Debug, clap::Args)]
-pub struct ValidateArgs {
-    /// The experiment.
-    pub file: PathBuf,
-    /// An allow-list to check as well.
-    #[arg(long, value_name = "FILE")]
-    pub allow: Option<PathBuf>,
-}
-
 /// Does what was asked for.
 pub async fn main(command: ExperimentCommand) -> ExitCode {
     let outcome = match command {
         ExperimentCommand::Run(args) => Box::pin(run_one(&args)).await,
-        ExperimentCommand::Validate(args) => validate(&args),
+        ExperimentCommand::Validate(args) => validate::validate(&args).map(|()| 0),
         ExperimentCommand::Undo { journal } => undo_by_hand(&journal),
         ExperimentCommand::Schema { allow } => {
             let schema = if allow { allow::schema() } else { manifest::schema() };
@@ -144,23 +140,6 @@ pub async fn main(command: ExperimentCommand) -> ExitCode {
             ExitCode::from(REFUSED)
         }
     }
-}
-
-fn validate(args: &ValidateArgs) -> anyhow::Result<u8> {
-    let experiment = manifest::read(&args.file)?;
-    let turns = schedule::turns(&experiment.spec);
-    let length = schedule::length(&experiment.spec, &turns);
-    let name = &experiment.name;
-    say(&format!(
-        "{}: Experiment {name} is well-formed: {} faults in {length}",
-        args.file.display(),
-        turns.len()
-    ));
-    if let Some(path) = &args.allow {
-        let allow = allow::read(path)?;
-        say(&format!("{}: AllowList with {} targets", path.display(), allow.targets.len()));
-    }
-    Ok(0)
 }
 
 async fn run_one(args: &RunArgs) -> anyhow::Result<u8> {

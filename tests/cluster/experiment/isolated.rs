@@ -160,7 +160,7 @@ fn limits_pressure_and_a_filled_directory_are_lifted() {
     let file = stand.experiment(
         "  faults:\n    - {target: api, inject: {limit: {cpu: 20%, memory: 256MiB}}, for: 2s}\n    \
          - {target: api, inject: {pressure: {cpu: 1, memory: 16MiB}}, for: 2s}\n    \
-         - {target: disk, inject: {fill: {bytes: 64MiB, leave: 1MiB}}, for: 2s}\n",
+         - {target: disk, inject: {fill: {bytes: 8MiB, leave: 1MiB}}, for: 2s}\n",
     );
     let text = std::fs::read_to_string(&file).unwrap();
     let text =
@@ -170,6 +170,11 @@ fn limits_pressure_and_a_filled_directory_are_lifted() {
         &format!("{{process: {}, inject: [limit, pressure]}}", stand.process()),
         &format!("{{directory: {dir:?}, inject: [fill], maxBytes: 8MiB}}"),
     ]);
+    let more = stand.write("more.yaml", &text.replace("bytes: 8MiB", "bytes: 9MiB"));
+    let output = experiment(&["run", &more, "--allow", &allow, "--out", &stand.out()]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    let expected = "to be filled with 9MiB, and the allow-list allows `maxBytes: 8MiB`";
+    assert!(said(&output).contains(expected), "{}", said(&output));
     let groups = || std::fs::read_to_string(format!("/proc/{}/cgroup", stand.pid())).unwrap();
     let (before, full) = (groups(), || std::fs::read_dir(&dir).unwrap().next());
     let child = start(&["run", &file, "--allow", &allow, "--out", &stand.out()]);
@@ -178,7 +183,7 @@ fn limits_pressure_and_a_filled_directory_are_lifted() {
         groups().contains("/medic-chaos-") && full().is_some() && burners() > 0
     });
     let size = full().unwrap().unwrap().metadata().unwrap().len();
-    assert_eq!(size, 8 << 20, "the allow-list bounds what is filled");
+    assert_eq!(size, 8 << 20, "as much as was asked for");
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert_eq!(groups(), before);

@@ -92,15 +92,19 @@ fn a_cluster_of_its_own_needs_no_allow_list_and_leaves_nothing() {
 }
 
 #[test]
-fn the_examples_are_well_formed() {
+fn the_examples_are_well_formed_and_allowed() {
     let folder = Path::new("../deploy/experiments");
     let allow = folder.join("allow.yaml").display().to_string();
+    let output = experiment(&["validate", &allow]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("AllowList is well-formed"), "{}", said(&output));
     let mut seen = 0;
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         if entry.path() != Path::new(&allow) {
             let file = entry.path().display().to_string();
             let output = experiment(&["validate", &file, "--allow", &allow]);
             assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+            assert!(said(&output).contains("refuses nothing of it"), "{}", said(&output));
             seen += 1;
         }
     }

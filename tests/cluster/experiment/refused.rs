@@ -104,6 +104,21 @@ fn what_is_wrong_is_said_with_line_and_column() {
     let good = stand.experiment(PAUSE);
     let output = experiment(&["validate", &good]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let allow = stand.allow_service("[pause]");
+    let kill = std::fs::read_to_string(&allow).unwrap().replace("[pause]", "[kill]");
+    let kill = stand.write("kill.yaml", &kill);
+    let bad = stand.write("bad.yaml", "apiVersion: medic/v1\nkind: AlowList\n");
+    for (args, code, expected) in [
+        (vec![good.as_str(), "--allow", &allow], 0, "the list refuses nothing of it"),
+        (vec![good.as_str(), "--allow", &kill], 2, "refused: the allow-list does not allow pause"),
+        (vec![allow.as_str()], 0, "AllowList is well-formed: 1 targets"),
+        (vec![allow.as_str(), "--allow", &kill], 2, "this is an allow-list itself"),
+        (vec![bad.as_str()], 2, "did you mean `AllowList`?"),
+    ] {
+        let output = experiment(&[vec!["validate"], args].concat());
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        assert!(said(&output).contains(expected), "{expected}: {}", said(&output));
+    }
     for args in [["schema"].as_slice(), &["schema", "--allow"]] {
         let schema: serde_json::Value = serde_json::from_slice(&experiment(args).stdout).unwrap();
         assert_eq!(schema["properties"]["apiVersion"]["const"], "medic/v1");

@@ -38,18 +38,18 @@ impl fmt::Display for Filling {
 }
 
 impl Filling {
-    /// What a fault asks for, within what is allowed.
+    /// What a fault asks for. Whether that is allowed was asked before.
     ///
     /// # Errors
     /// When the directory is none, or is reached by a link.
-    pub(super) fn plan(dir: &Path, wanted: &Fill, max: u64, id: &str) -> Result<Self, Trouble> {
+    pub(super) fn plan(dir: &Path, wanted: &Fill, id: &str) -> Result<Self, Trouble> {
         let real = std::fs::canonicalize(dir).map_err(Trouble::file("looking at", dir))?;
         if real != dir || !real.is_dir() {
             let message =
                 format!("{} is {}, not a directory itself", dir.display(), real.display());
             return Err(Trouble::Refused(message));
         }
-        let bytes = size(&wanted.bytes).unwrap_or(0).min(max);
+        let bytes = size(&wanted.bytes).unwrap_or(0);
         let leave = size(&wanted.leave).unwrap_or(u64::MAX);
         Ok(Self { path: dir.join(format!("{PREFIX}{id}")), bytes, leave })
     }

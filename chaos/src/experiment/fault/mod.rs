@@ -48,8 +48,8 @@ pub enum Resolved {
     Container(Container),
     /// A network namespace.
     Namespace(Netns),
-    /// A directory, and the most that may be filled.
-    Directory(PathBuf, u64),
+    /// A directory.
+    Directory(PathBuf),
 }
 
 impl fmt::Display for Resolved {
@@ -60,7 +60,7 @@ impl fmt::Display for Resolved {
             }
             Self::Container(container) => write!(f, "{container}"),
             Self::Namespace(netns) => write!(f, "{}", netns.called),
-            Self::Directory(path, _) => write!(f, "{}", path.display()),
+            Self::Directory(path) => write!(f, "{}", path.display()),
         }
     }
 }
@@ -200,8 +200,8 @@ pub fn plan(inject: &Inject, target: &Resolved, id: &str) -> Result<Planned, Tro
             planned.acts.push(Act::Pressure(work));
         }
         Inject::Fill(wanted) => {
-            let Resolved::Directory(path, max) = target else { return Err(nothing()) };
-            let filling = Filling::plan(path, wanted, *max, id)?;
+            let Resolved::Directory(path) = target else { return Err(nothing()) };
+            let filling = Filling::plan(path, wanted, id)?;
             planned.undo.push(Undo::Remove { path: filling.path.clone() });
             planned.acts.push(Act::Fill(filling));
         }

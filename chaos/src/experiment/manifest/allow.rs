@@ -6,8 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-use medic_api::manifest::{Finding, parse_kind, schema_of};
+use medic_api::manifest::{Finding, Problem, parse_kind, schema_of};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +46,7 @@ pub struct Entry {
     /// What starts a killed process again: a command that returns, or the program itself.
     #[serde(default)]
     pub restart: Option<Vec<String>>,
-    /// Most that may be filled; for directories.
+    /// Most that a `fill` may ask for; needed where `inject` names it.
     #[serde(default)]
     pub max_bytes: Option<String>,
 }
@@ -60,12 +59,15 @@ pub const KIND: &str = "AllowList";
 /// # Errors
 /// When it cannot be read; every problem with `file:line:column`.
 pub fn read(path: &Path) -> anyhow::Result<AllowSpec> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    parse_kind(&text, KIND, |_, spec| check(spec))
-        .and_then(super::one)
-        .map(|(_, spec)| spec)
-        .map_err(|problems| super::listed(path, &problems))
+    parse(&super::text(path)?).map_err(|problems| super::listed(path, &problems))
+}
+
+/// Reads the text of an allow-list.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(text: &str) -> Result<AllowSpec, Vec<Problem>> {
+    parse_kind(text, KIND, |_, spec| check(spec)).and_then(super::one).map(|(_, spec)| spec)
 }
 
 /// JSON Schema of an allow-list.

@@ -213,6 +213,15 @@ pub struct Experiment {
     pub spec: ExperimentSpec,
 }
 
+/// What a file holds.
+#[derive(Clone, Debug)]
+pub enum Document {
+    /// What is to be done.
+    Experiment(Experiment),
+    /// What may be done.
+    AllowList(allow::AllowSpec),
+}
+
 /// The kind's name.
 pub const KIND: &str = "Experiment";
 
@@ -221,9 +230,27 @@ pub const KIND: &str = "Experiment";
 /// # Errors
 /// When it cannot be read; every problem with `file:line:column`.
 pub fn read(path: &Path) -> anyhow::Result<Experiment> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    parse(&text).map_err(|problems| listed(path, &problems))
+    parse(&text(path)?).map_err(|problems| listed(path, &problems))
+}
+
+/// Reads a file that holds one experiment or one allow-list.
+///
+/// # Errors
+/// When it cannot be read; every problem with `file:line:column`.
+pub fn read_either(path: &Path) -> anyhow::Result<Document> {
+    let text = text(path)?;
+    // A misspelt kind is told by the reader of the kind that it is near to.
+    let other =
+        |problem: &Problem| problem.path == "kind" && !problem.message.contains("did you mean");
+    let read = match allow::parse(&text) {
+        Err(problems) if problems.iter().any(other) => parse(&text).map(Document::Experiment),
+        read => read.map(Document::AllowList),
+    };
+    read.map_err(|problems| listed(path, &problems))
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
 }
 
 /// Reads the text of one experiment.

@@ -279,9 +279,9 @@ pub struct Pressure {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fill {
-    /// Most that is taken; the allow-list may say less.
+    /// Most that is taken, where there is room; more than the allow-list's `maxBytes` is refused.
     pub bytes: String,
-    /// What is left free whatever `bytes` says.
+    /// What is left free whatever `bytes` says; 64MiB by default.
     #[serde(default = "leave")]
     pub leave: String,
 }
