@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::journal::Journal;
+use super::journal::{By, Journal};
 
 /// What it says when it is on its post.
 const READY: &[u8] = b"ready\n";
@@ -68,7 +68,7 @@ pub(super) async fn keep(journal: &Path) -> anyhow::Result<bool> {
     let undone = tokio::task::spawn_blocking(move || {
         // Until the experiment is gone: nothing ever comes through.
         drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
-        Journal::open(&path, true).map(|mut journal| journal.undo_all())
+        Journal::open(&path, By::Guardian).map(|mut journal| journal.undo_all())
     });
     Ok(undone.await??.iter().all(|undone| undone.how.is_ok()))
 }

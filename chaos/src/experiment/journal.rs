@@ -17,14 +17,48 @@ use serde::{Deserialize, Serialize};
 
 use super::{system::Trouble, undo::Undo};
 
+/// Who works on a journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum By {
+    /// The experiment whose journal it is.
+    #[default]
+    Experiment,
+    /// Its guardian, once it is gone.
+    Guardian,
+    /// A human, when nobody else works on it.
+    Hand,
+}
+
+impl By {
+    const fn is_experiment(&self) -> bool {
+        matches!(self, Self::Experiment)
+    }
+}
+
 /// One line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Entry {
-    Began { experiment: String, pid: u32 },
-    Fault { number: usize, name: String, undo: Vec<Undo> },
-    Undone { number: usize, how: Vec<String> },
-    Failed { number: usize, why: Vec<String> },
+    Began {
+        experiment: String,
+        pid: u32,
+    },
+    Fault {
+        number: usize,
+        name: String,
+        undo: Vec<Undo>,
+    },
+    Undone {
+        number: usize,
+        how: Vec<String>,
+        #[serde(default, skip_serializing_if = "By::is_experiment")]
+        by: By,
+    },
+    Failed {
+        number: usize,
+        why: Vec<String>,
+    },
     Ended {},
 }
 
@@ -55,7 +89,10 @@ pub struct Undone {
 pub struct Journal {
     file: File,
     path: PathBuf,
+    by: By,
     pending: Vec<Pending>,
+    /// Taken back before this was opened, and by whom.
+    undone: Vec<(String, By)>,
 }
 
 /// Undos of one fault, the last first. All are tried, whatever becomes of the others.
@@ -79,7 +116,13 @@ impl Journal {
         let options = OpenOptions::new().read(true).append(true).create_new(true).open(path);
         let file = options.map_err(Trouble::file("making the journal", path))?;
         file.lock().map_err(Trouble::file("locking", path))?;
-        let mut journal = Self { file, path: path.to_owned(), pending: Vec::new() };
+        let mut journal = Self {
+            file,
+            path: path.to_owned(),
+            by: By::Experiment,
+            pending: Vec::new(),
+            undone: Vec::new(),
+        };
         let (experiment, pid) = (experiment.to_owned(), std::process::id());
         journal.append(&Entry::Began { experiment, pid })?;
         // The name too must outlive a power cut.
@@ -89,14 +132,14 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Opens a journal to take back what is open; `wait`: until whoever works on it is gone.
+    /// Opens a journal to take back what is open. The guardian waits until whoever works on it is gone.
     ///
     /// # Errors
     /// When it is no journal, or somebody works on it.
-    pub fn open(path: &Path, wait: bool) -> Result<Self, Trouble> {
+    pub fn open(path: &Path, by: By) -> Result<Self, Trouble> {
         let options = OpenOptions::new().read(true).append(true).open(path);
         let mut file = options.map_err(Trouble::file("opening the journal", path))?;
-        if wait {
+        if by == By::Guardian {
             file.lock().map_err(Trouble::file("locking", path))?;
         } else {
             match file.try_lock() {
@@ -114,12 +157,12 @@ impl Journal {
                 }
             }
         }
-        let (pending, torn) = read(&mut file, path)?;
+        let Past { pending, undone, torn } = read(&mut file, path)?;
         if torn {
             // What follows begins on a line of its own.
             file.write_all(b"\n").map_err(Trouble::file("mending", path))?;
         }
-        Ok(Self { file, path: path.to_owned(), pending })
+        Ok(Self { file, path: path.to_owned(), by, pending, undone })
     }
 
     fn append(&mut self, entry: &Entry) -> Result<(), Trouble> {
@@ -147,12 +190,18 @@ impl Journal {
         &self.pending
     }
 
+    /// What was taken back before this was opened, and by whom.
+    #[must_use]
+    pub fn undone(&self) -> &[(String, By)] {
+        &self.undone
+    }
+
     /// Takes one fault back. Nothing when that is done already.
     pub fn undo(&mut self, number: usize) -> Option<Undone> {
         let fault = self.pending.iter().find(|fault| fault.number == number)?.clone();
         let mut how = perform(&fault.undo);
         let entry = match &how {
-            Ok(how) => Entry::Undone { number, how: how.clone() },
+            Ok(how) => Entry::Undone { number, how: how.clone(), by: self.by },
             Err(why) => Entry::Failed { number, why: why.clone() },
         };
         if let (Err(error), Ok(_)) = (self.append(&entry), &how) {
@@ -179,8 +228,15 @@ impl Journal {
     }
 }
 
-/// What is open, and whether the last line is torn.
-fn read(file: &mut File, path: &Path) -> Result<(Vec<Pending>, bool), Trouble> {
+/// What a journal tells.
+struct Past {
+    pending: Vec<Pending>,
+    undone: Vec<(String, By)>,
+    /// The last line is not whole.
+    torn: bool,
+}
+
+fn read(file: &mut File, path: &Path) -> Result<Past, Trouble> {
     let io = Trouble::file("reading the journal", path);
     let mut text = Vec::new();
     let read = file.seek(SeekFrom::Start(0)).and_then(|_| {
@@ -196,7 +252,7 @@ fn read(file: &mut File, path: &Path) -> Result<(Vec<Pending>, bool), Trouble> {
     read.map_err(io)?;
     let torn = text.last().is_some_and(|line| line.last() != Some(&b'\n'));
     let whole = if torn { &text[..text.len() - 1] } else { &text[..] };
-    let mut pending: Vec<Pending> = Vec::new();
+    let (mut pending, mut undone) = (Vec::<Pending>::new(), Vec::new());
     for (n, line) in whole.iter().enumerate() {
         let entry = match serde_json::from_slice(line) {
             Ok(entry) => entry,
@@ -213,11 +269,14 @@ fn read(file: &mut File, path: &Path) -> Result<(Vec<Pending>, bool), Trouble> {
         };
         match entry {
             Entry::Fault { number, name, undo } => pending.push(Pending { number, name, undo }),
-            Entry::Undone { number, .. } => pending.retain(|fault| fault.number != number),
+            Entry::Undone { number, by, .. } => {
+                let done = pending.extract_if(.., |fault| fault.number == number);
+                undone.extend(done.map(|fault| (fault.name, by)));
+            }
             Entry::Began { .. } | Entry::Failed { .. } | Entry::Ended {} => {}
         }
     }
-    Ok((pending, torn))
+    Ok(Past { pending, undone, torn })
 }
 
 #[cfg(test)]
@@ -242,13 +301,13 @@ mod tests {
         let mut journal = Journal::create(&path, "test").unwrap();
         journal.intend(1, "one", &[undo_one]).unwrap();
         journal.intend(2, "two", &[undo_two]).unwrap();
-        assert!(Journal::open(&path, false).is_err(), "it is locked");
+        assert!(Journal::open(&path, By::Hand).is_err(), "it is locked");
         assert!(Journal::create(&path, "test").is_err(), "it is there");
         drop(journal);
         // The writer was cut off in the middle of a third line.
         let mut raw = OpenOptions::new().append(true).open(&path).unwrap();
         raw.write_all(br#"{"fault":{"number":3,"na"#).unwrap();
-        let mut journal = Journal::open(&path, false).unwrap();
+        let mut journal = Journal::open(&path, By::Guardian).unwrap();
         assert!(one.exists() && two.exists());
         let undone = journal.undo_all();
         let numbers: Vec<usize> = undone.iter().map(|undone| undone.number).collect();
@@ -256,7 +315,17 @@ mod tests {
         assert!(undone.iter().all(|undone| undone.how.is_ok()));
         assert!(!one.exists() && !two.exists());
         drop(journal);
-        assert!(Journal::open(&path, false).unwrap().undo_all().is_empty());
+        let mut journal = Journal::open(&path, By::Hand).unwrap();
+        assert!(journal.undo_all().is_empty());
+        let told = ["two", "one"].map(|name| (name.to_owned(), By::Guardian));
+        assert_eq!(journal.undone(), told, "it tells who did it");
+    }
+
+    #[test]
+    fn what_the_system_says_is_said_once() {
+        let missing = Journal::open(Path::new("/nowhere/journal.jsonl"), By::Hand).unwrap_err();
+        let said = format!("{:#}", anyhow::Error::new(missing));
+        assert_eq!(said.matches("os error 2").count(), 1, "{said}");
     }
 
     #[test]

@@ -36,7 +36,7 @@ use std::{
 pub use self::validate::ValidateArgs;
 use self::{
     fault::pressure::BurnArgs,
-    journal::Journal,
+    journal::{By, Journal},
     manifest::{
         Experiment, Inject, TargetSpec,
         allow::{self, AllowSpec},
@@ -245,10 +245,10 @@ fn look_at(
 }
 
 fn undo_by_hand(path: &Path) -> anyhow::Result<u8> {
-    let mut journal = Journal::open(path, false)?;
+    let mut journal = Journal::open(path, By::Hand)?;
     let undone = journal.undo_all();
     if undone.is_empty() {
-        say("nothing is open");
+        say(&format!("nothing is open{}", before(journal.undone())));
     }
     let mut code = 0;
     for one in undone {
@@ -261,4 +261,15 @@ fn undo_by_hand(path: &Path) -> anyhow::Result<u8> {
         }
     }
     Ok(code)
+}
+
+/// Who has taken back what was open when the experiment was gone.
+fn before(undone: &[(String, By)]) -> String {
+    let of = |who: By, words: &str| {
+        let names: Vec<&str> =
+            undone.iter().filter(|(_, by)| *by == who).map(|(name, _)| name.as_str()).collect();
+        if names.is_empty() { String::new() } else { format!("; {words}: {}", names.join(", ")) }
+    };
+    of(By::Guardian, "undone by the guardian when the experiment was gone")
+        + &of(By::Hand, "undone by hand before")
 }

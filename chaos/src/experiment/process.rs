@@ -71,14 +71,14 @@ pub enum ProcessError {
         what: &'static str,
     },
     /// The system says no.
-    #[error("{what} process {pid}: {source}")]
+    #[error("{what} process {pid}: {cause}")]
     Io {
         /// What was tried.
         what: &'static str,
         /// With which.
         pid: u32,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said; told in the message, so not its `source`.
+        cause: io::Error,
     },
 }
 
@@ -254,7 +254,7 @@ impl ProcessRef {
 
     /// A handle on exactly this process; nothing when it is gone.
     fn open(&self) -> Result<Option<OwnedFd>, ProcessError> {
-        let io = |source: io::Error| ProcessError::Io { what: "opening", pid: self.pid, source };
+        let io = |cause: io::Error| ProcessError::Io { what: "opening", pid: self.pid, cause };
         let raw = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         let Some(pid) = raw.filter(|_| self.pid > 1) else { return Ok(None) };
         match pidfd_open(pid, PidfdFlags::empty()) {
@@ -276,7 +276,7 @@ impl ProcessRef {
             Ok(()) => Ok(true),
             Err(rustix::io::Errno::SRCH) => Ok(false),
             Err(error) => {
-                Err(ProcessError::Io { what: "signalling", pid: self.pid, source: error.into() })
+                Err(ProcessError::Io { what: "signalling", pid: self.pid, cause: error.into() })
             }
         }
     }

@@ -33,14 +33,14 @@ pub enum Trouble {
         said: String,
     },
     /// A file.
-    #[error("{what} {path}: {source}")]
+    #[error("{what} {path}: {cause}")]
     File {
         /// What was tried.
         what: &'static str,
         /// With which.
         path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said. Not its `source`: it stands in the message, and would be said twice.
+        cause: std::io::Error,
     },
     /// It will not be done, and why.
     #[error("{0}")]
@@ -51,7 +51,7 @@ impl Trouble {
     /// Names the file in an error of the system.
     pub(super) fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::File { what, path, source }
+        move |cause| Self::File { what, path, cause }
     }
 }
 

@@ -98,7 +98,9 @@ fn the_guardian_undoes_when_the_experiment_is_killed() {
         experiment(&["undo", &stand.journal()]).status.code() == Some(0)
     });
     let output = experiment(&["undo", &stand.journal()]);
-    assert!(said(&output).contains("nothing is open"), "{}", said(&output));
+    let expected =
+        "nothing is open; undone by the guardian when the experiment was gone: pause api";
+    assert!(said(&output).contains(expected), "{}", said(&output));
 }
 
 #[test]
@@ -120,7 +122,10 @@ fn a_human_undoes_when_the_guardian_is_killed_too() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(said(&output).contains("goes on"), "{}", said(&output));
     until("the service goes on", || !stand.paused());
-    assert!(said(&experiment(&["undo", &stand.journal()])).contains("nothing is open"));
+    let again = said(&experiment(&["undo", &stand.journal()]));
+    assert!(again.contains("nothing is open; undone by hand before: pause api"), "{again}");
+    let nowhere = said(&experiment(&["undo", "nosuch.jsonl"]));
+    assert_eq!(nowhere.matches("No such file").count(), 1, "{nowhere}");
 }
 
 #[test]
