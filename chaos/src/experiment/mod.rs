@@ -162,6 +162,9 @@ async fn run_one(args: &RunArgs) -> anyhow::Result<u8> {
         say(&format!("again: medic-chaos experiment undo {}", report.journal.display()));
     }
     written?;
+    if experiment.spec.cluster.is_some() {
+        run::tidy(&dir, &report.verdict);
+    }
     say(&format!("report: {}", dir.join("report.html").display()));
     Ok(report.verdict.exit())
 }

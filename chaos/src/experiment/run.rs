@@ -71,6 +71,8 @@ pub(super) struct Place {
 
 /// Name of the journal in the folder.
 pub(super) const JOURNAL: &str = "journal.jsonl";
+/// Name of the folder of the experiment's own cluster beside it.
+const CLUSTER_DIR: &str = "cluster";
 
 struct Run {
     spec: Arc<ExperimentSpec>,
@@ -144,7 +146,7 @@ async fn raise(spec: &ExperimentSpec, place: &Place, crew: &Crew) -> anyhow::Res
     if spec.cluster.is_none() {
         return Ok(None);
     }
-    let dir = place.dir.join("cluster");
+    let dir = place.dir.join(CLUSTER_DIR);
     crew.intend(CLUSTER, "the cluster", &[Undo::EndCluster { dir: dir.clone() }])?;
     say("starting a cluster of three nodes");
     let clocks = spec.faults.iter().any(|fault| matches!(fault.inject, Inject::ClockSkew(_)));
@@ -391,4 +393,16 @@ pub(super) fn folder(out: Option<&Path>, name: &str) -> anyhow::Result<PathBuf> 
         base.with_context(|| format!("making {}", out.unwrap_or(Path::new(".")).display()))?;
     let prefix = format!("experiment-{name}-");
     Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(&base)?.keep())
+}
+
+/// Removes the data of the experiment's own cluster, which has ended: where the hypothesis holds,
+/// nobody looks at them. Else they are kept, and it is said where.
+pub(super) fn tidy(dir: &Path, verdict: &Verdict) {
+    let cluster = dir.join(CLUSTER_DIR);
+    if *verdict != Verdict::Steady {
+        return say(&format!("its cluster's logs and data: {}", cluster.display()));
+    }
+    if let Err(error) = std::fs::remove_dir_all(&cluster) {
+        say(&format!("its cluster's data are not removed: {}: {error}", cluster.display()));
+    }
 }

@@ -68,6 +68,10 @@ spec:
     - {target: leader, inject: {partition: {direction: out}}, at: 2s, for: 1s}
 ";
 
+fn without_clocks() -> String {
+    OWN.lines().filter(|line| !line.contains("clockSkew")).map(|l| format!("{l}\n")).collect()
+}
+
 #[test]
 fn a_cluster_of_its_own_needs_no_allow_list_and_leaves_nothing() {
     let dir = tempfile::Builder::new().prefix("medic-experiment-").tempdir().unwrap();
@@ -79,7 +83,7 @@ fn a_cluster_of_its_own_needs_no_allow_list_and_leaves_nothing() {
         OWN.to_owned()
     } else {
         skipped("libfaketime is not installed: clock skew is");
-        OWN.lines().filter(|line| !line.contains("clockSkew")).map(|l| format!("{l}\n")).collect()
+        without_clocks()
     };
     std::fs::write(&file, text).unwrap();
     let output = experiment(&["run", file.to_str().unwrap(), "--out", &out]);
@@ -89,6 +93,27 @@ fn a_cluster_of_its_own_needs_no_allow_list_and_leaves_nothing() {
         assert!(said.contains(&format!("{fault}: undone")), "{fault}: {said}");
     }
     assert_eq!(medic_chaos::harness::processes_with(&out), Vec::<i32>::new());
+    let folder = std::fs::read_dir(&out).unwrap().next().unwrap().unwrap().path();
+    let mut left: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["journal.jsonl", "report.html", "report.json", "report.md"]);
+}
+
+#[test]
+fn a_cluster_that_failed_can_be_looked_at() {
+    let dir = tempfile::Builder::new().prefix("medic-experiment-").tempdir().unwrap();
+    let (file, out) = (dir.path().join("own.yaml"), dir.path().join("out").display().to_string());
+    let never = without_clocks();
+    let never = never.replace("medic.live == 3", "medic.live == 4").replace("20s", "1s");
+    std::fs::write(&file, never).unwrap();
+    let output = experiment(&["run", file.to_str().unwrap(), "--out", &out]);
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let folder = std::fs::read_dir(&out).unwrap().next().unwrap().unwrap().path();
+    assert!(folder.join("cluster").is_dir() && said.contains("logs and data: "), "{said}");
 }
 
 #[test]
