@@ -35,7 +35,7 @@ use super::{
 use crate::campaign::say;
 
 /// Between two rounds of probes.
-const EVERY: Duration = Duration::from_secs(1);
+pub(super) const EVERY: Duration = Duration::from_secs(1);
 
 /// Signals that end an experiment in good order.
 struct Stop([(&'static str, Signal); 3]);

@@ -132,6 +132,18 @@ fn problems_have_line_and_column() {
 }
 
 #[test]
+fn the_example_of_a_claim_about_visitors_can_refute_it() {
+    let spec = read(Path::new("../deploy/experiments/slow-web.yaml")).unwrap().spec;
+    assert!(spec.steady_state.during.unwrap().contains("web.status == 200"), "asked meanwhile");
+    let web = spec.probes.iter().find(|probe| probe.name == "web").unwrap();
+    let look = web.http.as_ref().unwrap().timeout.as_duration() + crate::experiment::run::EVERY;
+    for fault in &spec.faults {
+        let lasts = fault.in_force().as_duration();
+        assert!(lasts > look, "{}: a look begins and ends within it", fault.title());
+    }
+}
+
+#[test]
 fn an_allow_list_is_explicit() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("allow.yaml");
