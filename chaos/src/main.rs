@@ -13,7 +13,7 @@ use medic_chaos::{bench, campaign, demo, experiment, fleet};
 #[derive(clap::Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  medic-chaos demo            watch, then look around yourself\n  medic-chaos demo --script   exit when done; non-zero if anything did not heal\n  medic-chaos demo --only 6   only the one that loses its leader"
+    after_help = "Examples:\n  medic-chaos demo            watch, then look around yourself\n  medic-chaos demo --script   exit when done; non-zero if anything did not heal\n  medic-chaos demo --only 6   only the one that loses its leader\n  medic-chaos campaign --minutes 5 --seed 1\n                              real nodes and agents under faults drawn from a seed\n  medic-chaos experiment run deploy/experiments/local-leader.yaml\n                              a hypothesis of your own, on a cluster of its own"
 )]
 struct Cli {
     #[command(subcommand)]
