@@ -49,7 +49,7 @@ pub enum Part {
     Commit,
     /// CPU and memory of nodes that have nothing to do.
     Idle,
-    /// Pushed samples: from the snappy block to the detector.
+    /// Pushed samples: from the snappy block to the detector, and memory.
     Intake,
 }
 
@@ -66,6 +66,9 @@ pub struct BenchArgs {
     /// Seconds per number of clients, and of watching idle nodes
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub seconds: u64,
+    /// Rounds of pushed samples, one of each series; 2100 fill what detectors remember (some minutes)
+    #[arg(long, default_value_t = 20, value_parser = rounds)]
+    pub rounds: usize,
     /// Only this; may be repeated
     #[arg(long, value_enum)]
     pub only: Vec<Part>,
@@ -97,6 +100,11 @@ impl BenchArgs {
     const fn span(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }
+}
+
+fn rounds(text: &str) -> Result<usize, String> {
+    let rounds = text.parse().ok().filter(|rounds| (1..=100_000).contains(rounds));
+    rounds.ok_or_else(|| format!("`{text}` is no number from 1 to 100000"))
 }
 
 fn timings(text: &str) -> Result<[u64; 3], String> {
@@ -136,7 +144,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<bool> {
 async fn measure(args: &BenchArgs, dir: &Path, out: &Out) -> anyhow::Result<Report> {
     if args.only == [Part::Intake] {
         let mut report = Report::new(Machine::look(dir), [0; 3]);
-        report.intake = Some(intake::measure().await?);
+        report.intake = Some(intake::measure(args.rounds).await?);
         report.machine.look_again();
         return Ok(report);
     }
@@ -175,7 +183,7 @@ async fn measure(args: &BenchArgs, dir: &Path, out: &Out) -> anyhow::Result<Repo
     cluster.stop().await?;
     if args.wants(Part::Intake) {
         out.note("intake: pushed samples through one thread");
-        report.intake = Some(intake::measure().await?);
+        report.intake = Some(intake::measure(args.rounds).await?);
     }
     report.machine.look_again();
     Ok(report)

@@ -137,6 +137,8 @@ fn intake(cost: &Cost) -> String {
         ("open, walk, find, take", format!("{:.0} ns", cost.take_ns)),
         ("add up and detect", format!("{:.0} ns", cost.detect_ns)),
         ("per second", format!("{:.0}", cost.per_second)),
+        ("rounds, warm-up included", cost.rounds.to_string()),
+        ("memory gained", format!("{:.0} MiB", cost.resident_mib)),
     ];
     for (name, figure) in rows {
         table.add_row(row(name, [figure]));
