@@ -95,6 +95,14 @@ pub(super) fn check(spec: &ExperimentSpec) -> Vec<Finding> {
             found.push(Finding::new(format!("spec.faults[{index}]"), message));
         }
     }
+    if turns.is_empty() && found.is_empty() && !spec.faults.is_empty() {
+        let (seed, length) = (spec.seed, length(spec, &turns));
+        let message = format!(
+            "seed {seed} draws none of them within {length}: a longer `duration`, a greater `rate` or \
+             another `seed`"
+        );
+        found.push(Finding::new("spec.faults", message));
+    }
     for (n, later) in turns.iter().enumerate() {
         let kind = |turn: &Turn| {
             let fault = &spec.faults[turn.fault];

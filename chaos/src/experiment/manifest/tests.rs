@@ -47,6 +47,17 @@ fn an_experiment_is_read_and_its_times_are_drawn_from_its_seed() {
 }
 
 #[test]
+fn an_experiment_that_does_nothing_is_none() {
+    let at_random = |line: &&str| !line.contains("{target:") || line.contains("rate:");
+    let lines: Vec<&str> = GOOD.lines().filter(at_random).collect();
+    let text = lines.join("\n");
+    assert!(parse(&text).is_ok());
+    let told = problems(&text.replace("rate: 4/1m", "rate: 1/1h"));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("spec.faults: seed 7 draws none of them within 1m"), "{told:?}");
+}
+
+#[test]
 fn problems_have_line_and_column() {
     for (from, to, expected) in [
         ("  seed: 7", "  sead: 7", "5:3: spec.sead: unknown key `sead`; did you mean `seed`?"),
