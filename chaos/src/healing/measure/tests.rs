@@ -198,7 +198,8 @@ fn an_incident_that_was_open_and_has_nothing_of_the_fault_is_a_false_alarm() {
     let mut caller = unusual("orders-1");
     take_in(&mut caller, "orders-1", 11_100);
     for case in [no_word, sibling, closed, before, late, caller] {
-        let (_, figures, alarms) = measure(&faults, &[case.clone()], &BTreeMap::new(), &fleet());
+        let (_, figures, alarms) =
+            measure(&faults, std::slice::from_ref(&case), &BTreeMap::new(), &fleet());
         assert_eq!((figures.false_alarms, alarms.len()), (1, 1), "{case:?}");
     }
 }
