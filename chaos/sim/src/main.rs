@@ -67,8 +67,8 @@ struct RunArgs {
     #[arg(long, requires = "seed", conflicts_with = "seeds")]
     planted: Option<Planted>,
     /// Threads; by default one per core.
-    #[arg(long, value_parser = threads_in)]
-    threads: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    threads: Option<u16>,
     /// Report as JSON.
     #[arg(long)]
     json: bool,
@@ -86,8 +86,8 @@ struct PlantedArgs {
     #[arg(long)]
     only: Option<Planted>,
     /// Threads; by default one per core.
-    #[arg(long, value_parser = threads_in)]
-    threads: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    threads: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -112,11 +112,6 @@ fn range(text: &str) -> Result<Range<u64>, String> {
     let (from, to) = text.split_once("..").ok_or_else(wrong)?;
     let (from, to) = (from.parse().map_err(|_| wrong())?, to.parse().map_err(|_| wrong())?);
     if from < to { Ok(from..to) } else { Err(wrong()) }
-}
-
-fn threads_in(text: &str) -> Result<usize, String> {
-    let threads = text.parse().ok().filter(|threads| (1..=1_024).contains(threads));
-    threads.ok_or_else(|| format!("`{text}` is no number from 1 to 1024"))
 }
 
 /// Positions of faults.
@@ -155,8 +150,9 @@ fn say(text: &str) -> anyhow::Result<()> {
     writeln!(io::stdout().lock(), "{text}").context("writing to standard output")
 }
 
-fn threads(asked: Option<usize>) -> usize {
-    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+fn threads(asked: Option<u16>) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    asked.map_or_else(cores, usize::from)
 }
 
 fn plan_of(seed: u64, args: &RunArgs) -> Plan {

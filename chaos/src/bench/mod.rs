@@ -67,8 +67,8 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub seconds: u64,
     /// Rounds of pushed samples, one of each series; 2100 fill what detectors remember (some minutes)
-    #[arg(long, default_value_t = 20, value_parser = rounds)]
-    pub rounds: usize,
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rounds: u32,
     /// Only this; may be repeated
     #[arg(long, value_enum)]
     pub only: Vec<Part>,
@@ -100,11 +100,6 @@ impl BenchArgs {
     const fn span(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }
-}
-
-fn rounds(text: &str) -> Result<usize, String> {
-    let rounds = text.parse().ok().filter(|rounds| (1..=100_000).contains(rounds));
-    rounds.ok_or_else(|| format!("`{text}` is no number from 1 to 100000"))
 }
 
 fn timings(text: &str) -> Result<[u64; 3], String> {
