@@ -76,14 +76,19 @@ impl serde::de::Error for Mismatch {
     }
 }
 
-/// Names the nearest alternative, when one is near, and all of them.
 pub(super) fn unknown(what: &str, given: &str, expected: &[&str]) -> String {
+    format!("unknown {what} `{given}`{}", alternatives(given, expected))
+}
+
+/// Names the nearest alternative, when one is near, and all of them; to be put behind what was given.
+#[must_use]
+pub fn alternatives(given: &str, expected: &[&str]) -> String {
     let near = expected.iter().map(|name| (distance(given, name), name)).min();
     let hint = match near {
         Some((d, name)) if d <= 2 && d < name.len() => format!("; did you mean `{name}`?"),
         _ => String::new(),
     };
-    format!("unknown {what} `{given}`{hint} (known: {})", expected.join(", "))
+    format!("{hint} (known: {})", expected.join(", "))
 }
 
 /// Levenshtein distance, for texts of a key's length.

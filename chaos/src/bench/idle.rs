@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use medic_node::detection::intake::measure;
 use serde::Serialize;
 
 use super::{NODES, settle};
@@ -64,11 +65,8 @@ fn used_ticks(stat: &str) -> Option<f64> {
 }
 
 fn rss_kib(pid: i32) -> anyhow::Result<f64> {
-    let path = format!("/proc/{pid}/status");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok())
-        .with_context(|| format!("{path} names no VmRSS"))
+    let kib = measure::resident_kib(u32::try_from(pid)?).map_err(anyhow::Error::msg)?;
+    Ok(kib as f64)
 }
 
 #[cfg(test)]

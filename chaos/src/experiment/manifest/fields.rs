@@ -4,7 +4,7 @@
 //! fire. Conditions are read here by their tokens, not by CEL's tree: a probe's name, then `.field` or
 //! `['field']`. What a loop calls like a probe is taken for the probe; call it otherwise.
 
-use medic_api::manifest::Finding;
+use medic_api::manifest::{Finding, alternatives};
 
 use super::ProbeSpec;
 
@@ -46,7 +46,8 @@ pub(super) fn check(path: &str, source: &str, probes: &[ProbeSpec]) -> Vec<Findi
         let Some((probe, field, at)) = used(&tokens, i, probes) else { continue };
         let known = probe.fields();
         if !known.is_empty() && !known.contains(&field) {
-            let message = unknown(&probe.name, field, known);
+            let near = alternatives(field, known);
+            let message = format!("`{}` has no field `{field}`{near}", probe.name);
             let within = Some(position(source, at));
             found.push(Finding { path: path.to_owned(), message, within });
         }
@@ -148,31 +149,6 @@ fn position(source: &str, at: usize) -> (u32, u32) {
             if c == '\n' { (line + 1, 1) } else { (line, column + 1) }
         },
     )
-}
-
-/// Names the nearest field, when one is near, and all of them.
-fn unknown(probe: &str, given: &str, known: &[&str]) -> String {
-    let near = known.iter().map(|name| (distance(given, name), name)).min();
-    let hint = match near {
-        Some((d, name)) if d <= 2 && d < name.len() => format!("; did you mean `{name}`?"),
-        _ => String::new(),
-    };
-    format!("`{probe}` has no field `{given}`{hint} (known: {})", known.join(", "))
-}
-
-/// Levenshtein distance, for texts of a field's length.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(64).enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

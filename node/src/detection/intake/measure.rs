@@ -72,7 +72,7 @@ pub struct Cost {
 /// When a message made here is refused.
 pub fn run(series: usize, rounds: usize) -> Result<Cost, String> {
     let services = series.div_ceil(INSTANCES * INDICATORS).max(1);
-    let resident = resident_kib()?;
+    let resident = resident_kib(std::process::id())?;
     let state = fleet(services)?;
     let quotas = TenantSpec { max_series: Some(u32::MAX), ..TenantSpec::default() };
     let tenant = Mutex::new(Tenant::of(Mapper::of(&state, "default"), quotas, 0));
@@ -112,7 +112,7 @@ pub fn run(series: usize, rounds: usize) -> Result<Cost, String> {
         }
     }
     cost.rounds = rounds + warm;
-    cost.resident_mib = resident_kib()?.saturating_sub(resident) as f64 / 1024.0;
+    cost.resident_mib = resident_kib(std::process::id())?.saturating_sub(resident) as f64 / 1024.0;
     let samples = cost.samples.max(1) as f64;
     cost.bytes_per_sample = bytes as f64 / samples;
     cost.take_ns = taking.as_secs_f64() * 1e9 / samples;
@@ -145,13 +145,16 @@ fn cpu_time() -> Result<Duration, String> {
     nanos.map(Duration::from_nanos).ok_or_else(|| format!("{PATH} says `{text}`"))
 }
 
-/// Memory of this process that is in RAM, KiB (Linux).
-fn resident_kib() -> Result<u64, String> {
-    const PATH: &str = "/proc/self/status";
-    let text = std::fs::read_to_string(PATH).map_err(|error| format!("{PATH}: {error}"))?;
+/// Memory of a process that is in RAM, KiB (Linux).
+///
+/// # Errors
+/// When there is no such process, or its memory is not told.
+pub fn resident_kib(pid: u32) -> Result<u64, String> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())
-        .ok_or_else(|| format!("{PATH} names no VmRSS"))
+        .ok_or_else(|| format!("{path} names no VmRSS"))
 }
 
 fn take(tenant: &Mutex<Tenant>, block: &[u8], walk: &Walk) -> Result<u64, BadWrite> {
