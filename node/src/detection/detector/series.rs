@@ -193,6 +193,29 @@ impl Series {
         self.last = Some(Reading { value, judged, crossed, prediction, foreseen, matters });
     }
 
+    /// Whether its last value says something of which it takes two in a row: the first beyond a limit,
+    /// or the first odd share of failures.
+    #[must_use]
+    pub fn first_of_two(&self) -> bool {
+        let Some(reading) = self.last.as_ref() else { return false };
+        let beyond = self.limit.is_some() && self.state.limit.beyond() && !reading.crossed;
+        let failing = self.role == Role::Errors && reading.matters && reading.judged.streak == 1;
+        beyond || failing
+    }
+
+    /// Whether it fills up as it does not usually, for at most so many values in a row, and nobody can tell
+    /// yet when it will be full.
+    #[must_use]
+    pub fn rises(&self, most: u16) -> bool {
+        let (Some(reading), Some(limit)) = (self.last.as_ref(), self.limit) else { return false };
+        let Judged { z, streak, .. } = reading.judged;
+        let rising = z > 0.0 && (1..=most).contains(&streak) && self.state.trend.begun();
+        self.role == Role::Resource
+            && rising
+            && reading.value < limit
+            && reading.prediction.is_none()
+    }
+
     /// There was no value: neither good nor bad, and nothing to vote with.
     pub fn no_value(&mut self) {
         self.last = None;

@@ -1,7 +1,7 @@
 //! When will the limit be reached, if things go on like this?
 //!
 //! Three rings of points: every value, means of 16 and means of 256, so that a leak of seconds, of hours
-//! and of a day are all seen in a fixed size. Over the last 10, 16 and 24 points of each: a Theil–Sen line and
+//! and of a day are all seen in a fixed size. Over the last 8, 10, 16 and 24 points of each: a Theil–Sen line and
 //! Mann–Kendall's test. A prediction is made only when all of this holds, several times in a row:
 //!
 //! * the rise is significant and the slope's interval lies above zero, else no time is named;
@@ -21,8 +21,9 @@ use super::stats::{Line, theil_sen};
 const RING: usize = 24;
 /// Points of a ring per point of the next slower one.
 const STRIDE: u16 = 16;
-/// Windows looked at, shortest first: the most recent evidence of a change.
-const WINDOWS: [usize; 3] = [10, 16, 24];
+/// Windows looked at, shortest first: the most recent evidence of a change. Eight points are the fewest
+/// whose order alone can be less likely than [`P_MAX`] by the normal approximation of Mann–Kendall's test.
+const WINDOWS: [usize; 4] = [8, 10, 16, 24];
 /// Mann–Kendall's one-sided p-value must be below.
 const P_MAX: f64 = 1e-3;
 /// The line explains at least this share.
@@ -113,6 +114,12 @@ impl Trend {
             .flatten();
         self.confirmed = if found.is_some() { self.confirmed.saturating_add(1) } else { 0 };
         found.filter(|_| self.confirmed >= CONFIRM)
+    }
+
+    /// Whether it has a point: the process is past its first seconds.
+    #[must_use]
+    pub const fn begun(&self) -> bool {
+        !self.fast.times.is_empty()
     }
 
     /// Moves all points in time, so that `then_ms` on the clock of the checkpoint is `now_ms` here.

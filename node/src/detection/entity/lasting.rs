@@ -7,7 +7,7 @@
 //! the trouble) and for [`LASTS_MS`].
 //!
 //! Where scrapes are far apart, that would take long: while such oddness is open the next scrape comes
-//! after [`CONFIRM_MS`]. So a lasting fault is told within an interval and [`LASTS_MS`].
+//! soon ([`super::closer`]). So a lasting fault is told within an interval and [`LASTS_MS`].
 //! Deliberately absent: limits, which are facts and need no more than two values.
 
 use std::collections::BTreeMap;
@@ -19,8 +19,6 @@ use crate::detection::detector::{Role, Series};
 pub(super) const LASTS_VALUES: u16 = 3;
 /// Time from the first of them to the last: twice as long as a hiccup of two seconds.
 pub(super) const LASTS_MS: u64 = 4_000;
-/// The next look at something that may or may not last.
-pub(super) const CONFIRM_MS: u64 = 2_000;
 
 /// When each latency began to be odd.
 #[derive(Debug, Default)]

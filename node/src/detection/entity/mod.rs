@@ -17,6 +17,7 @@
 //! from those who voted, never by silence.
 
 mod checkpoint;
+mod closer;
 mod health;
 mod lasting;
 mod prognosis;
@@ -318,11 +319,12 @@ impl Entity {
         self.prognosis.scraped(&self.series, now);
     }
 
-    /// How soon it should be looked at again, where what was seen may or may not last.
+    /// How soon it should be scraped again, where the last values left a question open.
     #[must_use]
     pub fn look_again(&self) -> Option<Millis> {
-        let open = self.series.values().any(|series| self.lasting.open(series));
-        (open && self.active.is_empty()).then_some(Millis(lasting::CONFIRM_MS))
+        let asked =
+            || self.series.values().filter_map(|one| closer::look_again(one, &self.lasting));
+        self.active.is_empty().then(|| asked().min()).flatten()
     }
 
     /// What is foreseen of it within the horizon.

@@ -1,6 +1,7 @@
 //! What one entity reports, and when it takes it back.
 #![allow(clippy::unwrap_used)]
 
+mod closer;
 mod handover;
 mod lasting;
 mod silence;
