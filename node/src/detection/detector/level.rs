@@ -4,7 +4,7 @@
 //! Croux, "Robust forecasting with exponential and Holt–Winters smoothing", J. Forecasting 29
 //! (2010)); the scale an EWMA of clipped absolute residuals. Values beyond 3 sigma teach nothing.
 //! Oddness is a streak of values beyond 4 sigma, or a CUSUM for small lasting shifts (Page,
-//! Biometrika 41 (1954)).
+//! Biometrika 41 (1954)); both begin sooner where something was missed before ([`Eager`]).
 //!
 //! A shift that lasts [`ACCEPT_AFTER`] points is the new normal: it is learned afresh.
 
@@ -21,12 +21,15 @@ const ALPHA: f64 = 0.05;
 const ALPHA_SCALE: f64 = 0.02;
 /// Beyond this many sigma a value teaches nothing.
 const TEACHES_MAX: f64 = 3.0;
-/// Beyond this many sigma a value is odd.
+/// Beyond this many sigma a value is odd, and so much sooner at full eagerness.
 const ODD_SIGMA: f64 = 4.0;
+const ODD_SIGMA_EAGER: f64 = 1.0;
 /// CUSUM allowance and threshold in sigma. In control and without autocorrelation, a false alarm
 /// every 1e7 points (Siegmund, "Sequential Analysis" (1985), eq. 2.57).
 const CUSUM_K: f64 = 0.75;
 const CUSUM_H: f64 = 10.0;
+/// At full eagerness the threshold is so much lower: in control, a false alarm every 1e5 points.
+const CUSUM_H_EAGER: f64 = 3.0;
 /// Reported p-value of a CUSUM alarm; soft evidence, because real noise is autocorrelated.
 const CUSUM_P: f64 = 1e-3;
 /// p-values multiplied at most over a streak: further points of a streak are hardly independent.
@@ -43,6 +46,18 @@ pub struct Tuning {
     pub scale_min_share: f64,
     /// Only upward deviations are odd.
     pub upward_only: bool,
+    /// How much sooner than usual a value is odd.
+    pub eager: Eager,
+}
+
+/// How much sooner than usual a detector speaks, because it was told that it had missed something:
+/// 0 as usual to 1 at the greatest weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Eager {
+    /// About single values.
+    pub level: f64,
+    /// About shifts that last.
+    pub cusum: f64,
 }
 
 /// The judgement of one value.
@@ -105,7 +120,7 @@ impl Level {
             if learn {
                 self.warm_up(value);
             }
-            return self.judged(0.0, 1.0);
+            return self.judged(0.0, 1.0, tuning);
         }
         let scale = self.scale_now(tuning);
         let z = (measured.above(self.level) - self.level) / scale;
@@ -113,7 +128,7 @@ impl Level {
         self.count(bad_z, z, tuning);
         if self.streak >= ACCEPT_AFTER {
             *self = Self::default();
-            return self.judged(0.0, 1.0);
+            return self.judged(0.0, 1.0, tuning);
         }
         if learn && self.streak == 0 && z.abs() <= TEACHES_MAX {
             self.learn(value - self.level, scale);
@@ -121,7 +136,7 @@ impl Level {
             // Harmlessly low: follow it down, in clipped steps, or the next normal value looks low.
             self.learn(-2.0 * scale, scale);
         }
-        self.judged(z, if self.streak > 0 { self.streak_p } else { 1.0 })
+        self.judged(z, if self.streak > 0 { self.streak_p } else { 1.0 }, tuning)
     }
 
     fn warm_up(&mut self, value: f64) {
@@ -140,7 +155,7 @@ impl Level {
     }
 
     fn count(&mut self, bad_z: f64, z: f64, tuning: &Tuning) {
-        if bad_z > ODD_SIGMA {
+        if bad_z > ODD_SIGMA - ODD_SIGMA_EAGER * tuning.eager.level {
             let p = student_t4_tail(bad_z);
             self.streak_p = match self.streak {
                 0 => p,
@@ -166,8 +181,9 @@ impl Level {
         self.scale += ALPHA_SCALE * (clipped.abs() * 1.2533 - self.scale);
     }
 
-    fn judged(&self, z: f64, p_value: f64) -> Judged {
-        let shifted = self.cusum_up > CUSUM_H || self.cusum_down > CUSUM_H;
+    fn judged(&self, z: f64, p_value: f64, tuning: &Tuning) -> Judged {
+        let threshold = CUSUM_H - CUSUM_H_EAGER * tuning.eager.cusum;
+        let shifted = self.cusum_up > threshold || self.cusum_down > threshold;
         Judged {
             z,
             expected: self.level,

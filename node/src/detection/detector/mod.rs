@@ -18,7 +18,7 @@ mod series;
 mod stats;
 mod trend;
 
-pub use level::{Judged, Level, Tuning};
+pub use level::{Eager, Judged, Level, Tuning};
 pub use limit::Limit;
 pub use lives::Lives;
 pub use panel::{Beat, Panel, Pulse, Verdict};

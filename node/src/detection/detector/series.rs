@@ -4,7 +4,7 @@ use medic_state::manifest::{IndicatorSource, IndicatorSpec, ServiceSpec};
 use minicbor::{Decode, Encode};
 
 use super::{
-    level::{Judged, Level, Tuning},
+    level::{Eager, Judged, Level, Tuning},
     limit::Limit,
     lives::Lives,
     trend::{Prediction, Trend},
@@ -143,11 +143,21 @@ impl Series {
             name: spec.name.clone(),
             role,
             limit,
-            tuning: Tuning { scale_min, scale_min_share, upward_only: spec.upward_only },
+            tuning: Tuning {
+                scale_min,
+                scale_min_share,
+                upward_only: spec.upward_only,
+                eager: Eager::default(),
+            },
             state: SeriesState::default(),
             last: None,
             good: 0,
         }
+    }
+
+    /// From now on speaks so much sooner than usual.
+    pub fn heed(&mut self, eager: Eager) {
+        self.tuning.eager = eager;
     }
 
     /// Takes a value. `settled`: the process is past its first seconds. `suspect`: a finding that this
@@ -174,15 +184,7 @@ impl Series {
             _ => None,
         };
         let prediction = foreseen.filter(|foreseen| foreseen.seconds <= lead_s);
-        let matters = match self.role {
-            Role::Errors => value >= ERRORS_MATTER,
-            Role::Latency => {
-                value >= LATENCY_MATTERS_S && value >= LATENCY_MATTERS * judged.expected
-            }
-            Role::Resource | Role::Other => self
-                .limit
-                .is_none_or(|limit| (value - judged.expected).abs() >= LIMIT_MATTERS * limit.abs()),
-        };
+        let matters = self.matters(value, judged.expected);
         let beyond = self.limit.is_some() && self.state.limit.beyond();
         // An odd resource is no trouble in itself: only its limit and its trend are.
         let telling = matches!(self.role, Role::Errors | Role::Latency);
@@ -191,6 +193,28 @@ impl Series {
         let good = !(beyond || prediction.is_some() || odd || unknown);
         self.good = if good { self.good.saturating_add(1) } else { 0 };
         self.last = Some(Reading { value, judged, crossed, prediction, foreseen, matters });
+    }
+
+    /// Of what usually matters, the share that does here: half at full eagerness.
+    fn share(&self) -> f64 {
+        let Eager { level, cusum } = self.tuning.eager;
+        1.0 - 0.5 * level.max(cusum)
+    }
+
+    /// Whether users may notice.
+    fn matters(&self, value: f64, expected: f64) -> bool {
+        let share = self.share();
+        match self.role {
+            Role::Errors => value >= ERRORS_MATTER * share,
+            Role::Latency => {
+                let times = 1.0 + (LATENCY_MATTERS - 1.0) * share;
+                value >= LATENCY_MATTERS_S * share && value >= times * expected
+            }
+            Role::Resource | Role::Other => {
+                let least = LIMIT_MATTERS * share;
+                self.limit.is_none_or(|limit| (value - expected).abs() >= least * limit.abs())
+            }
+        }
     }
 
     /// Whether its last value says something of which it takes two in a row: the first beyond a limit,
@@ -237,7 +261,10 @@ impl Series {
     /// A value that nobody would call bad, whatever the detectors have (not) learned.
     fn harmless(&self, value: f64) -> bool {
         match (self.role, self.limit) {
-            (Role::Errors, limit) => value < limit.unwrap_or(ERRORS_MATTER).min(ERRORS_MATTER),
+            (Role::Errors, limit) => {
+                let matters = ERRORS_MATTER * self.share();
+                value < limit.unwrap_or(matters).min(matters)
+            }
             // Without a limit nothing else is known: what a new owner sees must become the usual.
             (_, limit) => limit.is_none_or(|limit| value < limit),
         }

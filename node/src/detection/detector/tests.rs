@@ -28,7 +28,12 @@ impl Noise {
     }
 }
 
-const TUNING: Tuning = Tuning { scale_min: 1e-3, scale_min_share: 0.05, upward_only: true };
+const TUNING: Tuning = Tuning {
+    scale_min: 1e-3,
+    scale_min_share: 0.05,
+    upward_only: true,
+    eager: Eager { level: 0.0, cusum: 0.0 },
+};
 
 /// Share of points at which the detector is not content.
 fn alarm_share(points: impl Iterator<Item = f64>) -> f64 {

@@ -40,6 +40,23 @@ pub struct EntityCheckpoint {
     /// What the tests of its shard have spent and earned; beside the first of a shard's instances.
     #[n(9)]
     pub stream: Option<Stream>,
+    /// The process whose growth was watched.
+    #[n(10)]
+    pub process: Option<Watched>,
+}
+
+/// A process, and for how long it has been seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Watched {
+    /// Its id, on its host.
+    #[n(0)]
+    pub pid: u32,
+    /// When it began, by its host's clock.
+    #[n(1)]
+    pub started_unix_ms: u64,
+    /// Milliseconds for which it had been seen at the checkpoint's time.
+    #[n(2)]
+    pub age_ms: u64,
 }
 
 impl Entity {
@@ -56,6 +73,7 @@ impl Entity {
             restarts: Some(restarts),
             budget,
             stream: None,
+            process: self.process.watched(now),
         }
     }
 
@@ -68,10 +86,14 @@ impl Entity {
         if let (Some(budget), Some(burn)) = (&mut self.budget, checkpoint.burn) {
             budget.burn = burn;
         }
+        let same = self.process.take_over(checkpoint.process, now);
         for (name, mut state) in checkpoint.series {
             if let Some(series) = self.series.get_mut(&name) {
                 state.rebase(checkpoint.at_ms, now.mono_ms);
                 series.state = state;
+                if !same {
+                    series.process_changed();
+                }
             }
         }
     }

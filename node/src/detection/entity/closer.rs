@@ -1,9 +1,10 @@
-//! How soon an instance is scraped again when the last scrape left a question open.
+//! How soon an instance is scraped or probed again when the last look left a question open.
 //!
-//! | the last value | next scrape after |
+//! | the last value | next look after |
 //! |---|---|
 //! | a resource above what it usually is, below its limit | [`RISING_MS`]: a trend needs eight points |
 //! | beyond a limit, or odd failures, for the first time | [`CONFIRM_MS`]: two values in a row count |
+//! | a probe failed for the first time | [`CONFIRM_MS`] |
 //! | odd latency that may be a hiccup ([`super::lasting`]) | [`CONFIRM_MS`] |
 //!
 //! So what is wrong is told within an interval and some seconds, however far apart scrapes are. Each question

@@ -73,10 +73,14 @@ const AGENT_LOST_MS: u64 = 10_000;
 /// A voter without data for this long no longer keeps a finding open, if another is good.
 const SILENT_MS: u64 = 30_000;
 
+/// Where a node's monotonic clock begins: so late that what another node has seen long before this one began
+/// (some 35 years) has a time here too.
+pub const BEGUN_MS: u64 = 1 << 40;
+
 /// The two clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Monotonic milliseconds since any fixed point.
+    /// Monotonic milliseconds since any fixed point; of a node, [`BEGUN_MS`] when it begins.
     pub mono_ms: u64,
     /// The wall's.
     pub wall: Timestamp,
@@ -148,6 +152,8 @@ pub struct Entity {
     prognosis: Prognosis,
     budget: Option<BudgetWatch>,
     standing: Standing,
+    /// The version of the weights that its series go by.
+    heard: u64,
     proofs: Proofs,
     /// Why an indicator has no value.
     silence: BTreeMap<String, String>,
@@ -187,6 +193,7 @@ impl Entity {
             prognosis: Prognosis::new(service, now),
             budget: service.slo.as_ref().map(BudgetWatch::new),
             standing: Standing::default(),
+            heard: 0,
             proofs: Proofs::default(),
             silence: BTreeMap::new(),
             silences: silence::Silences::new(service),
@@ -327,6 +334,13 @@ impl Entity {
         self.active.is_empty().then(|| asked().min()).flatten()
     }
 
+    /// How soon a probe should be tried again, where its last failure was the first.
+    #[must_use]
+    pub fn probe_again(&self, name: &str) -> Option<Millis> {
+        let first = self.probes.get(name).is_some_and(votes::first_failure);
+        first.then_some(Millis(closer::CONFIRM_MS))
+    }
+
     /// What is foreseen of it within the horizon.
     #[must_use]
     pub fn forecasts(&self, now: Now) -> Vec<Forecast> {
@@ -348,6 +362,7 @@ impl Entity {
         now: Now,
     ) -> Option<Change> {
         self.note_agent(circumstances, now);
+        self.heed_weights(&circumstances.trust);
         let votes = self.votes(now);
         let votes = self.standing.believed(votes, &circumstances.trust, now);
         self.suspected = match (votes.is_empty(), self.suspected) {
@@ -407,6 +422,13 @@ impl Entity {
     /// The law admitted a clear, or knows nothing of it.
     pub fn cleared(&mut self, kind: Kind) {
         self.active.remove(&kind);
+    }
+
+    fn heed_weights(&mut self, trust: &Trust) {
+        if self.heard != trust.version() {
+            self.heard = trust.version();
+            self.series.values_mut().for_each(|series| series.heed(trust.eager(&series.name)));
+        }
     }
 
     fn note_agent(&mut self, circumstances: &Circumstances, now: Now) {

@@ -4,6 +4,7 @@
 mod closer;
 mod handover;
 mod lasting;
+mod missed;
 mod silence;
 
 use medic_proto::fleet::v1::{InstanceStatus, ProcessState};
@@ -167,9 +168,15 @@ fn probes_need_two_failures() {
         bench.tick();
         bench.probe(&outcome);
         assert_eq!(bench.evaluate(), None);
+        assert_eq!(
+            bench.entity.probe_again("http"),
+            Some(Millis(2_000)),
+            "the first is looked at again"
+        );
         bench.tick();
         bench.probe(&outcome);
         assert_eq!(reported(bench.evaluate()).kind, kind);
+        assert_eq!(bench.entity.probe_again("http"), None);
     }
     let mut bench = Bench::settled();
     for _ in 0..10 {

@@ -35,7 +35,8 @@ impl Together {
         self.score = verdict.score;
         self.held = if verdict.alert { 0 } else { self.held.saturating_add(1) };
         let lasts = self.odd >= ODD_AFTER && verdict.score >= 1.0 && self.held <= HELD_ROWS_MAX;
-        if verdict.alert || lasts {
+        // One metric is no second witness: its own detectors speak for it.
+        if (verdict.alert || lasts) && !verdict.alone {
             let before = if self.odd > 0 { self.p_value } else { 1.0 };
             self.p_value = before.min(verdict.p_value);
             (self.odd, self.good) = (self.odd.saturating_add(1), 0);

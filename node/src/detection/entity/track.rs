@@ -2,7 +2,7 @@
 
 use medic_state::Timestamp;
 
-use super::Now;
+use super::{Now, checkpoint::Watched};
 use crate::detection::probe::{Failure, Liveness, Outcome};
 
 /// Outcomes of one check in a row.
@@ -24,6 +24,29 @@ pub(super) struct ProcessTrack {
     pub(super) last_exit: String,
     pub(super) config_changed: Timestamp,
     pub(super) previous_config: String,
+}
+
+impl ProcessTrack {
+    pub(super) fn watched(&self, now: Now) -> Option<Watched> {
+        let age_ms = now.mono_ms.saturating_sub(self.since_ms);
+        self.incarnation.map(|(pid, started_unix_ms)| Watched { pid, started_unix_ms, age_ms })
+    }
+
+    /// What an earlier owner saw of the process, so that it is no younger here. Whether it is the one seen
+    /// here, as far as anybody knows.
+    pub(super) fn take_over(&mut self, watched: Option<Watched>, now: Now) -> bool {
+        let Some(Watched { pid, started_unix_ms, age_ms }) = watched else {
+            return self.incarnation.is_none();
+        };
+        let theirs = (pid, started_unix_ms);
+        let since_ms = now.mono_ms.saturating_sub(age_ms);
+        match self.incarnation {
+            Some(ours) if ours != theirs => return false,
+            Some(_) => self.since_ms = self.since_ms.min(since_ms),
+            None => (self.incarnation, self.since_ms) = (Some(theirs), since_ms),
+        }
+        true
+    }
 }
 
 impl Track {

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | any | its p-value is multiplied by `exp(-weight / 1000)`, before it is held against anything |
 //! | below zero | it must also have stood for 10 s × (`exp(-weight / 1000)` − 1): at the least weight three minutes |
+//! | above zero | of an indicator: it speaks sooner, by the share of the greatest weight ([`Eager`]), and odd values unlikely enough suffice alone even where nobody can tell what for |
 //!
+//! The last line is what "missed" is for: who was missed had cast no vote whose p-value could count for more.
 //! So a detector that has cried wolf is slower to convince, and never silent. A weight that falls begins
 //! the wait anew: what a human has just called a false alarm is not told again in the same breath.
 //! Facts have no weight.
@@ -16,11 +18,14 @@ use std::{
 
 use medic_state::{
     State,
-    weight::{Detector, TOGETHER},
+    weight::{Detector, MOST, TOGETHER},
 };
 
 use super::{Now, votes::strength};
-use crate::detection::ensemble::{Vote, Voter};
+use crate::detection::{
+    detector::Eager,
+    ensemble::{Vote, Voter},
+};
 
 /// What a vote must have stood for at half the belief.
 const PATIENCE_MS: f64 = 10_000.0;
@@ -48,12 +53,29 @@ impl Trust {
     }
 
     fn weight(&self, voter: &Voter, detector: Detector) -> i32 {
-        let family = match voter {
-            Voter::Series(name) => name.as_str(),
-            Voter::Together => TOGETHER,
-            Voter::Process | Voter::Probe(_) | Voter::Agent => return 0,
-        };
+        match voter {
+            Voter::Series(name) => self.of_family(name, detector),
+            Voter::Together => self.of_family(TOGETHER, detector),
+            Voter::Process | Voter::Probe(_) | Voter::Agent => 0,
+        }
+    }
+
+    fn of_family(&self, family: &str, detector: Detector) -> i32 {
         self.weights.get(&detector).and_then(|of| of.get(family)).copied().unwrap_or(0)
+    }
+
+    /// Changes whenever a weight does.
+    pub(super) const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// How much sooner than usual the detectors of an indicator speak.
+    pub(super) fn eager(&self, indicator: &str) -> Eager {
+        let share = |detector| {
+            let weight = self.of_family(indicator, detector).clamp(0, MOST);
+            f64::from(weight) / f64::from(MOST)
+        };
+        Eager { level: share(Detector::Level), cusum: share(Detector::Cusum) }
     }
 
     /// The number of tests for a correction that stays right when some are believed more: each counts
@@ -119,7 +141,7 @@ fn weigh(vote: &mut Vote, detector: Detector, weight: i32) {
     // What suffices alone does so for its p-value. What counts for nothing yet goes on doing so.
     let by_p = matches!(detector, Detector::Level | Detector::Cusum);
     if by_p && vote.weight > 0 {
-        vote.weight = strength(vote.kind, vote.p_value);
+        vote.weight = strength(vote.kind, vote.p_value, weight > 0);
     }
 }
 

@@ -194,6 +194,11 @@ fn hard(voter: Voter, kind: Kind, severity: Severity) -> Vote {
     }
 }
 
+/// Whether it has failed, and not often enough to suffice alone.
+pub(super) fn first_failure(track: &Track) -> bool {
+    matches!(track.last, Some(Outcome::Bad(_))) && track.bad < HARD_AFTER
+}
+
 fn probe_vote(name: &str, track: &Track) -> Option<Vote> {
     let Some(Outcome::Bad(failure)) = &track.last else { return None };
     let (kind, severity) = match failure {
@@ -250,9 +255,10 @@ fn limit_vote(series: &Series, reading: &Reading) -> Option<Vote> {
     })
 }
 
-/// The weight of odd values: unlikely enough, they suffice alone, unless nobody can tell what for.
-pub(super) fn strength(kind: Kind, p_value: f64) -> u8 {
-    if p_value < HARD_P && kind != Kind::Anomaly { ALONE } else { 1 }
+/// The weight of odd values: unlikely enough, they suffice alone, unless nobody can tell what for, nor has
+/// been told that it was `missed` before.
+pub(super) fn strength(kind: Kind, p_value: f64, missed: bool) -> u8 {
+    if p_value < HARD_P && (kind != Kind::Anomaly || missed) { ALONE } else { 1 }
 }
 
 fn odd_vote(series: &Series, reading: &Reading, lasts: bool) -> Option<Vote> {
@@ -268,7 +274,7 @@ fn odd_vote(series: &Series, reading: &Reading, lasts: bool) -> Option<Vote> {
     };
     // What may be a hiccup is evidence beside others, and counts for nothing.
     let weight = match (lasts, judged.shifted) {
-        (true, _) => strength(kind, judged.p_value),
+        (true, _) => strength(kind, judged.p_value, false),
         (false, true) => 1,
         (false, false) => 0,
     };

@@ -48,7 +48,7 @@ pub use self::{
 };
 use self::{learnt::Waiting, plan::Wanted, watch::Watcher};
 use super::{
-    entity::{Entity, EntityCheckpoint, Now, Prover},
+    entity::{BEGUN_MS, Entity, EntityCheckpoint, Now, Prover},
     foresight::outcomes::Outcomes,
     intake::Hub,
     lord::{self, Stream},
@@ -131,7 +131,8 @@ impl Shared {
     }
 
     fn mono_ms(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let since = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        BEGUN_MS.saturating_add(since)
     }
 
     /// Looks with the stream of tests of a shard at hand.

@@ -243,14 +243,17 @@ impl Watcher {
         let now = self.now();
         match landed {
             Landed::Probe(i, begun, outcome) => {
-                // An interval after it began, and not at once when it took longer than that.
-                let next =
-                    (begun + self.interval(Job::Probe(i))).max(Instant::now() + INTERVAL_MIN);
-                desk.due.insert(Job::Probe(i), next);
                 let declared = self.wanted.declared();
-                if let Some(probe) = declared.and_then(|(service, _)| service.probes.get(i)) {
-                    lock(&self.entity).on_probe(&probe.name, outcome, now);
-                }
+                let probe = declared.and_then(|(service, _)| service.probes.get(i));
+                let soon = probe.and_then(|probe| {
+                    let mut entity = lock(&self.entity);
+                    entity.on_probe(&probe.name, outcome, now);
+                    entity.probe_again(&probe.name).map(Millis::as_duration)
+                });
+                let interval = self.interval(Job::Probe(i));
+                let next = begun + soon.map_or(interval, |soon| soon.min(interval));
+                // Not at once when it took longer than that.
+                desk.due.insert(Job::Probe(i), next.max(Instant::now() + INTERVAL_MIN));
             }
             Landed::Scraped(result, counters) => {
                 desk.counters = counters;

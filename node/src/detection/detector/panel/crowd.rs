@@ -138,6 +138,12 @@ impl Crowd {
         }
     }
 
+    /// Whether it has seen enough to speak.
+    #[must_use]
+    pub(super) fn speaks(&self) -> bool {
+        self.past[0].total() >= WARM_UP
+    }
+
     /// Judges a row; `NaN` is taken as the metric's last value. About 1 is usual.
     pub(super) fn update(&mut self, values: &[f64], tuning: &CrowdTuning) -> f64 {
         let before: Vec<f32> = self.columns.iter().map(|column| column.last).collect();
@@ -154,7 +160,7 @@ impl Crowd {
             self.remember(&row, tuning);
         }
         self.seen = self.seen.saturating_add(1);
-        if self.past[0].total() < WARM_UP {
+        if !self.speaks() {
             return 0.0;
         }
         self.strange = if ordinary { self.strange.saturating_sub(1) } else { self.strange + 1 };

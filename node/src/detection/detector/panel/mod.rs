@@ -110,6 +110,8 @@ pub struct Verdict {
     pub goes_on: bool,
     /// The metric that is furthest out, when one alone is to blame.
     pub metric: Option<usize>,
+    /// One metric of several gave the score: too little was seen to judge them together.
+    pub alone: bool,
 }
 
 /// Detectors of one entity.
@@ -177,9 +179,18 @@ impl Panel {
             }
         }
         let metric = metric.filter(|_| reach >= REACH_TELLING);
-        let (score, metric) = match &mut self.crowd {
-            Some(crowd) => (crowd.update(values, &CROWD) / CROWD_TELLING, metric),
-            None => (again / LONE_TELLING, (again >= LONE_TELLING).then_some(0)),
+        let (mut score, mut alone) = (again / LONE_TELLING, false);
+        let metric = match &mut self.crowd {
+            Some(crowd) => {
+                score = crowd.update(values, &CROWD) / CROWD_TELLING;
+                // Before it has seen enough, each metric speaks for itself.
+                alone = !crowd.speaks();
+                if alone {
+                    score = reach / REACH_TELLING;
+                }
+                metric
+            }
+            None => (score >= 1.0).then_some(0),
         };
         let p_value = self.conformal.update(score);
         let told = self.refractory(novelty);
@@ -191,7 +202,7 @@ impl Panel {
             _ => self.going_on.saturating_sub(1),
         };
         let anomaly = told / (told + NOVELTY_TELLING);
-        Verdict { anomaly, score, p_value, alert, goes_on, metric }
+        Verdict { anomaly, score, p_value, alert, goes_on, metric, alone }
     }
 
     /// The second look at an only metric; 0 where there are several, or no value.

@@ -100,6 +100,19 @@ fn metrics_that_part_company_are_seen_though_each_is_usual() {
 }
 
 #[test]
+fn before_all_are_judged_together_each_speaks_for_itself() {
+    let (mut panel, noise) = (Panel::new(3), noise(23));
+    let mut alerts = 0;
+    for row in 0..1_000 {
+        alerts += u32::from(panel.update(None, &machine(&noise, row, false)).alert);
+    }
+    assert!(alerts <= 2, "{alerts} of 1,000 usual rows");
+    let [load, _, third] = machine(&noise, 1_000, false);
+    let verdict = panel.update(None, &[load, 900.0, third]);
+    assert!(verdict.alert && verdict.metric == Some(1), "{verdict:?}");
+}
+
+#[test]
 fn the_state_travels_and_holes_are_no_news() {
     let (mut panel, noise) = (Panel::new(3), noise(9));
     let row = |noise: &Noise, row: u32| {

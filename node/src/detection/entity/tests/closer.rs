@@ -38,10 +38,28 @@ impl Scraped {
         change.is_some().then(|| reported(change))
     }
 
+    /// Another node watches it from now on, and starts warm.
+    fn moves(&mut self) {
+        let checkpoint = self.bench.entity.checkpoint(self.bench.now);
+        let mut heir = Bench::new();
+        heir.now = Now { mono_ms: BEGUN_MS + 7_000, wall: self.bench.now.wall };
+        heir.entity.restore(checkpoint, heir.now);
+        self.bench = heir;
+    }
+
     /// Until it is told, at the latest two minutes after it began; seconds after that.
     fn told_after(begins: u64, errors: f64, memory: impl Fn(f64) -> f64) -> Option<(f64, Symptom)> {
-        let mut scraped = Self::new();
-        let from = FROM_MS + begins;
+        Self::new().told(begins, errors, memory)
+    }
+
+    fn told(
+        mut self,
+        begins: u64,
+        errors: f64,
+        memory: impl Fn(f64) -> f64,
+    ) -> Option<(f64, Symptom)> {
+        let scraped = &mut self;
+        let from = scraped.clock.max(FROM_MS) + begins;
         while scraped.clock < from + 120_000 {
             // What is scraped at the end of this step.
             let since = (scraped.clock + 100).saturating_sub(from) as f64 / 1e3;
@@ -67,6 +85,21 @@ fn at_five_seconds_a_leak_is_told_within_fifteen() {
         let (after, symptom) = Scraped::told_after(begins, 0.0, memory).unwrap();
         assert_eq!(symptom.kind, "saturation-predicted");
         assert!(after <= 15.0, "{after} s after a leak that began {begins} ms after a scrape");
+    }
+}
+
+#[test]
+fn a_leak_that_begins_as_the_shard_moves_is_told_as_soon() {
+    for begins in phases() {
+        let mut scraped = Scraped::new();
+        while scraped.clock < FROM_MS {
+            assert_eq!(scraped.step(0.0, 20.0), None);
+        }
+        scraped.moves();
+        let memory = |since: f64| 20.0 + 0.2 * (since * 7.3).sin() + 4.0 * since;
+        let (after, symptom) = scraped.told(begins, 0.0, memory).unwrap();
+        assert_eq!(symptom.kind, "saturation-predicted");
+        assert!(after <= 15.0, "{after} s after a leak that began {begins} ms after the move");
     }
 }
 
