@@ -45,6 +45,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{
+        codec,
         command::{Command, MarkNode, NODE_WEIGHT_DEFAULT, NODE_WEIGHT_MAX, RegisterNode},
         ids::{BootId, NodeId},
         law::tests::lab::*,
@@ -141,5 +142,18 @@ mod tests {
         let early = lab.node(2, register(2, 3, Some(50)));
         assert!(matches!(&early, Err(Refusal::IllegalState(why)) if why.contains("version 8")));
         lab.node(2, register(2, 3, None)).unwrap();
+    }
+
+    #[test]
+    fn a_weight_is_one_field_more_and_without_it_nothing_is() {
+        let (said, none) = (register(2, 3, Some(250)), register(2, 3, None));
+        assert_eq!((said.since(), none.since()), (8, 1));
+        let (Command::RegisterNode(said), Command::RegisterNode(none)) = (said, none) else {
+            panic!("they register");
+        };
+        let (with, without) = (codec::encode(&said), codec::encode(&none));
+        assert_eq!((without[0], with[0]), (0x86, 0x87), "fields");
+        assert_eq!(with[1..], [&without[1..], &[0x18, 0xfa]].concat());
+        assert_eq!(codec::decode::<RegisterNode>(&with).unwrap(), said);
     }
 }

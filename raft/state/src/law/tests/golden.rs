@@ -203,15 +203,6 @@ fn golden_bytes_of_every_command() {
     }
 }
 
-#[test]
-fn golden_bytes_of_a_node_that_says_its_weight() {
-    let lab::Lab { log, .. } = Lab::new();
-    let Command::RegisterNode(said) = &log[0].command else { panic!("{:?}", log[0]) };
-    let said = RegisterNode { understands: Some(8), weight: Some(250), ..said.clone() };
-    assert_eq!(Command::RegisterNode(said.clone()).since(), 8);
-    compare("v5/register-node", &codec::encode(&said));
-}
-
 /// A playbook, and outcomes that the samples above leave out.
 #[test]
 fn golden_bytes_of_a_playbook_and_of_outcomes() {
