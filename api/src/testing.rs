@@ -230,6 +230,7 @@ impl Node {
             boot: BootId(1),
             version: "0".to_owned(),
             understands: Some(understands),
+            weight: None,
         };
         self.propose(&Principal::node(NodeId(1)), Command::RegisterNode(register)).await;
     }

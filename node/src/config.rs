@@ -18,7 +18,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use medic_state::{Millis, NodeId, Ppm, decision::ThresholdOverrides};
+use medic_state::{
+    Millis, NodeId, Ppm,
+    command::{NODE_WEIGHT_DEFAULT, NODE_WEIGHT_MAX},
+    decision::ThresholdOverrides,
+};
 use serde::{Deserialize, Deserializer};
 
 use crate::detection::{intake::KubeConfig, predict::forecast::Opens};
@@ -78,6 +82,10 @@ pub struct NodeConfig {
     /// Where it runs; shards prefer owners of their instances' region.
     #[serde(default)]
     pub region: String,
+    /// Its share of the shards relative to the other nodes', 0 to [`NODE_WEIGHT_MAX`]; zero: it watches
+    /// only while nobody else can.
+    #[serde(default = "default_weight")]
+    pub weight: u32,
     /// Where it keeps its log, snapshots and records.
     pub data_dir: PathBuf,
     /// Where the secrets of channels stand: `<secrets_dir>/<tenant>/<name>`, alike on every node.
@@ -111,6 +119,10 @@ pub struct NodeConfig {
     /// Kubernetes clusters whose events are evidence.
     #[serde(default)]
     pub kubernetes: Vec<KubeConfig>,
+}
+
+const fn default_weight() -> u32 {
+    NODE_WEIGHT_DEFAULT
 }
 
 /// Addresses to listen on.
@@ -332,6 +344,13 @@ impl NodeConfig {
         check_cluster(&self.cluster)?;
         if self.node.0 == 0 {
             return bad("node", "node numbers start at 1");
+        }
+        if self.weight > NODE_WEIGHT_MAX {
+            let problem = format!(
+                "is {}; it is from 0 to {NODE_WEIGHT_MAX}, and {NODE_WEIGHT_DEFAULT} is the default",
+                self.weight
+            );
+            return Err(("weight", problem));
         }
         match self.members.get(&self.node) {
             Some(_) if self.join => return bad("join", "a node that joins is no first member"),

@@ -10,6 +10,7 @@ mod campaign;
 mod certificates;
 mod commands;
 mod deposed;
+mod drain;
 mod experiment;
 mod full_disk;
 mod healing;

@@ -16,7 +16,7 @@ use super::support::{World, metric, status};
 /// others' silence.
 const DETECTED_WITHIN: Duration = Duration::from_secs(15);
 
-const MANIFESTS: &str = r#"---
+pub(crate) const MANIFESTS: &str = r#"---
 apiVersion: medic/v1
 kind: Policy
 metadata: {name: default}
@@ -34,7 +34,7 @@ spec:
 "#;
 
 /// The shard that a service falls into.
-async fn shard_of(world: &World, service: &str) -> pb::Shard {
+pub(crate) async fn shard_of(world: &World, service: &str) -> pb::Shard {
     let mut client = world.cluster.client("admin").await.unwrap();
     let request = pb::ListShardsRequest { page_size: 1_000, ..Default::default() };
     let shards = client.cluster().list_shards(request).await.unwrap().into_inner().shards;
@@ -43,7 +43,7 @@ async fn shard_of(world: &World, service: &str) -> pb::Shard {
 }
 
 /// Waits until somebody has been told again what the owner of a service's shard has learnt about it.
-async fn told(world: &World, service: &str) {
+pub(crate) async fn told(world: &World, service: &str) {
     let owner = shard_of(world, service).await.owner.expect("it has an owner");
     let name = "medic_detector_checkpoints_total{result=\"sent\"}";
     let before = metric(world, owner, name).await;

@@ -69,6 +69,7 @@ pub const PERMISSIONS: &[(&str, Access)] = &[
     ("/medic.v1.Cluster/PromoteNode", Access::Everywhere(Cluster)),
     ("/medic.v1.Cluster/RemoveNode", Access::Everywhere(Cluster)),
     ("/medic.v1.Cluster/TransferLeadership", Access::Everywhere(Cluster)),
+    ("/medic.v1.Cluster/DrainNode", Access::Everywhere(Cluster)),
     ("/medic.v1.Cluster/ListAgents", Access::Everywhere(Read)),
     ("/medic.v1.Cluster/ListShards", Access::Everywhere(Read)),
     ("/medic.v1.Audit/List", Access::Tenant(&[Audit])),

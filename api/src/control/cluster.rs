@@ -7,7 +7,12 @@ use std::collections::BTreeMap;
 
 use medic_proto::v1::{self as pb, cluster_server::Cluster};
 use medic_raft::{ClusterStatus, LedgerExt as _};
-use medic_state::{Command, NodeId, ShardId, State, manifest::Kind, symptom::Target};
+use medic_state::{
+    Command, NodeId, ShardId, State,
+    command::{Drain, DrainNode},
+    manifest::Kind,
+    symptom::Target,
+};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -89,6 +94,20 @@ impl Cluster for Control {
         let receipt = self.note(&request, &ask.request_id, what).await?;
         self.cluster.transfer(node).await.map_err(|error| ledger_status(&error))?;
         Ok(Response::new(pb::TransferLeadershipResponse { receipt: Some(receipt) }))
+    }
+
+    async fn drain_node(
+        &self,
+        request: Request<pb::DrainNodeRequest>,
+    ) -> Result<Response<pb::DrainNodeResponse>, Status> {
+        let grant = grant_of(&request)?;
+        let ask = request.get_ref();
+        let node = node_id(ask.node)?;
+        let drain = if ask.undo { Drain::End } else { Drain::Begin };
+        // The leader's shard controller does what follows, as soon as this is applied.
+        let command = Command::DrainNode(DrainNode { node, drain });
+        let (_, receipt) = self.commit(&grant, &ask.request_id, command).await?;
+        Ok(Response::new(pb::DrainNodeResponse { receipt: Some(receipt) }))
     }
 
     async fn list_agents(
@@ -241,6 +260,9 @@ fn nodes(state: &State, status: &ClusterStatus) -> Vec<pb::Node> {
                 live: known.live,
                 since: Some(convert::time(known.since)),
                 former: true,
+                weight: known.weight,
+                drained: known.drained,
+                leaving: known.leaving,
                 ..pb::Node::default()
             },
         );

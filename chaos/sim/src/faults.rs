@@ -109,6 +109,8 @@ pub enum Fault {
     Transfer(NodeId),
     /// A node is replaced by one that never was a member. Real consensus alone.
     Replace(NodeId),
+    /// A node is drained. Real consensus alone.
+    Drain(NodeId),
 }
 
 /// A fault and its time.
@@ -232,6 +234,7 @@ fn lasts(fault: &Fault, rng: &mut Rng) -> u64 {
         Fault::Blind(_) | Fault::Dark(_) => rng.between(3_000, 40_000),
         Fault::Trouble(..) => rng.between(10_000, 60_000),
         Fault::Revoke(_) => rng.between(10_000, 60_000),
+        Fault::Drain(_) => rng.between(1_000, 40_000),
         Fault::Jump(..)
         | Fault::Kill(_)
         | Fault::Hang(_)
@@ -323,6 +326,28 @@ pub fn with_disks(
     }
     all.sort_by_key(|one| one.at_ms);
     all.retain(|one| one.at_ms < within_ms);
+    all
+}
+
+/// Adds nodes that are drained for a while; what else is drawn stays as it is.
+#[must_use]
+pub fn with_drains(
+    seed: u64,
+    what: &Breakable,
+    within_ms: u64,
+    mut all: Vec<Scheduled>,
+) -> Vec<Scheduled> {
+    let mut rng = Rng::new(seed, "drains");
+    let mut at_ms = rng.between(4_000, 30_000);
+    while at_ms < within_ms {
+        if let Some(node) = rng.pick(&what.nodes) {
+            let fault = Fault::Drain(*node);
+            let for_ms = lasts(&fault, &mut rng);
+            all.push(Scheduled { at_ms, for_ms, fault });
+        }
+        at_ms += rng.between(10_000, 60_000);
+    }
+    all.sort_by_key(|one| one.at_ms);
     all
 }
 

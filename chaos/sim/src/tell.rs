@@ -179,6 +179,7 @@ fn admitted(commit: &Commit, reply: &Reply, state: &State, recorder: &Recorder) 
         | Command::DeleteManifest(_)
         | Command::NoteClusterChange(_)
         | Command::NoteTold(_)
+        | Command::DrainNode(_)
         | Command::JudgeIncident(_) => {}
     }
 }

@@ -4,6 +4,7 @@
 //!   ClusterAdmin::status ─ silent for how long ─► MarkNode ─┐
 //!                                                           ├─► plan_moves ─► AssignShards
 //!   State: nodes, shards, services with a region ───────────┘     pure
+//!   State: this leader is drained ─────────────────────────────► transfer to one that is not
 //! ```
 //!
 //! Deliberately absent: epochs. The law counts them, and refuses reports under old ones.
@@ -23,6 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::plan::{heirs, owners, plan_moves};
 use super::metrics::Metric;
+
+/// After a drained leader could not hand leadership over, until it is tried again: a try costs the
+/// acts' lease for a moment.
+const TRANSFER_AGAIN: Duration = Duration::from_secs(10);
 
 /// Bounds of the controller.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +62,7 @@ pub async fn run(
 ) {
     let mut leadership = ledger.leadership();
     let mut leading_since = None;
+    let mut transfer_from = Instant::now();
     loop {
         let now = *leadership.borrow_and_update();
         if now.me {
@@ -69,6 +75,16 @@ pub async fn run(
             let status = admin.status();
             if let Err(error) = once(ledger.as_ref(), &status.members, since, config).await {
                 tracing::debug!(%error, "shards are not assigned this time");
+            }
+            let me = ledger.node();
+            if let Some(to) = ledger.read(|state| successor(state, me, &status.members, config))
+                && Instant::now() >= transfer_from
+            {
+                transfer_from = Instant::now() + TRANSFER_AGAIN;
+                match admin.transfer(to).await {
+                    Ok(()) => tracing::info!(%to, "drained: leadership is handed over"),
+                    Err(error) => tracing::warn!(%to, %error, "drained, and leading still"),
+                }
             }
         } else {
             leading_since = None;
@@ -129,6 +145,29 @@ fn newer_version(state: &State, members: &[Member]) -> Option<u32> {
     (version > state.cluster_version).then_some(version)
 }
 
+/// Whom a drained leader hands leadership to: of the voters it hears that stay, the one that has come
+/// furthest. A leader about to stop hands over by itself, before its doors close.
+fn successor(
+    state: &State,
+    me: NodeId,
+    members: &[Member],
+    config: ShardsConfig,
+) -> Option<NodeId> {
+    let known = state.nodes.get(&me)?;
+    if !known.drained || known.leaving {
+        return None;
+    }
+    let heard = |member: &Member| {
+        member.silent_ms.is_some_and(|ms| Duration::from_millis(ms) < config.dead_after / 2)
+    };
+    let stays = |node: NodeId| state.nodes.get(&node).is_some_and(|node| node.live && node.stays());
+    members
+        .iter()
+        .filter(|member| member.voter && member.node != me && heard(member) && stays(member.node))
+        .max_by_key(|member| member.matched)
+        .map(|member| member.node)
+}
+
 /// The nodes whose liveness differs from what the state says.
 fn marks(
     state: &State,
@@ -162,7 +201,7 @@ fn marks(
 
 #[cfg(test)]
 pub(super) mod tests {
-    use medic_state::{BootId, Timestamp, state::NodeState};
+    use medic_state::{BootId, Timestamp, command::NODE_WEIGHT_DEFAULT, state::NodeState};
 
     use super::*;
 
@@ -177,6 +216,9 @@ pub(super) mod tests {
                 since: Timestamp(0),
                 version: String::new(),
                 understands: 1,
+                weight: NODE_WEIGHT_DEFAULT,
+                drained: false,
+                leaving: false,
             };
             state.nodes.insert(NodeId(*node), known);
         }
@@ -213,6 +255,38 @@ pub(super) mod tests {
         cluster.cluster_version = CLUSTER_VERSION;
         assert_eq!(newer_version(&cluster, &members), None);
         assert_eq!(newer_version(&cluster, &[]), None);
+    }
+
+    #[test]
+    fn a_drained_leader_hands_over_to_a_voter_that_is_there_and_stays() {
+        let mut cluster = state(&[(1, true, ""), (2, true, ""), (3, true, ""), (4, false, "")]);
+        let member = |node, voter, matched, silent_ms| Member {
+            node: NodeId(node),
+            peer_addr: String::new(),
+            voter,
+            matched: Some(matched),
+            silent_ms: Some(silent_ms),
+        };
+        let members = [
+            member(1, true, 9, 0),
+            member(2, true, 7, 10),
+            member(3, true, 8, 10),
+            member(4, true, 9, 10),
+            member(5, false, 9, 10),
+        ];
+        let to = |cluster: &State, members: &[Member]| {
+            successor(cluster, NodeId(1), members, ShardsConfig::default()).map(|node| node.0)
+        };
+        assert_eq!(to(&cluster, &members), None, "it is not drained");
+        let mut drain = |node| {
+            cluster.nodes.get_mut(&NodeId(node)).expect("it is there").drained = true;
+            cluster.clone()
+        };
+        assert_eq!(to(&drain(1), &members), Some(3), "a voter, live, the furthest");
+        let deaf = [member(2, true, 7, 10), member(3, true, 8, 1_000)];
+        assert_eq!(to(&drain(1), &deaf), Some(2), "one that is heard");
+        assert_eq!(to(&drain(3), &members), Some(2), "one that is not drained");
+        assert_eq!(to(&drain(2), &members), None);
     }
 
     #[test]

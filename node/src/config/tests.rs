@@ -66,6 +66,13 @@ fn a_member_is_dialled_where_the_members_say_it_is() {
 }
 
 #[test]
+fn a_node_weighs_what_it_says() {
+    let with = |line: &str| load(&GOOD.replacen("node = 1", line, 1), &[]).unwrap().weight;
+    assert_eq!((with("node = 1"), with("node = 1\nweight = 0")), (100, 0));
+    assert_eq!(with("node = 1\nweight = 10000"), 10_000);
+}
+
+#[test]
 fn how_early_a_prediction_is_told_can_be_chosen() {
     let with = |lead: &str| load(&format!("{GOOD}[detection]\nlead = \"{lead}\"\n"), &[]);
     assert_eq!(with("2h").unwrap().detection.lead, Millis::from_secs(7_200));
@@ -103,6 +110,8 @@ fn the_environment_overrides() {
 fn mistakes_are_named() {
     for (from, to, expected) in [
         ("node = 1", "nod = 1", "unknown field `nod`"),
+        ("node = 1", "node = 1\nweight = 10001", "`weight`: is 10001; it is from 0 to 10000"),
+        ("node = 1", "node = 1\nweight = -1", "expected u32"),
         ("node = 1", "node = 3", "node-3 is not among node-1, node-2"),
         ("node-2 =", "node-1 =", "node-1 is listed twice"),
         ("\"127.0.0.1:7451\"", "\"127.0.0.1\"", "is not host:port"),

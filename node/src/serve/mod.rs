@@ -15,6 +15,7 @@
 //! Absent on purpose: anything that decides or acts; this room only connects the others.
 
 mod doors;
+mod leave;
 mod register;
 mod telemetry;
 
@@ -56,9 +57,6 @@ const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
 const OPEN_FILES: u64 = 8_192;
 /// Time the parts are given to end before the process ends without them.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Time the next leader is given to take over; what stops us gives us some ten seconds in all.
-const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where `file_sd` files of Sources lie, and the variable that says so.
 const DISCOVERY_FOLDER: &str = "/etc/medic/discovery";
@@ -172,7 +170,7 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
         )),
     };
     if outcome.is_ok() {
-        hand_over(&consensus).await;
+        leave::leave(&consensus).await;
     }
     stop.cancel();
     let ended = async {
@@ -238,17 +236,6 @@ fn sharing(consensus: &Arc<Consensus>, tells: Arc<dyn Tells>) -> Sharing {
         courier: consensus.clone(),
         inbox: consensus.open_inbox(tells.parcels()),
         tells,
-    }
-}
-
-/// Before a leader leaves, while its doors are still open: writes go on at the next leader after one
-/// round of votes, not after an election timeout.
-async fn hand_over(consensus: &Consensus) {
-    match tokio::time::timeout(HAND_OVER_PATIENCE, consensus.hand_over()).await {
-        Ok(Ok(None)) => {}
-        Ok(Ok(Some(to))) => tracing::info!(%to, "leadership is handed over"),
-        Ok(Err(error)) => tracing::warn!(%error, "leaving without handing leadership over"),
-        Err(_) => tracing::warn!("nobody has taken leadership over in {HAND_OVER_PATIENCE:?}"),
     }
 }
 

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use medic_raft::{Ledger, LedgerExt as _};
 use medic_state::{
-    CLUSTER_VERSION, Command, TraceId,
-    command::{ApplyManifest, RegisterNode},
+    CLUSTER_VERSION, Command, State, TraceId,
+    command::{ApplyManifest, DRAIN_SINCE, RegisterNode},
     manifest::{Kind, Manifest, Metadata, RoleBindingSpec, Spec, Subject},
 };
 
@@ -18,24 +18,49 @@ const RETRY: Duration = Duration::from_millis(300);
 const BOOTSTRAP_BINDING: &str = "bootstrap-admins";
 
 /// Registers this node, then, where the state has no role binding at all, proposes the configured
-/// admins. Ends when both are settled.
+/// admins; says the node's weight once every member understands it. Ends when all are settled.
 pub(super) async fn register(ledger: Arc<dyn Ledger>, config: NodeConfig) {
-    let command = Command::RegisterNode(RegisterNode {
-        node: config.node,
-        region: config.region.clone(),
-        api_addr: config.api_addr(),
-        boot: ledger.boot(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        understands: Some(CLUSTER_VERSION),
-    });
-    propose(ledger.as_ref(), command, "register this node").await;
+    let boot = ledger.boot();
+    let itself = |weight| {
+        Command::RegisterNode(RegisterNode {
+            node: config.node,
+            region: config.region.clone(),
+            api_addr: config.api_addr(),
+            boot,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            understands: Some(CLUSTER_VERSION),
+            weight,
+        })
+    };
+    let weight = ledger.read(|state| may_say_weight(state).then_some(config.weight));
+    propose(ledger.as_ref(), itself(weight), "register this node").await;
+    bind_first_admins(ledger.as_ref(), &config).await;
+    // Members of older builds would halt at a weight: it waits until there are none.
+    let mut applied = ledger.applied();
+    while !ledger.read(may_say_weight) {
+        if applied.changed().await.is_err() {
+            return;
+        }
+    }
+    let known = ledger.read(|state| state.nodes.get(&config.node).map(|known| known.weight));
+    if known != Some(config.weight) {
+        propose(ledger.as_ref(), itself(Some(config.weight)), "say this node's weight").await;
+    }
+}
+
+const fn may_say_weight(state: &State) -> bool {
+    state.cluster_version >= DRAIN_SINCE
+}
+
+/// In a new cluster, which has no role binding at all.
+async fn bind_first_admins(ledger: &dyn Ledger, config: &NodeConfig) {
     if config.admins.is_empty() {
         return;
     }
     let settled = |ledger: &dyn Ledger| {
         ledger.read(|state| state.manifests.keys().any(|key| key.kind == Kind::RoleBinding))
     };
-    if ledger.linearize().await.is_ok() && settled(ledger.as_ref()) {
+    if ledger.linearize().await.is_ok() && settled(ledger) {
         return;
     }
     let subjects = config.admins.iter().cloned().map(Subject::User).collect();
@@ -48,7 +73,7 @@ pub(super) async fn register(ledger: Arc<dyn Ledger>, config: NodeConfig) {
         spec: Spec::RoleBinding(RoleBindingSpec { role: "admin".to_owned(), subjects }),
     };
     let command = Command::ApplyManifest(Box::new(ApplyManifest { manifest, expected: None }));
-    propose(ledger.as_ref(), command, "bind the first admins").await;
+    propose(ledger, command, "bind the first admins").await;
 }
 
 /// Proposes until there is an answer; a refusal is an answer (another node may have been first).

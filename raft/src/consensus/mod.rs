@@ -41,7 +41,7 @@ use crate::{
     clock::LawClock,
     config::{Config, MAX_MESSAGE_BYTES, StartError},
     env::Env,
-    ledger::{ClusterAdmin as _, Leadership, LedgerError},
+    ledger::{ClusterAdmin as _, Leadership, LedgerError, LedgerExt as _},
     metrics::Metric,
     network::{Caller, IdentityCheck, Lane, Links, PeerConnector, PeerService, Pool},
     parcel::{Inboxes, Parcel, ParcelKind},
@@ -229,8 +229,8 @@ impl Consensus {
         }
     }
 
-    /// Hands leadership, where this node has it, to the voter that has come furthest, so that a
-    /// node that leaves costs no election timeout. Gives the new leader; `None`: nothing to hand
+    /// Hands leadership, where this node has it, to the voter that has come furthest, of those that
+    /// are not drained where there are any, so that a node that leaves costs no election timeout. Gives the new leader; `None`: nothing to hand
     /// over. Ends within some six times `election_max`, the acts' lease included.
     ///
     /// # Errors
@@ -243,13 +243,16 @@ impl Consensus {
         let patience = self.core.config.timing.election_max;
         let heard =
             |silent: Option<u64>| silent.is_some_and(|ms| Duration::from_millis(ms) < patience);
+        // One that is drained, or about to stop itself, would hand it on again.
+        let stays =
+            |node| self.read(|state| state.nodes.get(&node).is_some_and(|node| node.stays()));
         let heir = status
             .members
             .iter()
             .filter(|member| {
                 member.voter && member.node != self.core.me() && heard(member.silent_ms)
             })
-            .max_by_key(|member| member.matched);
+            .max_by_key(|member| (stays(member.node), member.matched));
         let Some(heir) = heir else {
             return Err(LedgerError::Refused("no other voter can be heard".to_owned()));
         };

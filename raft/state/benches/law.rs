@@ -65,6 +65,7 @@ fn populated() -> State {
         boot: BootId(1),
         version: "bench".to_owned(),
         understands: None,
+        weight: None,
     });
     let moves = (0..medic_state::state::SHARDS).map(|shard| (ShardId(shard), NODE)).collect();
     let assign = Command::AssignShards(AssignShards { moves });

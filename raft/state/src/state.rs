@@ -24,8 +24,9 @@ pub const MAX_REQUESTS: usize = 8_192;
 /// Closed incidents kept in memory; older ones are in the record store alone.
 pub const MAX_CLOSED: usize = 256;
 /// Version of this state's form; written into snapshots. Form 2 remembers what people were told and
-/// what each node understands, form 3 how each channel took it, form 4 how far detectors are believed.
-pub const STATE_VERSION: u32 = 4;
+/// what each node understands, form 3 how each channel took it, form 4 how far detectors are believed,
+/// form 5 nodes' weights and which are drained.
+pub const STATE_VERSION: u32 = 5;
 
 /// The whole state.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -158,6 +159,23 @@ pub struct NodeState {
     /// The newest command set its build understands.
     #[cbor(n(6), default)]
     pub understands: u32,
+    /// Its share of the shards relative to others'; zero: none while somebody else can.
+    #[cbor(n(7), default)]
+    pub weight: u32,
+    /// An operator wants it to watch nothing.
+    #[cbor(n(8), default)]
+    pub drained: bool,
+    /// It is about to stop; over when it registers again.
+    #[cbor(n(9), default)]
+    pub leaving: bool,
+}
+
+impl NodeState {
+    /// Whether it may go on watching: neither drained nor about to stop.
+    #[must_use]
+    pub const fn stays(&self) -> bool {
+        !self.drained && !self.leaving
+    }
 }
 
 /// An agent as the cluster knows it.

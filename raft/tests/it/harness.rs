@@ -100,6 +100,7 @@ pub(crate) fn registration(raft: &Consensus, node: u64, addr: &str) -> Entry {
         boot: BootId(7),
         version: "0.1.0".to_owned(),
         understands: Some(medic_state::CLUSTER_VERSION),
+        weight: None,
     });
     raft.entry_for(Principal::node(node), None, command)
 }

@@ -49,6 +49,7 @@ async fn world(disk: &Arc<MemoryDisk>) -> (Arc<Consensus>, IncidentId, IncidentI
         boot: raft.boot(),
         version: String::new(),
         understands: None,
+        weight: None,
     };
     propose(&raft, Command::RegisterNode(register)).await;
     let shards = (0..medic_state::state::SHARDS).map(medic_state::ShardId);
@@ -227,6 +228,7 @@ async fn a_kind_that_is_not_switched_on_does_not_reach_the_log() {
         boot: raft.boot(),
         version: String::new(),
         understands: Some(medic_state::CLUSTER_VERSION),
+        weight: None,
     };
     propose(&raft, Command::RegisterNode(register)).await;
     propose(&raft, Command::SetClusterVersion(2)).await;

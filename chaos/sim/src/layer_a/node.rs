@@ -228,6 +228,7 @@ async fn register(ledger: Arc<SimLedger>) {
         boot: ledger.boot(),
         version: "sim".to_owned(),
         understands: Some(CLUSTER_VERSION),
+        weight: None,
     });
     while ledger.propose(ledger.entry(TraceId::default(), command.clone())).await.is_err() {
         tokio::time::sleep(Duration::from_millis(300)).await;

@@ -46,6 +46,8 @@ marks! {
     OneWayCut = "a link was cut in one direction",
     Held = "messages of a node were held up for a while",
     Transferred = "leadership was handed over when it was asked for",
+    Drained = "a node was drained",
+    DrainEnded = "a node that had been drained might watch again",
     MemberAdded = "a node became a member",
     MemberRemoved = "a member was removed",
     ClockJumped = "a wall clock jumped",

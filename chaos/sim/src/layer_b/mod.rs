@@ -320,7 +320,8 @@ impl Run<'_> {
             playbooks: playbooks.map(|one| one.metadata.name.clone()).collect(),
         };
         let drawn = faults::draw(plan.seed, &what, STORM_MS);
-        faults::kept(faults::with_disks(plan.seed, &what, STORM_MS, drawn), plan.keep.as_ref())
+        let drawn = faults::with_disks(plan.seed, &what, STORM_MS, drawn);
+        faults::kept(faults::with_drains(plan.seed, &what, STORM_MS, drawn), plan.keep.as_ref())
     }
 
     /// A node that watches shards goes, and right after it something that it would have seen breaks.

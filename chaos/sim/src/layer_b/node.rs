@@ -203,6 +203,7 @@ async fn register(ledger: Arc<dyn Ledger>) {
         boot: ledger.boot(),
         version: "sim".to_owned(),
         understands: Some(CLUSTER_VERSION),
+        weight: None,
     });
     while ledger.propose(ledger.entry(TraceId::default(), command.clone())).await.is_err() {
         sleep(RETRY).await;

@@ -8,6 +8,7 @@ use medic_proto::v1::{
 };
 use medic_state::manifest::Manifest;
 use tokio::time::timeout;
+use tonic::Code::{FailedPrecondition, NotFound};
 
 use super::{
     clients::{Client, PATIENCE},
@@ -36,6 +37,13 @@ pub(super) enum Task {
     Unbind(String),
     /// Hand leadership over.
     Transfer(u64),
+    /// Drain a node, or take that back.
+    Drain {
+        /// Which.
+        node: u64,
+        /// Take it back.
+        undo: bool,
+    },
     /// Add the second, promote it, and remove the first.
     Replace(u64, u64),
 }
@@ -58,6 +66,7 @@ pub(super) async fn operator(mut me: Client) {
                     me.stage.oracle.marks.reached(Mark::Transferred);
                 }
             }
+            Some(Task::Drain { node, undo }) => me.drain(node, undo).await,
             Some(Task::Replace(old, new)) => me.replace(old, new).await,
         }
     }
@@ -100,6 +109,26 @@ impl Client {
         });
         if let Err(status) = removed.await {
             self.stage.trace(format_args!("not unbound: {}", status.message()));
+        }
+    }
+
+    /// Until there is an answer: what nobody took back would stay.
+    async fn drain(&mut self, node: u64, undo: bool) {
+        loop {
+            let ask = pb::DrainNodeRequest { node, undo, request_id: self.request() };
+            let mut at = ClusterClient::new(self.node().1);
+            match timeout(PATIENCE, at.drain_node(ask)).await {
+                Ok(Ok(_)) => {
+                    let mark = if undo { Mark::DrainEnded } else { Mark::Drained };
+                    return self.stage.oracle.marks.reached(mark);
+                }
+                // The last one that may watch, or a node that never registered.
+                Ok(Err(status)) if matches!(status.code(), FailedPrecondition | NotFound) => {
+                    self.stage.trace(format_args!("not drained: {}", status.message()));
+                    return;
+                }
+                Ok(Err(_)) | Err(_) => self.pause(200, 800).await,
+            }
         }
     }
 

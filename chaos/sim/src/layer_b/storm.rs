@@ -40,6 +40,7 @@ pub(super) enum End {
     Clock(NodeId),
     Fleet(Relief),
     Grant(String),
+    Drain(NodeId),
 }
 
 /// The faults of one run.
@@ -171,6 +172,10 @@ impl Storm {
                 self.until(one, End::Grant(user.clone()));
             }
             Fault::Transfer(node) => self.ask(Task::Transfer(node.0)),
+            Fault::Drain(node) => {
+                self.ask(Task::Drain { node: node.0, undo: false });
+                self.until(one, End::Drain(*node));
+            }
             Fault::Replace(node) => self.replace(sim, *node),
             Fault::Rot(node) => {
                 self.kill_for(sim, one, Who::Node(*node), How::Rotten);
@@ -314,6 +319,7 @@ impl Storm {
                 }
             }
             End::Fleet(relief) => self.stage.fleet.relieve(relief),
+            End::Drain(node) => self.ask(Task::Drain { node: node.0, undo: true }),
             End::Grant(user) => {
                 let name = binding(&user);
                 let found = self.stage.declared.iter().find(|one| one.metadata.name == name);

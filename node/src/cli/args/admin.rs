@@ -149,6 +149,24 @@ pub enum ClusterCommand {
         #[command(flatten)]
         connect: Connect,
     },
+    /// Let a node watch nothing more: others get its shards, and leadership if it has it
+    ///
+    /// It goes on voting, and answers as before. Waits until its shards and leadership are gone.
+    #[command(after_help = "Examples:
+  medic cluster drain 2                before work on its machine; then stop it
+  medic cluster drain 2 --undo         it may watch and lead again")]
+    Drain {
+        /// Its number
+        node: medic_state::NodeId,
+        /// Take it back
+        #[arg(long)]
+        undo: bool,
+        /// Wait at most so long until its shards and leadership are gone; 0s: not at all
+        #[arg(long, default_value = "30s", value_name = "TIME", conflicts_with = "undo")]
+        wait: Millis,
+        #[command(flatten)]
+        connect: Connect,
+    },
     /// Hand leadership over
     #[command(after_help = "Example:\n  medic cluster transfer 3")]
     Transfer {

@@ -269,7 +269,8 @@ pub fn shards(items: &[pb::Shard], now: u64, style: Style) -> String {
 #[must_use]
 pub fn nodes(items: &[pb::Node], now: u64, style: Style) -> String {
     let mut table = Table::new([
-        "NODE", "ROLE", "STATE", "REGION", "PEER", "API", "SHARDS", "MATCHED", "VERSION", "SINCE",
+        "NODE", "ROLE", "STATE", "REGION", "PEER", "API", "SHARDS", "WEIGHT", "MATCHED", "VERSION",
+        "SINCE",
     ]);
     for one in items {
         let role = match (one.former, one.leader, one.voter) {
@@ -278,7 +279,13 @@ pub fn nodes(items: &[pb::Node], now: u64, style: Style) -> String {
             (false, false, true) => "voter".to_owned(),
             (false, false, false) => "learner".to_owned(),
         };
-        let state = if one.live { style.good("live") } else { style.bad("away") };
+        let state = match (one.live, one.leaving, one.drained) {
+            (false, _, false) => style.bad("away"),
+            (false, _, true) => style.bad("away, drained"),
+            (true, true, _) => style.warn("leaving"),
+            (true, false, true) => style.warn("drained"),
+            (true, false, false) => style.good("live"),
+        };
         table.row([
             format!("node-{}", one.id),
             role,
@@ -287,6 +294,7 @@ pub fn nodes(items: &[pb::Node], now: u64, style: Style) -> String {
             dash(&one.peer_addr),
             dash(&one.api_addr),
             one.shards.to_string(),
+            one.weight.to_string(),
             one.matched.map_or_else(|| "-".to_owned(), |index| index.to_string()),
             dash(&one.version),
             ago(one.since.as_ref(), now),

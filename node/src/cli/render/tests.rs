@@ -429,6 +429,8 @@ fn tables() {
         live: id != 3,
         since: at(0),
         shards: if leader { 0 } else { 32 },
+        weight: 100,
+        drained: leader,
         ..Default::default()
     };
     let status = pb::StatusResponse {
@@ -474,10 +476,10 @@ fn tables() {
     1 incident open, 0 freezes in force; since the beginning 0 incidents, 0 remediations, 0 verified, 0 rolled back, 0 unknown, 0 with a human
     audit chain: 99 links, head cdcdcdcdcdcd
 
-    NODE     ROLE     STATE   REGION   PEER             API   SHARDS   MATCHED   VERSION   SINCE
-    node-1   voter    live    eu-1     127.0.0.1:7411   -     32       -         0.1.0     1m01s
-    node-2   leader   live    eu-1     127.0.0.1:7421   -     0        -         0.1.0     1m01s
-    node-3   voter    away    eu-1     127.0.0.1:7431   -     32       -         0.1.0     1m01s
+    NODE     ROLE     STATE     REGION   PEER             API   SHARDS   WEIGHT   MATCHED   VERSION   SINCE
+    node-1   voter    live      eu-1     127.0.0.1:7411   -     32       100      -         0.1.0     1m01s
+    node-2   leader   drained   eu-1     127.0.0.1:7421   -     0        100      -         0.1.0     1m01s
+    node-3   voter    away      eu-1     127.0.0.1:7431   -     32       100      -         0.1.0     1m01s
 
     14:02:11.1      57 INC-42    AdoptDecision class application/crash by node:node-1
 

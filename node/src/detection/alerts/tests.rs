@@ -81,6 +81,7 @@ async fn any_node_passes_alerts_on_and_the_law_takes_them() {
             boot: BootId(1),
             version: "test".to_owned(),
             understands: Some(medic_state::CLUSTER_VERSION),
+            weight: None,
         };
         let entry = law.entry(TraceId::default(), Command::RegisterNode(register));
         must(Entry { principal: Principal::node(node), ..entry }).await;

@@ -97,6 +97,7 @@ impl Lab {
                 boot: BootId(node.0),
                 version: "test".to_owned(),
                 understands: Some(medic_state::CLUSTER_VERSION),
+                weight: None,
             };
             let entry = Entry {
                 principal: Principal::node(node),

@@ -4,22 +4,24 @@
 //! Variant numbers are wire and disk format: they are never reused, and a new one is proposed only
 //! once `State::cluster_version` says that every member knows it.
 
+mod fleet;
 mod judge;
 mod told;
-
-use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 
 pub use self::{
+    fleet::{
+        AssignShards, Drain, DrainNode, FenceCommand, MarkAgent, MarkNode, NODE_WEIGHT_DEFAULT,
+        NODE_WEIGHT_MAX, RegisterNode,
+    },
     judge::JudgeIncident,
     told::{NoteTold, ToldOn},
 };
 use crate::{
     decision::Proposal,
     ids::{
-        BootId, Digest, Epoch, Fence, IncidentId, NodeId, PlanId, RequestId, Revision, ShardId,
-        Timestamp, TraceId,
+        Digest, Epoch, Fence, IncidentId, PlanId, RequestId, Revision, ShardId, Timestamp, TraceId,
     },
     manifest::{Manifest, ManifestKey},
     plan::Direction,
@@ -141,6 +143,10 @@ pub enum Command {
     /// What turned out about the detection of an incident: a false alarm, missed, genuine.
     #[n(42)]
     JudgeIncident(#[n(0)] JudgeIncident),
+    // ---- since version 8 ----
+    /// A node watches nothing more, or may again.
+    #[n(7)]
+    DrainNode(#[n(0)] DrainNode),
 }
 
 /// The cluster version from which tenants run on the agents they were given alone.
@@ -160,78 +166,11 @@ pub(crate) const JUDGED_AGAIN_SINCE: u32 = 6;
 /// The cluster version from which on outcomes move how far detectors are believed.
 pub(crate) const WEIGHTS_SINCE: u32 = 7;
 
+/// The cluster version from which on nodes have weights and can be drained.
+pub const DRAIN_SINCE: u32 = 8;
+
 /// The newest command set this build understands; see [`Command::since`].
-pub const CLUSTER_VERSION: u32 = 7;
-
-/// See [`Command::Fence`].
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct FenceCommand {
-    /// The leader.
-    #[n(0)]
-    pub node: NodeId,
-    /// This incarnation of it.
-    #[n(1)]
-    pub boot: BootId,
-}
-
-/// See [`Command::RegisterNode`].
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct RegisterNode {
-    /// The node.
-    #[n(0)]
-    pub node: NodeId,
-    /// Its region.
-    #[n(1)]
-    pub region: String,
-    /// `host:port` of its control API.
-    #[n(2)]
-    pub api_addr: String,
-    /// This incarnation.
-    #[n(3)]
-    pub boot: BootId,
-    /// Its build.
-    #[n(4)]
-    pub version: String,
-    /// [`CLUSTER_VERSION`] of its build; absent: 1, from before it was said.
-    #[n(5)]
-    pub understands: Option<u32>,
-}
-
-/// See [`Command::MarkNode`].
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct MarkNode {
-    /// The node.
-    #[n(0)]
-    pub node: NodeId,
-    /// Whether the leader hears it.
-    #[n(1)]
-    pub live: bool,
-}
-
-/// See [`Command::MarkAgent`].
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct MarkAgent {
-    /// The agent.
-    #[n(0)]
-    pub agent: String,
-    /// Connected to this node; `None`: to none.
-    #[n(1)]
-    pub node: Option<NodeId>,
-    /// Its region.
-    #[n(2)]
-    pub region: String,
-    /// Its build.
-    #[n(3)]
-    pub version: String,
-}
-
-/// See [`Command::AssignShards`].
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct AssignShards {
-    /// New owner by shard; shards not named stay where they are.
-    #[n(0)]
-    pub moves: BTreeMap<ShardId, NodeId>,
-}
+pub const CLUSTER_VERSION: u32 = 8;
 
 /// See [`Command::ReportSymptom`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -413,6 +352,8 @@ impl Command {
             Self::NoteTold(told) if told.on.is_some() => CHANNELS_SINCE,
             Self::NoteTold(_) => 2,
             Self::JudgeIncident(_) => WEIGHTS_SINCE,
+            Self::DrainNode(_) => DRAIN_SINCE,
+            Self::RegisterNode(register) if register.weight.is_some() => DRAIN_SINCE,
             Self::ApplyManifest(apply) => apply.manifest.spec.since(),
             Self::Fence(_)
             | Self::Tick
@@ -474,6 +415,7 @@ impl Command {
             Self::NoteClusterChange(_) => "NoteClusterChange",
             Self::NoteTold(_) => "NoteTold",
             Self::JudgeIncident(_) => "JudgeIncident",
+            Self::DrainNode(_) => "DrainNode",
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     applied::{Answer, AuditRecord, Record, Reply},
     codec,
-    command::{Command, Entry},
+    command::{Command, Drain, Entry},
     ids::{Digest, IncidentId, PlanId},
     law::{context::Context, permit},
     planted::{Planted, planted},
@@ -31,6 +31,14 @@ pub(super) fn subject(state: &State, command: &Command) -> Subject {
         }
         Command::MarkAgent(mark) => cluster(format!("agent {}", mark.agent)),
         Command::AssignShards(assign) => cluster(format!("{} shards", assign.moves.len())),
+        Command::DrainNode(drain) => {
+            let what = match drain.drain {
+                Drain::Begin => "drained",
+                Drain::End => "no longer drained",
+                Drain::Leave(_) => "about to stop",
+            };
+            cluster(format!("{} {what}", drain.node))
+        }
         Command::SetClusterVersion(version) => cluster(format!("version {version}")),
         Command::ReportSymptom(report) => {
             let symptom = &report.symptom;

@@ -2,7 +2,9 @@
 
 use crate::{
     applied::{Answer, Refusal, Reply},
-    command::{CLUSTER_VERSION, MarkAgent, MarkNode, RegisterNode},
+    command::{
+        CLUSTER_VERSION, MarkAgent, MarkNode, NODE_WEIGHT_DEFAULT, NODE_WEIGHT_MAX, RegisterNode,
+    },
     law::context::{Context, MAX_NAME_BYTES, clip_to},
     state::{AgentState, NodeState, State},
 };
@@ -29,6 +31,8 @@ pub(super) fn register_node(
         );
         return Err(Refusal::IllegalState(text));
     }
+    let known = state.nodes.get(&command.node);
+    let weight = command.weight.or(known.map(|known| known.weight));
     let node = NodeState {
         region: clip_to(&command.region, MAX_NAME_BYTES),
         api_addr: clip_to(&command.api_addr, MAX_NAME_BYTES),
@@ -37,6 +41,10 @@ pub(super) fn register_node(
         since: context.now,
         version: clip_to(&command.version, MAX_NAME_BYTES),
         understands,
+        weight: weight.unwrap_or(NODE_WEIGHT_DEFAULT).min(NODE_WEIGHT_MAX),
+        // An operator's word outlives a restart.
+        drained: known.is_some_and(|known| known.drained),
+        leaving: false,
     };
     state.nodes.insert(command.node, node);
     Ok(Reply::Done)
@@ -144,6 +152,7 @@ mod tests {
             boot: BootId(9),
             version: "x".into(),
             understands,
+            weight: None,
         })
     }
 

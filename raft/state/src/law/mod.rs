@@ -22,6 +22,7 @@ mod audit;
 mod cancel;
 mod clear_symptom;
 mod context;
+mod drain;
 mod effects;
 mod escalate;
 mod fence;
@@ -132,5 +133,6 @@ fn dispatch(state: &mut State, context: &mut Context<'_>, command: &Command) -> 
         Command::NoteClusterChange(_) => Ok(crate::applied::Reply::Done),
         Command::NoteTold(told) => note_told::apply(state, context, told),
         Command::JudgeIncident(judge) => judge::apply(state, context, judge),
+        Command::DrainNode(drain) => drain::apply(state, drain),
     }
 }

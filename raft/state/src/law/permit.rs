@@ -3,7 +3,7 @@
 
 use crate::{
     applied::Refusal,
-    command::{Command, Entry},
+    command::{Command, Drain, Entry},
     ids::IncidentId,
     manifest::{Kind, ManifestKey},
     rbac::{Permission, Principal, PrincipalKind},
@@ -84,6 +84,10 @@ fn needs(state: &State, command: &Command) -> Result<Needs, Refusal> {
         Command::ApplyManifest(apply) => Ok(of_manifest(&apply.manifest.key())),
         Command::DeleteManifest(key) => Ok(of_manifest(key)),
         Command::NoteClusterChange(_) => within(Permission::Cluster, ""),
+        Command::DrainNode(drain) => match drain.drain {
+            Drain::Begin | Drain::End => within(Permission::Cluster, ""),
+            Drain::Leave(_) => Ok(Needs::TheNode(Principal::node(drain.node))),
+        },
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     codec::{self, CodecError},
+    command::NODE_WEIGHT_DEFAULT,
     form::FormError,
     ids::Timestamp,
     planted::{Planted, planted},
@@ -87,7 +88,8 @@ const WHAT: &str = "a snapshot of the state";
 
 /// The way from each form to the next: the first step makes form 2 of form 1. A step is never
 /// changed once a build with it was released; a new form adds one.
-const STEPS: [fn(&mut State); STATE_VERSION as usize - 1] = [to_form_2, to_form_3, to_form_4];
+const STEPS: [fn(&mut State); STATE_VERSION as usize - 1] =
+    [to_form_2, to_form_3, to_form_4, to_form_5];
 
 /// Form 1 did not say what nodes understand: the first command set.
 fn to_form_2(state: &mut State) {
@@ -101,6 +103,13 @@ const fn to_form_3(_: &mut State) {}
 
 /// Form 3 knew no weights: every detector was taken at its word.
 const fn to_form_4(_: &mut State) {}
+
+/// In form 4 all nodes weighed the same, and none was drained.
+fn to_form_5(state: &mut State) {
+    for node in state.nodes.values_mut() {
+        node.weight = NODE_WEIGHT_DEFAULT;
+    }
+}
 
 /// The form's number stands first, so that it can be read whatever follows.
 fn form_of(bytes: &[u8]) -> Result<u32, CodecError> {

@@ -38,6 +38,7 @@ impl Node {
                 boot: BootId(other.0),
                 version: "test".to_owned(),
                 understands: Some(medic_state::CLUSTER_VERSION),
+                weight: None,
             };
             node.must(Principal::node(other), Command::RegisterNode(register)).await;
         }

@@ -24,7 +24,7 @@ use crate::{
     plan::Direction,
     rbac::Principal,
     saga::{Check, Verdict, VerdictValue},
-    state::{FreezeScope, STATE_VERSION, State},
+    state::{FreezeScope, NodeState, STATE_VERSION, State},
     symptom::{Severity, Signal, Symptom},
     weight::Opinion,
 };
@@ -80,6 +80,7 @@ fn samples() -> Vec<Command> {
             boot,
             version: "0.1.0".into(),
             understands: None,
+            weight: None,
         }),
         Command::MarkNode(MarkNode { node, live: false }),
         Command::MarkAgent(MarkAgent {
@@ -132,6 +133,7 @@ fn samples() -> Vec<Command> {
             families: vec!["latency_p99".into()],
             note: "look".into(),
         }),
+        Command::DrainNode(DrainNode { node, drain: Drain::Leave(boot) }),
     ]
 }
 
@@ -185,7 +187,7 @@ fn compare(name: &str, bytes: &[u8]) {
 fn golden_bytes_of_every_command() {
     let samples = samples();
     let names: BTreeSet<&str> = samples.iter().map(Command::name).collect();
-    assert_eq!(names.len(), 28, "one sample for each command");
+    assert_eq!(names.len(), 29, "one sample for each command");
     for command in samples {
         let entry = Entry {
             at: Timestamp(1_764_000_000_000),
@@ -256,6 +258,13 @@ fn full_state() -> Lab {
     lab.apply("pager", Spec::Channel(channels().remove(0)));
     lab.node(1, Command::NoteTold(told_on(incident))).unwrap();
     judged(&mut lab);
+    let (first, second) = (NodeId(1), NodeId(2));
+    if let Some(node) = lab.state.nodes.get_mut(&first) {
+        node.weight = 250;
+    }
+    let drain = |node, drain| Command::DrainNode(DrainNode { node, drain });
+    lab.root(drain(first, Drain::Begin)).unwrap();
+    lab.node(2, drain(second, Drain::Leave(BootId(2)))).unwrap();
     lab
 }
 
@@ -403,13 +412,28 @@ fn golden_bytes_of_a_snapshot() {
     assert_eq!(to_hex(&state.to_snapshot()), to_hex(&bytes), "the form of the state has changed");
     check_full(&state);
     assert_eq!(state.told.values().next(), Some(&Digest([8; 32])));
-    assert!(state.nodes.values().all(|node| node.understands == 7));
+    assert!(state.nodes.values().all(|node| node.understands == 8));
+    let drained = |node: &NodeState| (node.weight, node.drained, node.leaving);
+    assert_eq!(state.nodes.values().map(drained).collect::<Vec<_>>(), DRAINED_OF_SAMPLE);
     let weights: Vec<i32> = state.weights.all.values().map(|weight| weight.millinats).collect();
     assert_eq!((state.weights.version, weights), (1, vec![-700]));
     let noted = state.incidents.values().filter_map(|incident| incident.notices.get("pager"));
     assert_eq!(noted.map(|notice| notice.text).collect::<Vec<_>>(), [Digest([9; 32])]);
     let channel = state.channels.values().next().unwrap();
     assert_eq!((channel.sends.len(), channel.failures), (1, 1));
+}
+
+/// Weight, drained, leaving.
+const DRAINED_OF_SAMPLE: [(u32, bool, bool); 2] = [(250, true, false), (100, false, true)];
+
+#[test]
+fn a_snapshot_of_form_4_is_lifted() {
+    let state = State::from_snapshot(&read("v4/snapshot")).unwrap();
+    assert_eq!(state.version, STATE_VERSION);
+    check_full(&state);
+    assert!(state.nodes.values().all(|node| node.understands == 7 && node.stays()));
+    assert!(state.nodes.values().all(|node| node.weight == NODE_WEIGHT_DEFAULT));
+    assert_eq!(State::from_snapshot(&state.to_snapshot()).unwrap(), state);
 }
 
 #[test]

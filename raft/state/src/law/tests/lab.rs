@@ -161,6 +161,7 @@ impl Lab {
                 boot: BootId(node),
                 version: "lab".into(),
                 understands: Some(CLUSTER_VERSION),
+                weight: None,
             };
             lab.node(node, Command::RegisterNode(register)).unwrap();
         }

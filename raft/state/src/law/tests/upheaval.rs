@@ -27,6 +27,7 @@ pub(super) fn draw(state: &State, now: u64, (a, b, c): (u8, u8, u8)) -> (Princip
                 boot: BootId(u64::from(c)),
                 version: "x".into(),
                 understands: even.then_some(u32::from(c % 5)),
+                weight: c.is_multiple_of(3).then_some(u32::from(c)),
             };
             (Principal::node(node), Command::RegisterNode(register))
         }
@@ -47,7 +48,13 @@ pub(super) fn draw(state: &State, now: u64, (a, b, c): (u8, u8, u8)) -> (Princip
             (leader, Command::AssignShards(AssignShards { moves }))
         }
         4 => (leader, Command::SetClusterVersion(u32::from(c % 5))),
-        5 => (leader, Command::NoteClusterChange("node-4 is added".into())),
+        5 if even => (leader, Command::NoteClusterChange("node-4 is added".into())),
+        5 => {
+            let boot = state.nodes.get(&node).map_or(BootId(0), |known| known.boot);
+            let drain = [Drain::Begin, Drain::End, Drain::Leave(boot)][usize::from(c % 3)];
+            let who = if c % 3 == 2 { Principal::node(node) } else { root };
+            (who, Command::DrainNode(DrainNode { node, drain }))
+        }
         6 => {
             let incident = state.incidents.keys().next().copied().unwrap_or(IncidentId(9));
             (leader, Command::NoteTold(NoteTold { incident, text: Digest::default(), on: None }))
