@@ -57,6 +57,11 @@ pub enum Metric {
     KubernetesFailures,
     /// Counter of findings of detectors alone that were put to the test, by `result` (begun, proven).
     Proofs,
+    /// Counter of failed probes that were put to other observers, by `result` (agreed, overruled, undecided,
+    /// alone).
+    ProbeQuorums,
+    /// Counter of looks that this node took for others, by `result` (good, bad, no_data, refused).
+    ProbeLooks,
     /// Gauge by `status`: instances watched by this node that do so.
     Health,
 }
@@ -93,6 +98,8 @@ impl Metric {
             Self::KubernetesEvents => "medic_kubernetes_events_total",
             Self::KubernetesFailures => "medic_kubernetes_failures_total",
             Self::Proofs => "medic_detection_tests_total",
+            Self::ProbeQuorums => "medic_probe_quorums_total",
+            Self::ProbeLooks => "medic_probe_looks_total",
             Self::Health => "medic_instances",
         }
     }

@@ -1,5 +1,9 @@
 //! Looking at one instance, once: all its probes and one scrape, now.
 
+pub mod others;
+pub mod peers;
+pub mod quorum;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},

@@ -18,6 +18,7 @@ mod evidence;
 mod foretell;
 mod health;
 mod learnt;
+mod observers;
 mod plan;
 mod predictions;
 mod treatment;
@@ -53,6 +54,7 @@ use super::{
     intake::Hub,
     lord::{self, Stream},
     metrics::Metric,
+    observe::others::Others,
     predict::forecast::Opens,
     senses::{NetSenses, Senses},
 };
@@ -159,11 +161,11 @@ impl Runtime {
     pub fn spawn(
         ledger: Arc<dyn Ledger>,
         fleet: Arc<dyn FleetView>,
-        intake: Arc<Hub>,
+        (intake, others): (Arc<Hub>, Arc<Others>),
         config: &DetectionConfig,
         shutdown: CancellationToken,
     ) -> Self {
-        let senses = NetSenses::with_intake(fleet, Some(intake));
+        let senses = NetSenses::with(fleet, Some(intake), Some(others));
         let level = config.false_discovery_rate;
         Self::begin(ledger, senses, (Timings::from(config), level), shutdown)
     }

@@ -4,6 +4,7 @@
 
 mod beside;
 mod handing;
+mod observers;
 
 use std::{
     net::SocketAddr,

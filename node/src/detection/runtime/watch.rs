@@ -26,6 +26,7 @@ use super::{
     Shared, Timings, evidence,
     foretell::{Foretelling, Word, symptom_kind},
     lock,
+    observers::{self, Put},
     plan::{self, Wanted},
     treatment::{AFTERMATH_MS, Treatment},
 };
@@ -35,8 +36,7 @@ use crate::detection::{
     fill::fill,
     indicator::{Counters, Indicators, Values},
     metrics::Metric,
-    observe::{CHECK_TIME_MAX, fill_kind, scrape_once},
-    probe::Outcome,
+    observe::{quorum::Judged, scrape_once},
     scrape::ScrapeError,
     senses::Senses,
 };
@@ -64,7 +64,7 @@ enum Job {
 
 /// Something landed.
 enum Landed {
-    Probe(usize, Instant, Outcome),
+    Probe(usize, Instant, Judged),
     Scraped(Result<Values, ScrapeError>, Option<Counters>),
     Answered(Change, TraceId, Box<Result<Committed, LedgerError>>),
     Foretold(Word, Box<Result<Committed, LedgerError>>),
@@ -86,6 +86,7 @@ struct Desk {
     treated_ms: Option<u64>,
     foretelling: Foretelling,
     trust: Arc<Trust>,
+    put: Put,
 }
 
 impl Desk {
@@ -147,6 +148,7 @@ impl Watcher {
             treated_ms: None,
             foretelling: Foretelling::new(self.timings.opens, self.now().mono_ms),
             trust: Arc::default(),
+            put: Put::default(),
         }
     }
 
@@ -214,16 +216,11 @@ impl Watcher {
     }
 
     fn begin_probe(&self, i: usize, desk: &mut Desk) {
-        let Some((service, instance)) = self.wanted.declared() else { return };
-        let Some(probe) = service.probes.get(i) else { return };
-        let kind =
-            fill_kind(&probe.kind, |text| fill(text, &self.target.service, service, instance));
-        let timeout = probe.timeout.as_duration().min(CHECK_TIME_MAX);
-        let (senses, target) = (self.senses.clone(), self.target.clone());
+        let Some(look) = observers::look(&self.target, &self.wanted, i) else { return };
+        let senses = self.senses.clone();
         let begun = Instant::now();
-        desk.flight.push(Box::pin(async move {
-            Landed::Probe(i, begun, senses.probe(&target, &kind, timeout).await)
-        }));
+        desk.flight
+            .push(Box::pin(async move { Landed::Probe(i, begun, look.taken(&*senses).await) }));
     }
 
     fn begin_scrape(&self, desk: &mut Desk) {
@@ -242,14 +239,15 @@ impl Watcher {
     fn take(&self, landed: Landed, desk: &mut Desk) {
         let now = self.now();
         match landed {
-            Landed::Probe(i, begun, outcome) => {
+            Landed::Probe(i, begun, judged) => {
                 // An interval after it began, and not at once when it took longer than that.
                 let next =
                     (begun + self.interval(Job::Probe(i))).max(Instant::now() + INTERVAL_MIN);
                 desk.due.insert(Job::Probe(i), next);
                 let declared = self.wanted.declared();
                 if let Some(probe) = declared.and_then(|(service, _)| service.probes.get(i)) {
-                    lock(&self.entity).on_probe(&probe.name, outcome, now);
+                    desk.put.note(&self.target, &probe.name, judged.put);
+                    lock(&self.entity).on_probe(&probe.name, judged.outcome, now);
                 }
             }
             Landed::Scraped(result, counters) => {
@@ -321,6 +319,7 @@ impl Watcher {
         self.shared.note_scored(home, &self.target.tenant, scored);
         if let Some(mut change) = change {
             if let Change::Report(_, symptom) = &mut change {
+                desk.put.tell(symptom);
                 evidence::add(symptom, &*self.senses, &self.target);
             }
             desk.proposing = true;
