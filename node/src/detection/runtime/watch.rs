@@ -33,10 +33,11 @@ use super::{
 use crate::detection::{
     beside::Whose,
     entity::{Change, Circumstances, Entity, Now, Trust},
+    exposition::Exposition,
     fill::fill,
     indicator::{Counters, Indicators, Values},
     metrics::Metric,
-    observe::{quorum::Judged, scrape_once},
+    observe::{computed, quorum::Judged, read_once},
     scrape::ScrapeError,
     senses::Senses,
 };
@@ -65,7 +66,7 @@ enum Job {
 /// Something landed.
 enum Landed {
     Probe(usize, Instant, Judged),
-    Scraped(Result<Values, ScrapeError>, Option<Counters>),
+    Scraped(Result<(Exposition, Duration), ScrapeError>),
     Answered(Change, TraceId, Box<Result<Committed, LedgerError>>),
     Foretold(Word, Box<Result<Committed, LedgerError>>),
 }
@@ -76,7 +77,6 @@ type Flight = FuturesUnordered<Pin<Box<dyn Future<Output = Landed> + Send>>>;
 struct Desk {
     due: BTreeMap<Job, Instant>,
     indicators: Arc<Indicators>,
-    counters: Option<Counters>,
     counters_beside: Option<Counters>,
     flight: Flight,
     proposing: bool,
@@ -100,6 +100,8 @@ impl Desk {
     }
 }
 
+/// Rates of what stands beside an instance need two looks.
+const SECOND_LOOK: Duration = Duration::from_secs(2);
 /// Shorter intervals are taken as this: a manifest must not make a probe a load test.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
@@ -139,7 +141,6 @@ impl Watcher {
         Desk {
             due,
             indicators: Arc::new(indicators),
-            counters: None,
             counters_beside: None,
             flight: Flight::new(),
             proposing: false,
@@ -196,23 +197,26 @@ impl Watcher {
                 Job::Probe(i) => self.begin_probe(i, desk),
                 Job::Scrape => self.begin_scrape(desk),
                 Job::Beside => {
-                    self.look_beside(desk);
-                    desk.due.insert(job, now + self.interval(job));
+                    let soon = self.look_beside(desk);
+                    desk.due.insert(job, now + soon.unwrap_or(self.interval(job)));
                 }
             }
         }
     }
 
-    /// What stands beside the instance: in memory, like reports of its process.
-    fn look_beside(&self, desk: &mut Desk) {
-        let Some((service, instance)) = self.wanted.declared() else { return };
+    /// What stands beside the instance: in memory, like reports of its process. Gives how soon it is to be
+    /// looked at again where counters were seen for the first time.
+    fn look_beside(&self, desk: &mut Desk) -> Option<Duration> {
+        let (service, instance) = self.wanted.declared()?;
         let whose = Whose { target: &self.target, service, instance };
         let now = self.now();
         let read = whose.samples(&*self.senses, &desk.indicators, now.wall);
         let values = (!read.samples.is_empty()).then(|| {
             desk.indicators.compute(&read, self.shared.begun.elapsed(), &mut desk.counters_beside)
         });
+        let first = values.as_ref().is_some_and(Values::needs_second);
         lock(&self.entity).on_beside(values, now);
+        first.then(|| SECOND_LOOK.min(self.interval(Job::Beside)))
     }
 
     fn begin_probe(&self, i: usize, desk: &mut Desk) {
@@ -229,10 +233,8 @@ impl Watcher {
         let url = fill(&scrape.url, &self.target.service, service, instance);
         let senses = self.senses.clone();
         let (indicators, begun) = (desk.indicators.clone(), self.shared.begun);
-        let mut counters = desk.counters.take();
         desk.flight.push(Box::pin(async move {
-            let result = scrape_once(&*senses, &url, &indicators, begun, &mut counters).await;
-            Landed::Scraped(result, counters)
+            Landed::Scraped(read_once(&*senses, &url, &indicators, begun).await)
         }));
     }
 
@@ -250,12 +252,13 @@ impl Watcher {
                     lock(&self.entity).on_probe(&probe.name, judged.outcome, now);
                 }
             }
-            Landed::Scraped(result, counters) => {
-                desk.counters = counters;
-                let values = result.as_ref().map_err(ToString::to_string);
+            Landed::Scraped(result) => {
                 let soon = {
                     let mut entity = lock(&self.entity);
-                    entity.on_scrape(values, now);
+                    let values = result.as_ref().map_err(ToString::to_string).map(|(read, at)| {
+                        computed(&desk.indicators, read, *at, &mut entity.counters)
+                    });
+                    entity.on_scrape(values.as_ref().map_err(Clone::clone), now);
                     entity.look_again().map(Millis::as_duration)
                 };
                 let interval = self.interval(Job::Scrape);

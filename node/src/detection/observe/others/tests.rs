@@ -64,14 +64,14 @@ async fn other_regions_look_first_each_once_and_nobody_twice() {
 
 /// Answers by node: the second well, the third never.
 #[derive(Default)]
-struct Some2 {
+struct Answers {
     asked: Mutex<Vec<NodeId>>,
     flying: AtomicUsize,
     most: AtomicUsize,
 }
 
 #[async_trait]
-impl Peers for Some2 {
+impl Peers for Answers {
     async fn look(&self, to: NodeId, _: &Check) -> Result<Look, String> {
         self.asked.lock().unwrap().push(to);
         let flying = self.flying.fetch_add(1, Ordering::SeqCst) + 1;
@@ -88,7 +88,7 @@ impl Peers for Some2 {
 #[tokio::test(start_paused = true)]
 async fn who_does_not_answer_is_not_waited_for_longer_than_a_check_takes() {
     let law = cluster(&["eu", "us", "ap"]).await;
-    let peers = Arc::new(Some2::default());
+    let peers = Arc::new(Answers::default());
     let others = Others::new(law, peers.clone());
     let begun = tokio::time::Instant::now();
     let mut looks = others.look(&check(0), 3, Duration::from_millis(500)).await;
@@ -104,7 +104,7 @@ async fn who_does_not_answer_is_not_waited_for_longer_than_a_check_takes() {
 #[tokio::test(start_paused = true)]
 async fn when_everything_fails_the_others_are_not_flooded() {
     let law = cluster(&["us"]).await;
-    let peers = Arc::new(Some2::default());
+    let peers = Arc::new(Answers::default());
     let others = Others::new(law, peers.clone());
     let all = (0..1_000).map(|instance| {
         let others = others.clone();
