@@ -11,8 +11,9 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-const FILES: [&str; 16] = [
+const FILES: [&str; 17] = [
     "medic/fleet/v1/fleet.proto",
+    "medic/peer/v1/observers.proto",
     "medic/peer/v1/peer.proto",
     "medic/peer/v1/telemetry.proto",
     "medic/v1/common.proto",

@@ -18,6 +18,7 @@ mod interop;
 mod moved;
 mod netns;
 mod nginx;
+mod observers;
 mod opaque;
 mod operator;
 mod quiet;

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const HANGS: Duration = Duration::from_millis(500);
 
 /// Says plainly that a test could not be had, and why.
-fn skipped() -> bool {
+pub(crate) fn skipped() -> bool {
     use std::io::Write as _;
     let Some(why) = netns::reason() else { return false };
     writeln!(std::io::stderr().lock(), "SKIPPED: network namespaces are NOT tested: {why}")

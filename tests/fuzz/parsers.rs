@@ -5,7 +5,10 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use medic_node::detection::{
-    entity::{Entity, EntityCheckpoint, Now},
+    entity::{
+        Entity, Now,
+        carried::{Carried, unpack},
+    },
     exposition,
     indicator::{Values, parse_quantity},
     intake::{
@@ -418,14 +421,13 @@ pub(crate) fn checkpoints() -> Parser {
             let mut entity = entity();
             feed(&mut entity, 40);
             let now = Now { mono_ms: 200_000, wall: Timestamp(200_000) };
-            vec![medic_state::codec::encode(&vec![entity.checkpoint(now)])]
+            let carried = Carried::new(medic_state::Epoch(3), &entity.checkpoint(now));
+            vec![medic_state::codec::encode(&vec![carried])]
         },
         run: |bytes| {
-            let Ok(all) = medic_state::codec::decode::<Vec<EntityCheckpoint>>(bytes) else {
-                return false;
-            };
+            let Ok(all) = unpack(bytes) else { return false };
             let mut entity = entity();
-            for checkpoint in all {
+            for checkpoint in all.iter().filter_map(|carried| carried.open().ok()) {
                 entity.restore(checkpoint, Now::default());
             }
             feed(&mut entity, 20);

@@ -193,6 +193,18 @@ fn wrong_values_are_placed() {
         ),
         (SERVICE, "http: \"http://127", "http: \"ftp://127", "spec.probes[0].http: `ftp://127"),
         (SERVICE, "tcp: \"127.0.0.1:${port}\"", "tcp: \"127.0.0.1\"", "spec.probes[1].tcp"),
+        (
+            SERVICE,
+            "interval: 500ms}",
+            "observers: {of: 3, agree: 4}}",
+            "spec.probes[0].observers.agree: 1 to `of`, which is 3",
+        ),
+        (
+            SERVICE,
+            "interval: 500ms}",
+            "observers: {of: 3, agrees: 2}}",
+            "spec.probes[0].observers.agrees: unknown key",
+        ),
         (SERVICE, "port: 8081", "port: 80810", "spec.instances[0].port: invalid value"),
         (SERVICE, "name: web\n", "name:\n", "metadata.name: invalid type: nothing"),
     ] {

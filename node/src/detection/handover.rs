@@ -19,7 +19,10 @@ use metrics::counter;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{metrics::Metric, runtime::Learnt};
+use super::{
+    metrics::Metric,
+    runtime::{Learnt, Took},
+};
 
 /// Between two shards, so that no burst loads the network.
 const EACH: Duration = Duration::from_millis(250);
@@ -67,7 +70,14 @@ impl Handover {
 
 fn take(learnt: &Learnt, parcel: &Parcel) {
     let result = match learnt.restore(&parcel.body) {
-        Ok(()) => "taken",
+        Ok(took) => {
+            if let Took { unreadable, why: Some(why), .. } = &took {
+                tracing::warn!(from = %parcel.from, unreadable, %why, "detector state is left out");
+            } else if took.stale > 0 {
+                tracing::info!(from = %parcel.from, stale = took.stale, "detector state that is older than what is known here");
+            }
+            "taken"
+        }
         Err(error) => {
             tracing::warn!(from = %parcel.from, %error, "detector state that cannot be read; is it of another version?");
             "unreadable"

@@ -1,9 +1,10 @@
 //! Indicators: from samples of one instance to the few derived series that say how it does.
 //!
-//! Counters need two scrapes: the first gives nothing for `rate`, `ratio` and `quantile`. A counter
-//! that fell was reset (its process restarted): what it shows is its increase. A series that was
-//! not there at the previous scrape of the same instance counts from zero: client libraries create
-//! `{code="500"}` with the first error, and that first burst must not be lost.
+//! Counters need two scrapes: the first gives nothing for `rate`, `ratio` and `quantile`, unless whoever
+//! watched before has handed over what it last scraped. A counter that fell was reset (its process
+//! restarted): what it shows is its increase. A series that was not there at the previous scrape of the
+//! same instance counts from zero: client libraries create `{code="500"}` with the first error, and that
+//! first burst must not be lost.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,9 +12,11 @@ use medic_state::{
     manifest::{IndicatorSource, ServiceSpec},
     matcher::Selector,
 };
+use minicbor::{Decode, Encode};
 
 use super::{
     counted::{self, Measured},
+    entity::short,
     exposition::{Exposition, Sample},
 };
 
@@ -34,6 +37,12 @@ const NO_TIME: &str = "no time has passed since the last scrape";
 #[must_use]
 pub(super) fn idle(why: &str) -> bool {
     IDLE.contains(&why)
+}
+
+/// Whether it says that a second look gives a value.
+#[must_use]
+pub(super) fn needs_second(why: &str) -> bool {
+    why == FIRST
 }
 
 /// Whether it says that no series is there.
@@ -82,10 +91,60 @@ pub(super) enum Source {
 pub struct Counters {
     at: Duration,
     series: BTreeMap<String, f64>,
+    /// By hashed name, from whoever watched before.
+    handed: BTreeMap<u64, f64>,
     negative: u64,
 }
 
+/// Counters as they travel: what was last scraped, and when, in milliseconds on the clock of their origin.
+/// Names are hashed, for they are many times as long as values.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct HandedCounters {
+    #[n(0)]
+    at_ms: u64,
+    #[n(1)]
+    series: BTreeMap<u64, f64>,
+}
+
+/// Counters of one instance that travel, at 18 bytes each; who has more is scraped twice before its rates are
+/// judged.
+const HANDED_MAX: usize = 2_048;
+/// Older ones are not gone on from: a rate over so long says little of now.
+const HANDED_AGE_MAX_MS: u64 = 120_000;
+
+impl HandedCounters {
+    /// On another clock: what was `then` on theirs and ours, at our present time; nothing when they are too old
+    /// to be held against.
+    #[must_use]
+    pub fn rebased(self, then: (u64, u64), now_ms: u64) -> Option<Counters> {
+        let (theirs, ours) = then;
+        // A clock that began later than they were scraped cannot say when that was.
+        let at_ms = ours.checked_sub(theirs.checked_sub(self.at_ms)?)?;
+        if self.series.len() > HANDED_MAX || now_ms.saturating_sub(at_ms) > HANDED_AGE_MAX_MS {
+            return None;
+        }
+        let sound = |(_, value): &(u64, f64)| value.is_finite() && *value >= 0.0;
+        let handed = self.series.into_iter().filter(sound).collect();
+        Some(Counters { at: Duration::from_millis(at_ms), handed, ..Counters::default() })
+    }
+}
+
 impl Counters {
+    /// To travel; nothing where there are none, or too many.
+    #[must_use]
+    pub fn handed(&self) -> Option<HandedCounters> {
+        let mut series = self.handed.clone();
+        series.extend(self.series.iter().map(|(key, value)| (short(key.as_bytes()), *value)));
+        let at_ms = u64::try_from(self.at.as_millis()).ok()?;
+        (1..=HANDED_MAX).contains(&series.len()).then_some(HandedCounters { at_ms, series })
+    }
+
+    fn before(&self, key: &str) -> Option<f64> {
+        let own = self.series.get(key).copied();
+        let handed = || self.handed.get(&short(key.as_bytes())).copied();
+        own.or_else(|| if self.handed.is_empty() { None } else { handed() })
+    }
+
     /// When they were scraped.
     #[must_use]
     pub const fn at(&self) -> Duration {
@@ -181,6 +240,12 @@ impl Values {
         self.missing.insert(name.to_owned(), why.to_owned());
     }
 
+    /// Whether any has none only because its counters were seen for the first time.
+    #[must_use]
+    pub fn needs_second(&self) -> bool {
+        self.missing.values().any(|why| needs_second(why))
+    }
+
     /// By name.
     pub fn measured(&self) -> impl Iterator<Item = (&str, Measured)> {
         self.values.iter().map(|(name, &value)| {
@@ -272,7 +337,7 @@ fn increase(
 
 fn one_increase(sample: &Sample, previous: Option<&Counters>, now: &mut Counters) -> f64 {
     let key = series_key(sample);
-    let before = previous.and_then(|counters| counters.series.get(&key)).copied().unwrap_or(0.0);
+    let before = previous.and_then(|counters| counters.before(&key)).unwrap_or(0.0);
     // A counter that is negative or infinite is none: it counts nothing, and is no start either.
     if !(sample.value.is_finite() && sample.value >= 0.0) {
         now.negative += u64::from(sample.value < 0.0 && sample.value.is_finite());

@@ -39,6 +39,9 @@ pub enum Metric {
     Alerts,
     /// Counter of pieces of detector state, by `result` (sent, failed, taken, unreadable).
     Checkpoints,
+    /// Counter of what of detector state was not gone on from, by `reason`: whole checkpoints (stale, unreadable),
+    /// or parts of them that are of another build or of other indicators (series, panel).
+    CheckpointsRefused,
     /// Counter: instances whose watch began with what another watch had learnt.
     WarmStarts,
     /// Counter of predictions with an outcome, by `kind` and `outcome` (came_true, did_not, inconclusive).
@@ -57,6 +60,11 @@ pub enum Metric {
     KubernetesFailures,
     /// Counter of findings of detectors alone that were put to the test, by `result` (begun, proven).
     Proofs,
+    /// Counter of failed probes that were put to other observers, by `result` (agreed, overruled, undecided,
+    /// alone).
+    ProbeQuorums,
+    /// Counter of looks that this node took for others, by `result` (good, bad, no_data, refused).
+    ProbeLooks,
     /// Gauge by `status`: instances watched by this node that do so.
     Health,
 }
@@ -84,6 +92,7 @@ impl Metric {
             Self::SourceRounds => "medic_source_rounds_total",
             Self::Alerts => "medic_alerts_received_total",
             Self::Checkpoints => "medic_detector_checkpoints_total",
+            Self::CheckpointsRefused => "medic_detector_checkpoints_refused_total",
             Self::WarmStarts => "medic_warm_starts_total",
             Self::Predictions => "medic_predictions_total",
             Self::PredictionParcels => "medic_prediction_parcels_total",
@@ -93,6 +102,8 @@ impl Metric {
             Self::KubernetesEvents => "medic_kubernetes_events_total",
             Self::KubernetesFailures => "medic_kubernetes_failures_total",
             Self::Proofs => "medic_detection_tests_total",
+            Self::ProbeQuorums => "medic_probe_quorums_total",
+            Self::ProbeLooks => "medic_probe_looks_total",
             Self::Health => "medic_instances",
         }
     }

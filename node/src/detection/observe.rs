@@ -1,5 +1,9 @@
 //! Looking at one instance, once: all its probes and one scrape, now.
 
+pub mod others;
+pub mod peers;
+pub mod quorum;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -16,7 +20,7 @@ use tokio::time::Instant;
 
 use super::{
     beside::Whose,
-    exposition,
+    exposition::{self, Exposition},
     fill::fill,
     indicator::{Counters, Indicators, Values},
     metrics::Metric,
@@ -194,13 +198,24 @@ pub(super) fn fill_kind(kind: &ProbeKind, filled: impl Fn(&str) -> String) -> Pr
 }
 
 /// One scrape with its indicators; a failed one leaves the remembered counters as they were.
-pub(super) async fn scrape_once(
+async fn scrape_once(
     senses: &dyn Senses,
     url: &str,
     indicators: &Indicators,
     begun: Instant,
     counters: &mut Option<Counters>,
 ) -> Result<Values, ScrapeError> {
+    let (read, at) = read_once(senses, url, indicators, begun).await?;
+    Ok(computed(indicators, &read, at, counters))
+}
+
+/// One scrape, read, and when it came.
+pub(super) async fn read_once(
+    senses: &dyn Senses,
+    url: &str,
+    indicators: &Indicators,
+    begun: Instant,
+) -> Result<(Exposition, Duration), ScrapeError> {
     let body = senses.scrape(url, SCRAPE_TIME_MAX).await?;
     let at = begun.elapsed();
     let read = exposition::parse(&body, |name| indicators.wants(name)).inspect_err(|_| {
@@ -210,7 +225,17 @@ pub(super) async fn scrape_once(
         let count = u64::try_from(read.malformed).unwrap_or(u64::MAX);
         metrics::counter!(Metric::MalformedLines.name()).increment(count);
     }
-    let values = indicators.compute(&read, at, counters);
+    Ok((read, at))
+}
+
+/// The indicators of what was scraped; what is no measurement is counted.
+pub(super) fn computed(
+    indicators: &Indicators,
+    read: &Exposition,
+    at: Duration,
+    counters: &mut Option<Counters>,
+) -> Values {
+    let values = indicators.compute(read, at, counters);
     let not_finite = read.samples.iter().filter(|sample| !sample.value.is_finite()).count();
     for (reason, samples) in [
         ("not_finite", u64::try_from(not_finite).unwrap_or(u64::MAX)),
@@ -220,7 +245,7 @@ pub(super) async fn scrape_once(
             metrics::counter!(Metric::RefusedSamples.name(), "reason" => reason).increment(samples);
         }
     }
-    Ok(values)
+    values
 }
 
 #[cfg(test)]

@@ -14,6 +14,10 @@ use super::{
     indicator::Values,
     intake::{Hub, kube::book::EventNews},
     metrics::Metric,
+    observe::{
+        others::{Check, Others},
+        quorum::Look,
+    },
     probe::{self, Certificates, Outcome, Validity},
     scrape::{self, ScrapeError},
 };
@@ -24,6 +28,12 @@ use crate::world::{FleetView, Seen};
 pub trait Senses: Send + Sync + 'static {
     /// Runs one check; placeholders are filled in already.
     async fn probe(&self, target: &Target, kind: &ProbeKind, timeout: Duration) -> Outcome;
+    /// What at most so many other nodes see of a declared check, each within `limit`; nobody, where there
+    /// is no way to them.
+    async fn elsewhere(&self, check: &Check, others: usize, limit: Duration) -> Vec<Look> {
+        let _ = (check, others, limit);
+        Vec::new()
+    }
     /// Fetches an exposition.
     async fn scrape(&self, url: &str, timeout: Duration) -> Result<String, ScrapeError>;
     /// The last report of an agent about an instance.
@@ -72,6 +82,7 @@ pub struct NetSenses {
     fleet: Arc<dyn FleetView>,
     client: Result<reqwest::Client, String>,
     intake: Option<Arc<Hub>>,
+    others: Option<Arc<Others>>,
     certificates: Certificates,
 }
 
@@ -79,14 +90,18 @@ impl NetSenses {
     /// One per process: it holds the HTTP client's TLS roots.
     #[must_use]
     pub fn new(fleet: Arc<dyn FleetView>) -> Arc<Self> {
-        Self::with_intake(fleet, None)
+        Self::with(fleet, None, None)
     }
 
-    /// With what is pushed to this node.
+    /// With what is pushed to this node, and a way to ask other nodes.
     #[must_use]
-    pub fn with_intake(fleet: Arc<dyn FleetView>, intake: Option<Arc<Hub>>) -> Arc<Self> {
+    pub fn with(
+        fleet: Arc<dyn FleetView>,
+        intake: Option<Arc<Hub>>,
+        others: Option<Arc<Others>>,
+    ) -> Arc<Self> {
         let client = probe::client().map_err(|error| format!("HTTP client: {error}"));
-        Arc::new(Self { fleet, client, intake, certificates: Certificates::default() })
+        Arc::new(Self { fleet, client, intake, others, certificates: Certificates::default() })
     }
 }
 
@@ -108,6 +123,13 @@ impl Senses for NetSenses {
         let labels = [("kind", probe::kind_name(kind)), ("outcome", outcome.label())];
         histogram!(Metric::ProbeDuration.name(), &labels).record(begun.elapsed());
         outcome
+    }
+
+    async fn elsewhere(&self, check: &Check, others: usize, limit: Duration) -> Vec<Look> {
+        match &self.others {
+            Some(all) => all.look(check, others, limit).await,
+            None => Vec::new(),
+        }
     }
 
     async fn scrape(&self, url: &str, timeout: Duration) -> Result<String, ScrapeError> {

@@ -15,10 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Parts, Sockets, telemetry};
 use crate::{
+    action::backends::HubView,
     config::NodeConfig,
     detection::{
         alerts::Alerts,
         intake::{Hub, TelemetryService},
+        observe::peers::ObserversService,
+        senses::NetSenses,
     },
     security::ReloadableTls,
 };
@@ -64,7 +67,10 @@ pub(super) async fn open(
     let clock = open.consensus.env().clock.clone();
     let admin: Arc<dyn ClusterAdmin> = open.consensus.clone();
     let telemetry = TelemetryService::server(open.intake.clone(), admin.clone());
-    let peers = open.consensus.peer_routes(Arc::new(node_identity)).add_service(telemetry);
+    let eyes = NetSenses::new(Arc::new(HubView(open.hub.clone())));
+    let observers = ObserversService::server(open.consensus.clone(), admin.clone(), eyes);
+    let peers = open.consensus.peer_routes(Arc::new(node_identity));
+    let peers = peers.add_service(telemetry).add_service(observers);
     let serving = serve_grpc(
         peer,
         tls.clone(),

@@ -46,6 +46,7 @@ use crate::{
         Foresight, Handover, HealthBook, Runtime, Sharing,
         foresight::Own,
         intake::{Fetcher, Hub, KubeWatch, PeerForward, kube::wire::Event},
+        observe::{others::Others, peers::PeerLooks},
         share::Tells,
     },
     security::{ReloadableTls, Unit},
@@ -122,7 +123,7 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
     let detection = Runtime::spawn(
         ledger.clone(),
         Arc::new(HubView(hub.clone())),
-        intake.clone(),
+        (intake.clone(), Others::new(ledger.clone(), Arc::new(PeerLooks(consensus.clone())))),
         &config.detection,
         stop.clone(),
     );

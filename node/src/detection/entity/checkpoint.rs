@@ -1,17 +1,25 @@
 //! What is learnt of an instance, as it travels to whoever watches it next.
+//!
+//! What was learnt of an indicator is of use for the same indicator alone: its name, and the query behind it.
+//! Where either changed, it starts cold; and the panel, which knows columns by their places, fits only the
+//! same indicators altogether.
 
 use std::collections::BTreeMap;
 
-use medic_state::symptom::Target;
-use minicbor::{Decode, Encode};
+use medic_state::{Digest, codec, manifest::ServiceSpec, symptom::Target};
+use minicbor::{Decode, Encode, bytes::ByteVec};
 
-use super::{Entity, Now};
+use super::{Entity, Now, carried::read, track::Watched};
 use crate::detection::{
     detector::{Panel, SeriesState},
     health::Burn,
+    indicator::{Counters, HandedCounters},
     lord::Stream,
     predict::{budget::Budget, restarts::Restarts},
 };
+
+/// The form of [`SeriesState`]; raised when what a field means changes.
+const SERIES_FORM: u16 = 1;
 
 /// Detector state of one instance, as it travels.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -22,12 +30,9 @@ pub struct EntityCheckpoint {
     /// Monotonic time on the clock of its origin.
     #[n(1)]
     pub at_ms: u64,
-    /// By indicator.
-    #[n(2)]
-    pub series: BTreeMap<String, SeriesState>,
-    /// All indicators together. Index 3 held an earlier form, which is passed over.
-    #[n(4)]
-    pub panel: Option<Panel>,
+    /// All indicators together, a [`Panel`]. Indices 2 to 4 held earlier forms, which are passed over.
+    #[n(10)]
+    pub panel: Option<ByteVec>,
     /// How fast its error budget burns.
     #[n(6)]
     pub burn: Option<Burn>,
@@ -40,23 +45,68 @@ pub struct EntityCheckpoint {
     /// What the tests of its shard have spent and earned; beside the first of a shard's instances.
     #[n(9)]
     pub stream: Option<Stream>,
+    /// By indicator.
+    #[n(11)]
+    pub series: BTreeMap<String, CarriedSeries>,
+    /// Of what the panel's columns and the counters are: the hash of all names and queries.
+    #[n(12)]
+    pub columns: u64,
+    /// Counters as last scraped.
+    #[n(13)]
+    pub counters: Option<HandedCounters>,
     /// The process whose growth was watched.
-    #[n(10)]
+    #[n(14)]
     pub process: Option<Watched>,
 }
 
-/// A process, and for how long it has been seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Watched {
-    /// Its id, on its host.
+/// What was learnt of one indicator.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct CarriedSeries {
+    /// Of the state.
     #[n(0)]
-    pub pid: u32,
-    /// When it began, by its host's clock.
+    form: u16,
+    /// Of what it was learnt: the hash of its query.
     #[n(1)]
-    pub started_unix_ms: u64,
-    /// Milliseconds for which it had been seen at the checkpoint's time.
-    #[n(2)]
-    pub age_ms: u64,
+    source: u64,
+    /// A [`SeriesState`].
+    #[cbor(n(2), with = "minicbor::bytes")]
+    state: Vec<u8>,
+}
+
+/// Of what the indicators of a service are made.
+#[derive(Debug)]
+pub(super) struct Sources {
+    /// By name, the query behind it: the first bytes of its hash.
+    each: BTreeMap<String, u64>,
+    /// The names and queries of all, in the order of the names.
+    all: u64,
+}
+
+impl Sources {
+    pub(super) fn of(service: &ServiceSpec) -> Self {
+        let hashed = |indicator: &medic_state::manifest::IndicatorSpec| {
+            (indicator.name.clone(), short(&codec::encode(&indicator.source)))
+        };
+        let each: BTreeMap<String, u64> = service.indicators.iter().map(hashed).collect();
+        let all = short(&codec::encode(&each));
+        Self { each, all }
+    }
+}
+
+/// The first bytes of a hash: these tell apart what people write, not what somebody forges.
+pub(in crate::detection) fn short(bytes: &[u8]) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&Digest::of(&[bytes]).0[..8]);
+    u64::from_be_bytes(first)
+}
+
+/// What of a checkpoint could not be gone on from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Misfits {
+    /// Series of another form, or of another query behind the same name.
+    pub series: u64,
+    /// The panel: of another form, or of other indicators.
+    pub panel: u64,
 }
 
 impl Entity {
@@ -64,37 +114,63 @@ impl Entity {
     #[must_use]
     pub fn checkpoint(&self, now: Now) -> EntityCheckpoint {
         let (restarts, budget) = self.prognosis.learnt();
+        let carried = self.series.iter().map(|(name, series)| {
+            let source = self.sources.each.get(name).copied().unwrap_or_default();
+            let state = codec::encode(&series.state);
+            (name.clone(), CarriedSeries { form: SERIES_FORM, source, state })
+        });
         EntityCheckpoint {
             target: self.target.clone(),
             at_ms: now.mono_ms,
-            series: self.series.iter().map(|(n, s)| (n.clone(), s.state.clone())).collect(),
-            panel: Some(self.together.panel.clone()),
+            panel: Some(codec::encode(&self.together.panel).into()),
             burn: self.budget.as_ref().map(|budget| budget.burn.clone()),
             restarts: Some(restarts),
             budget,
             stream: None,
+            series: carried.collect(),
+            columns: self.sources.all,
+            counters: self.counters.as_ref().and_then(Counters::handed),
             process: self.process.watched(now),
         }
     }
 
-    /// Starts warm from a checkpoint; indicators it does not know start cold.
-    pub fn restore(&mut self, checkpoint: EntityCheckpoint, now: Now) {
-        if let Some(panel) = checkpoint.panel.filter(|panel| panel.fits(self.series.len())) {
-            self.together.panel = panel;
+    /// Starts warm from a checkpoint that came at a time; tells what of it does not fit. Indicators it does not
+    /// know start cold, and so do those that are other than they were.
+    pub fn restore(&mut self, checkpoint: EntityCheckpoint, came: Now) -> Misfits {
+        let mut misfits = Misfits::default();
+        let same = checkpoint.columns == self.sources.all;
+        if let Some(panel) = checkpoint.panel {
+            let panel = read::<Panel>(&panel).ok().filter(|_| same);
+            match panel.filter(|panel| panel.fits(self.series.len())) {
+                Some(panel) => self.together.panel = panel,
+                None => misfits.panel += 1,
+            }
         }
         self.prognosis.learn(checkpoint.restarts.as_ref(), checkpoint.budget.as_ref());
         if let (Some(budget), Some(burn)) = (&mut self.budget, checkpoint.burn) {
             budget.burn = burn;
         }
-        let same = self.process.take_over(checkpoint.process, now);
-        for (name, mut state) in checkpoint.series {
-            if let Some(series) = self.series.get_mut(&name) {
-                state.rebase(checkpoint.at_ms, now.mono_ms);
-                series.state = state;
-                if !same {
-                    series.process_changed();
+        let same_process = self.process.take_over(checkpoint.process, came);
+        for (name, carried) in checkpoint.series {
+            let Some(series) = self.series.get_mut(&name) else { continue };
+            let fits = carried.form == SERIES_FORM
+                && self.sources.each.get(&name) == Some(&carried.source);
+            match read::<SeriesState>(&carried.state).ok().filter(|_| fits) {
+                Some(mut state) => {
+                    state.rebase(checkpoint.at_ms, came.mono_ms);
+                    series.state = state;
+                    if !same_process {
+                        series.process_changed();
+                    }
                 }
+                None => misfits.series += 1,
             }
         }
+        // A counter that nobody asked for before would count from zero, not from where it was.
+        if let (true, None, Some(handed)) = (same, &self.counters, checkpoint.counters) {
+            let then = (checkpoint.at_ms, came.mono_ms);
+            self.counters = handed.rebased(then, came.mono_ms.max(self.begun_ms));
+        }
+        misfits
     }
 }

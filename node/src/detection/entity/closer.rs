@@ -5,6 +5,7 @@
 //! | a resource above what it usually is, below its limit | [`RISING_MS`]: a trend needs eight points |
 //! | beyond a limit, or odd failures, for the first time | [`CONFIRM_MS`]: two values in a row count |
 //! | a probe failed for the first time | [`CONFIRM_MS`] |
+//! | counters for the first time, with none from whoever watched before | [`SECOND_MS`]: rates need two |
 //! | odd latency that may be a hiccup ([`super::lasting`]) | [`CONFIRM_MS`] |
 //!
 //! So what is wrong is told within an interval and some seconds, however far apart scrapes are. Each question
@@ -20,6 +21,8 @@ use crate::detection::detector::Series;
 pub(super) const CONFIRM_MS: u64 = 2_000;
 /// The next look at something that fills up.
 pub(super) const RISING_MS: u64 = 1_000;
+/// The second look at counters.
+pub(in crate::detection) const SECOND_MS: u64 = 2_000;
 /// Values in a row above the usual after which a resource is on another level, for all that is known.
 const RISES_FOR: u16 = 16;
 

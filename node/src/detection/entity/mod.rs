@@ -16,6 +16,7 @@
 //! Invariant: a finding is repeated only while somebody votes for it, and cleared only by good data
 //! from those who voted, never by silence.
 
+pub mod carried;
 mod checkpoint;
 mod closer;
 mod health;
@@ -36,7 +37,8 @@ use std::{
     sync::Arc,
 };
 
-pub use checkpoint::EntityCheckpoint;
+pub(in crate::detection) use checkpoint::short;
+pub use checkpoint::{EntityCheckpoint, Misfits};
 use health::BudgetWatch;
 use prognosis::Prognosis;
 use proof::Proofs;
@@ -54,7 +56,7 @@ use super::{
     counted::Measured,
     detector::{SETTLE_MS, Series},
     ensemble::{self, Kind, Voter},
-    indicator::Values,
+    indicator::{self, Counters, Values},
     predict::{forecast::Forecast, record::Scored},
     probe::{Liveness, Outcome, liveness},
 };
@@ -158,6 +160,9 @@ pub struct Entity {
     /// Why an indicator has no value.
     silence: BTreeMap<String, String>,
     silences: silence::Silences,
+    sources: checkpoint::Sources,
+    /// Counters as last scraped, here or by whoever watched it before.
+    pub(in crate::detection) counters: Option<Counters>,
 }
 
 impl Entity {
@@ -197,6 +202,8 @@ impl Entity {
             proofs: Proofs::default(),
             silence: BTreeMap::new(),
             silences: silence::Silences::new(service),
+            sources: checkpoint::Sources::of(service),
+            counters: None,
         }
     }
 
@@ -211,6 +218,12 @@ impl Entity {
     #[must_use]
     pub fn series_count(&self) -> usize {
         self.series.len()
+    }
+
+    /// Indicators that are too many to be looked at together with the others.
+    #[must_use]
+    pub fn apart_count(&self) -> usize {
+        self.series.len().saturating_sub(together::TOGETHER_MAX)
     }
 
     /// Findings active.
@@ -331,7 +344,9 @@ impl Entity {
     pub fn look_again(&self) -> Option<Millis> {
         let asked =
             || self.series.values().filter_map(|one| closer::look_again(one, &self.lasting));
-        self.active.is_empty().then(|| asked().min()).flatten()
+        let open = self.active.is_empty().then(|| asked().min()).flatten();
+        let first = self.silence.values().any(|why| indicator::needs_second(why));
+        [open, first.then_some(Millis(closer::SECOND_MS))].into_iter().flatten().min()
     }
 
     /// How soon a probe should be tried again, where its last failure was the first.

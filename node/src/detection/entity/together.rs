@@ -10,6 +10,10 @@ const ODD_AFTER: u16 = 3;
 /// telling: an hour at 5 s. By then it is the usual, or somebody else has noticed.
 const HELD_ROWS_MAX: u16 = 720;
 
+/// Indicators that are looked at together, in the order of their names; further ones are watched each by itself
+/// alone. It is the bound of the panel's crowd.
+pub(super) const TOGETHER_MAX: usize = 64;
+
 /// The panel, and how long it has been content or not.
 #[derive(Debug)]
 pub(super) struct Together {
@@ -66,6 +70,32 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    /// The scores of a panel, when one of its columns goes wild in the end.
+    fn scores(wild: usize) -> Vec<f64> {
+        let mut panel = Panel::new(TOGETHER_MAX + 2);
+        let judge = |row: u32| {
+            let usual = |at: usize| {
+                let noise = (row * 7_919 + u32::try_from(at).unwrap() * 104_729) % 1_009;
+                10.0 + f64::from(noise) / 1_009.0
+            };
+            let mut values: Vec<f64> = (0..TOGETHER_MAX + 2).map(usual).collect();
+            if row >= 600 {
+                values[wild] = 1e6;
+            }
+            panel.update(Some(i64::from(row) * 5_000), &values).score
+        };
+        (0..610).map(judge).collect()
+    }
+
+    #[test]
+    fn what_is_beyond_the_bound_is_not_looked_at_together() {
+        let (inside, beyond) = (scores(TOGETHER_MAX - 1), scores(TOGETHER_MAX));
+        assert_eq!(beyond, scores(TOGETHER_MAX + 1), "which of them makes no difference");
+        assert_ne!(inside[600..], beyond[600..]);
+        let most = |scores: &[f64]| scores[600..].iter().copied().fold(0.0, f64::max);
+        assert!(most(&inside) > most(&beyond), "{} {}", most(&inside), most(&beyond));
+    }
 
     #[test]
     fn a_vote_needs_three_odd_rows_and_a_failed_scrape_ends_it() {

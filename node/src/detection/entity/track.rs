@@ -1,8 +1,9 @@
 //! What checks found, in a row.
 
 use medic_state::Timestamp;
+use minicbor::{Decode, Encode};
 
-use super::{Now, checkpoint::Watched};
+use super::Now;
 use crate::detection::probe::{Failure, Liveness, Outcome};
 
 /// Outcomes of one check in a row.
@@ -24,6 +25,20 @@ pub(super) struct ProcessTrack {
     pub(super) last_exit: String,
     pub(super) config_changed: Timestamp,
     pub(super) previous_config: String,
+}
+
+/// A process, and for how long it has been seen, as it travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Watched {
+    /// Its id, on its host.
+    #[n(0)]
+    pub pid: u32,
+    /// When it began, by its host's clock.
+    #[n(1)]
+    pub started_unix_ms: u64,
+    /// Milliseconds for which it had been seen at the checkpoint's time.
+    #[n(2)]
+    pub age_ms: u64,
 }
 
 impl ProcessTrack {

@@ -86,17 +86,20 @@ impl TelemetryService {
             .max_decoding_message_size(WRAPPED_BYTES_MAX)
             .max_encoding_message_size(64 << 10)
     }
+}
 
-    /// The certificate of a node that was removed is still good; its telemetry is not.
-    fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let Some(node) = medic_api::door::node_identity(request.extensions())? else {
-            return Err(Status::unauthenticated("this is for nodes of the cluster"));
-        };
-        if self.members.status().members.iter().any(|member| member.node == node) {
-            return Ok(());
-        }
-        Err(Status::permission_denied(format!("{node} is not a member of this cluster")))
+/// The certificate of a node that was removed is still good; what it asks or hands over is not.
+pub(in crate::detection) fn admit<T>(
+    members: &dyn ClusterAdmin,
+    request: &Request<T>,
+) -> Result<(), Status> {
+    let Some(node) = medic_api::door::node_identity(request.extensions())? else {
+        return Err(Status::unauthenticated("this is for nodes of the cluster"));
+    };
+    if members.status().members.iter().any(|member| member.node == node) {
+        return Ok(());
     }
+    Err(Status::permission_denied(format!("{node} is not a member of this cluster")))
 }
 
 #[tonic::async_trait]
@@ -105,7 +108,7 @@ impl Telemetry for TelemetryService {
         &self,
         request: Request<pb::HandRequest>,
     ) -> Result<Response<pb::HandResponse>, Status> {
-        self.admit(&request)?;
+        admit(&*self.members, &request)?;
         let pb::HandRequest { tenant, message, sources, logs } = request.into_inner();
         let logs = logs.into_iter().map(read).collect();
         let handed = Handed { tenant, sources, message: message.into(), logs };

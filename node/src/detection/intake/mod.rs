@@ -35,6 +35,7 @@ pub mod wire;
 pub mod write;
 
 pub use fetch::Fetcher;
+pub(in crate::detection) use forward::admit;
 pub use forward::{PeerForward, TelemetryService};
 pub use hub::Hub;
 pub use kube::{KubeConfig, KubeWatch};

@@ -45,8 +45,8 @@ impl Runtime {
 impl Shared {
     fn health(&self, now: Now) -> Health {
         let entities = lock(&self.entities);
-        let instances = entities.iter().map(|(target, (_, entity))| {
-            let health = lock(entity).health(now);
+        let instances = entities.iter().map(|(target, watched)| {
+            let health = lock(&watched.entity).health(now);
             (target.tenant.clone(), target.service.clone(), health)
         });
         Health { services: of_services(instances.collect()) }

@@ -1,27 +1,57 @@
 //! What the detectors of this node have learnt, as others see it.
+//!
+//! What comes from another node is taken only where it is the later word. Each checkpoint carries the epoch
+//! under which its shard was watched, and an instance goes on from it
+//! * when its watch begins, unless what waits already is of a later epoch;
+//! * while it is watched here, only from an earlier owner (an earlier epoch), who is no earlier than the one it
+//!   began from, and within [`LAST_WORD_MS`] of the beginning: later, more is known here than there.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
-use medic_state::{ShardId, State, codec, symptom::Target};
+use medic_state::{Epoch, ShardId, State, codec, symptom::Target};
+use metrics::counter;
 
-use super::{Shared, lock};
-use crate::detection::entity::{EntityCheckpoint, Now};
+use super::{Shared, Watched, lock};
+use crate::detection::{
+    entity::{
+        EntityCheckpoint, Misfits, Now,
+        carried::{BadCheckpoint, Carried, unpack},
+    },
+    metrics::Metric,
+};
 
 /// Detector state kept for instances that arrive later, or that have just left.
 const KEPT_MAX: usize = 10_000;
 /// State that is older says little about how things are now, and is not begun with.
 const STALE_MS: u64 = 15 * 60 * 1_000;
-/// What one checkpoint adds to a parcel beside its series, in bytes.
-const SURROUNDINGS_BYTES: usize = 16;
+/// An earlier owner's last word comes within this time of the beginning of a watch, or too late: parcels take
+/// milliseconds, and a node that lags behind some seconds to see that a shard is no longer its own.
+const LAST_WORD_MS: u64 = 30_000;
+/// What one checkpoint adds to a parcel beside its body, in bytes.
+const SURROUNDINGS_BYTES: usize = 32;
 
-/// A checkpoint that waits for its shard, and when it came.
+/// A checkpoint that waits for its shard, under which epoch it was learnt, and when it came.
 #[derive(Debug)]
 pub(super) struct Waiting {
     checkpoint: EntityCheckpoint,
+    epoch: Epoch,
     came_ms: u64,
+}
+
+/// What became of a parcel of checkpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Took {
+    /// Checkpoints that are gone on from, or wait for their shard.
+    pub taken: u64,
+    /// Those that are not the later word.
+    pub stale: u64,
+    /// Those that this build cannot read.
+    pub unreadable: u64,
+    /// Why the first of these cannot be read.
+    pub why: Option<BadCheckpoint>,
 }
 
 /// The state of all detectors of a node: to be handed over, and to be begun with.
@@ -38,10 +68,10 @@ impl Learnt {
     #[must_use]
     pub fn checkpoints(&self, shard: ShardId, bytes_max: usize) -> Vec<Vec<u8>> {
         let now = self.now();
-        let mut of_shard: Vec<EntityCheckpoint> = {
+        let mut of_shard: Vec<(Epoch, EntityCheckpoint)> = {
             let entities = lock(&self.0.entities);
-            let of_shard = entities.values().filter(|(home, _)| *home == shard);
-            of_shard.map(|(_, entity)| lock(entity).checkpoint(now)).collect()
+            let of_shard = entities.values().filter(|watched| watched.shard == shard);
+            of_shard.map(|one| (one.epoch, lock(&one.entity).checkpoint(now))).collect()
         };
         self.0.put_stream(shard, &mut of_shard);
         pieces(of_shard, bytes_max)
@@ -49,7 +79,7 @@ impl Learnt {
 
     /// Shards of which instances are watched here.
     pub(crate) fn shards(&self) -> BTreeSet<ShardId> {
-        lock(&self.0.entities).values().map(|(home, _)| *home).collect()
+        lock(&self.0.entities).values().map(|watched| watched.shard).collect()
     }
 
     /// Waits until instances have gone to another node.
@@ -59,9 +89,9 @@ impl Learnt {
 
     /// Detector state of instances that are watched here no longer, by shard.
     pub(crate) fn take_lost(&self, bytes_max: usize) -> BTreeMap<ShardId, Vec<Vec<u8>>> {
-        let mut by_shard: BTreeMap<ShardId, Vec<EntityCheckpoint>> = BTreeMap::new();
-        for (_, (shard, checkpoint)) in std::mem::take(&mut *lock(&self.0.leaving)) {
-            by_shard.entry(shard).or_default().push(checkpoint);
+        let mut by_shard: BTreeMap<ShardId, Vec<(Epoch, EntityCheckpoint)>> = BTreeMap::new();
+        for (_, (shard, epoch, checkpoint)) in std::mem::take(&mut *lock(&self.0.leaving)) {
+            by_shard.entry(shard).or_default().push((epoch, checkpoint));
         }
         let whole = by_shard.into_iter().map(|(shard, mut all)| {
             self.0.put_stream(shard, &mut all);
@@ -71,88 +101,162 @@ impl Learnt {
     }
 
     /// Takes detector state from another node: instances watched here go on from it now, others
-    /// when their shard arrives.
+    /// when their shard arrives. What is not the later word, or in another form, is left out, and told.
     ///
     /// # Errors
-    /// When the bytes are no checkpoint; nothing is changed then.
-    pub fn restore(&self, bytes: &[u8]) -> Result<(), codec::CodecError> {
-        let all: Vec<EntityCheckpoint> = codec::decode(bytes)?;
-        let now = self.now();
-        let entities = lock(&self.0.entities);
-        let mut waiting = lock(&self.0.restored);
-        waiting.retain(|_, waiting| now.mono_ms.saturating_sub(waiting.came_ms) < STALE_MS);
-        for mut checkpoint in all {
-            if let Some(stream) = checkpoint.stream.take() {
-                let shard = State::shard_of(&checkpoint.target);
-                lock(&self.0.streams).entry(shard).or_default().take_over(stream);
-            }
-            if let Some((_, entity)) = entities.get(&checkpoint.target) {
-                lock(entity).restore(checkpoint, now);
-                continue;
-            }
-            let room = waiting.len() < KEPT_MAX;
-            match waiting.entry(checkpoint.target.clone()) {
-                Entry::Occupied(mut known) => {
-                    known.insert(Waiting { checkpoint, came_ms: now.mono_ms });
-                }
-                Entry::Vacant(vacant) if room => {
-                    vacant.insert(Waiting { checkpoint, came_ms: now.mono_ms });
-                }
-                Entry::Vacant(_) => {
-                    tracing::warn!(target = %checkpoint.target, "no room for its checkpoint");
+    /// When the bytes are no parcel of checkpoints; nothing is changed then.
+    pub fn restore(&self, bytes: &[u8]) -> Result<Took, BadCheckpoint> {
+        let now_ms = self.0.mono_ms();
+        lock(&self.0.restored)
+            .retain(|_, waiting| now_ms.saturating_sub(waiting.came_ms) < STALE_MS);
+        let mut took = Took::default();
+        for carried in unpack(bytes)? {
+            match carried.open().map(|checkpoint| self.take(carried.epoch, checkpoint)) {
+                Ok(true) => took.taken += 1,
+                Ok(false) => took.stale += 1,
+                Err(why) => {
+                    took.unreadable += 1;
+                    took.why.get_or_insert(why);
                 }
             }
         }
-        Ok(())
+        refused("stale", took.stale);
+        refused("unreadable", took.unreadable);
+        Ok(took)
+    }
+
+    /// Takes one in; tells whether it is the later word.
+    fn take(&self, epoch: Epoch, mut checkpoint: EntityCheckpoint) -> bool {
+        let (now, target) = (self.now(), checkpoint.target.clone());
+        let stream = checkpoint.stream.take();
+        let mut entities = lock(&self.0.entities);
+        match entities.get_mut(&target) {
+            Some(watched) if epoch <= watched.epoch => {
+                if !watched.heeds(epoch, now.mono_ms) {
+                    return false;
+                }
+                watched.from = Some(epoch);
+                note_misfits(&target, lock(&watched.entity).restore(checkpoint, now));
+            }
+            // Under a later epoch than is known here yet: it waits for that.
+            Some(_) | None => {
+                if !self.0.wait(epoch, checkpoint, now.mono_ms) {
+                    return false;
+                }
+            }
+        }
+        drop(entities);
+        if let Some(stream) = stream {
+            let shard = State::shard_of(&target);
+            lock(&self.0.streams).entry(shard).or_default().take_over(stream);
+        }
+        true
+    }
+}
+
+impl Watched {
+    /// Whether what was learnt under an epoch is a later word than what it began with and has learnt since.
+    fn heeds(&self, epoch: Epoch, now_ms: u64) -> bool {
+        epoch < self.epoch
+            && self.from.is_none_or(|from| from <= epoch)
+            && now_ms.saturating_sub(self.began_ms) <= LAST_WORD_MS
+    }
+}
+
+fn refused(reason: &'static str, count: u64) {
+    if count > 0 {
+        counter!(Metric::CheckpointsRefused.name(), "reason" => reason).increment(count);
+    }
+}
+
+/// Counts and tells what of a checkpoint did not fit.
+pub(super) fn note_misfits(target: &Target, misfits: Misfits) {
+    refused("series", misfits.series);
+    refused("panel", misfits.panel);
+    if misfits != Misfits::default() {
+        let Misfits { series, panel } = misfits;
+        tracing::info!(
+            %target, series, panel,
+            "what was learnt of these is of other indicators, or by another build: they start cold"
+        );
     }
 }
 
 impl Shared {
     /// Puts what a shard's tests have spent and earned beside its first instance.
-    fn put_stream(&self, shard: ShardId, of_shard: &mut [EntityCheckpoint]) {
-        if let Some(first) = of_shard.first_mut() {
+    fn put_stream(&self, shard: ShardId, of_shard: &mut [(Epoch, EntityCheckpoint)]) {
+        if let Some((_, first)) = of_shard.first_mut() {
             first.stream = lock(&self.streams).get(&shard).cloned();
         }
     }
 
-    /// Keeps what was learnt about an instance that is watched here no longer.
-    pub(super) fn keep(&self, shard: ShardId, checkpoint: EntityCheckpoint, again: bool) {
-        let target = checkpoint.target.clone();
+    /// Keeps a checkpoint for when its shard arrives, unless a later word waits already; tells whether.
+    fn wait(&self, epoch: Epoch, checkpoint: EntityCheckpoint, now_ms: u64) -> bool {
+        let mut waiting = lock(&self.restored);
+        let room = waiting.len() < KEPT_MAX;
+        match waiting.entry(checkpoint.target.clone()) {
+            Entry::Occupied(known) if known.get().epoch > epoch => false,
+            Entry::Occupied(mut known) => {
+                known.insert(Waiting { checkpoint, epoch, came_ms: now_ms });
+                true
+            }
+            Entry::Vacant(vacant) if room => {
+                vacant.insert(Waiting { checkpoint, epoch, came_ms: now_ms });
+                true
+            }
+            Entry::Vacant(_) => {
+                tracing::warn!(target = %checkpoint.target, "no room for its checkpoint");
+                true
+            }
+        }
+    }
+
+    /// Keeps what was learnt about an instance that is watched here no longer; `again`: in this form.
+    pub(super) fn keep(
+        &self,
+        (shard, epoch): (ShardId, Epoch),
+        checkpoint: EntityCheckpoint,
+        again: bool,
+    ) {
         if again {
-            let waiting = Waiting { checkpoint, came_ms: self.mono_ms() };
-            lock(&self.restored).insert(target, waiting);
+            self.wait(epoch, checkpoint, self.mono_ms());
             return;
         }
         let mut leaving = lock(&self.leaving);
         if leaving.len() < KEPT_MAX {
-            leaving.insert(target, (shard, checkpoint));
+            leaving.insert(checkpoint.target.clone(), (shard, epoch, checkpoint));
             self.left.notify_one();
         }
     }
 
-    /// What is known about an instance that begins to be watched, and when that came.
-    pub(super) fn begin_with(&self, target: &Target) -> Option<(EntityCheckpoint, Now)> {
-        let Waiting { checkpoint, came_ms } = lock(&self.restored).remove(target)?;
+    /// What is known about an instance that begins to be watched, under which epoch it was learnt, and
+    /// when that came.
+    pub(super) fn begin_with(&self, target: &Target) -> Option<(Epoch, EntityCheckpoint, Now)> {
+        let Waiting { checkpoint, epoch, came_ms } = lock(&self.restored).remove(target)?;
         let fresh = self.mono_ms().saturating_sub(came_ms) < STALE_MS;
-        fresh.then_some((checkpoint, Now { mono_ms: came_ms, ..Now::default() }))
+        fresh.then_some((epoch, checkpoint, Now { mono_ms: came_ms, ..Now::default() }))
     }
 }
 
 /// Encodes checkpoints together, as many as fit.
-fn pieces(all: impl IntoIterator<Item = EntityCheckpoint>, bytes_max: usize) -> Vec<Vec<u8>> {
+fn pieces(
+    all: impl IntoIterator<Item = (Epoch, EntityCheckpoint)>,
+    bytes_max: usize,
+) -> Vec<Vec<u8>> {
     let (mut done, mut piece, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for checkpoint in all {
-        let length = codec::encode(&checkpoint).len();
-        if length + SURROUNDINGS_BYTES > bytes_max {
+    for (epoch, checkpoint) in all {
+        let carried = Carried::new(epoch, &checkpoint);
+        let length = carried.body.len() + SURROUNDINGS_BYTES;
+        if length > bytes_max {
             tracing::warn!(target = %checkpoint.target, length, "its detector state is too large to hand over");
             continue;
         }
-        if bytes + length + SURROUNDINGS_BYTES > bytes_max {
+        if bytes + length > bytes_max {
             done.push(codec::encode(&std::mem::take(&mut piece)));
             bytes = 0;
         }
         bytes += length;
-        piece.push(checkpoint);
+        piece.push(carried);
     }
     if !piece.is_empty() {
         done.push(codec::encode(&piece));
@@ -161,67 +265,4 @@ fn pieces(all: impl IntoIterator<Item = EntityCheckpoint>, bytes_max: usize) -> 
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-    use medic_state::Timestamp;
-
-    use super::*;
-    use crate::detection::lord;
-
-    fn checkpoint(number: usize) -> EntityCheckpoint {
-        let target = Target {
-            tenant: "default".to_owned(),
-            service: "web".to_owned(),
-            instance: format!("web-{number}"),
-        };
-        EntityCheckpoint {
-            target,
-            at_ms: 7,
-            series: BTreeMap::default(),
-            panel: None,
-            burn: None,
-            restarts: None,
-            budget: None,
-            stream: None,
-            process: None,
-        }
-    }
-
-    #[test]
-    fn pieces_hold_everything_and_no_more_than_they_may() {
-        let all: Vec<_> = (0..100).map(checkpoint).collect();
-        for bytes_max in [64, 100, 1_000, 1_000_000] {
-            let pieces = pieces(all.clone(), bytes_max);
-            assert!(pieces.iter().all(|piece| piece.len() <= bytes_max), "{bytes_max}");
-            let back: Vec<EntityCheckpoint> =
-                pieces.iter().flat_map(|p| codec::decode::<Vec<_>>(p).unwrap()).collect();
-            assert_eq!(back, all, "{bytes_max}");
-        }
-        assert_eq!(pieces(all, 20), Vec::<Vec<u8>>::new(), "what is too large is left out");
-    }
-
-    fn shared() -> Arc<Shared> {
-        Arc::new(Shared::new(lord::LEVEL))
-    }
-
-    #[tokio::test]
-    async fn what_a_shards_tests_have_earned_goes_with_its_instances() {
-        let (owner, heir) = (Learnt(shared()), Learnt(shared()));
-        let shard = State::shard_of(&checkpoint(0).target);
-        owner.0.prove(shard, |prover| {
-            prover.stream.begin(prover.level, Timestamp(1_700_000_000_000));
-            prover.stream.discover();
-        });
-        for number in 0..3 {
-            owner.0.keep(shard, checkpoint(number), false);
-        }
-        for body in owner.take_lost(1 << 20).remove(&shard).unwrap() {
-            heir.restore(&body).unwrap();
-        }
-        let of = |learnt: &Learnt| lock(&learnt.0.streams).get(&shard).cloned().unwrap();
-        assert_eq!(of(&heir), of(&owner));
-        assert_eq!((of(&heir).tests(), of(&heir).discoveries()), (1, 1));
-        assert_eq!(lock(&heir.0.restored).len(), 3);
-    }
-}
+mod tests;

@@ -18,6 +18,7 @@ mod evidence;
 mod foretell;
 mod health;
 mod learnt;
+mod observers;
 mod plan;
 mod predictions;
 mod treatment;
@@ -43,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     health::Health,
-    learnt::Learnt,
+    learnt::{Learnt, Took},
     predictions::{Foreseen, Predictions},
 };
 use self::{learnt::Waiting, plan::Wanted, watch::Watcher};
@@ -53,6 +54,7 @@ use super::{
     intake::Hub,
     lord::{self, Stream},
     metrics::Metric,
+    observe::others::Others,
     predict::forecast::Opens,
     senses::{NetSenses, Senses},
 };
@@ -98,7 +100,16 @@ pub struct Runtime {
 }
 
 /// One watched instance, and the shard that it belongs to.
-type Watched = (ShardId, Arc<Mutex<Entity>>);
+#[derive(Clone, Debug)]
+struct Watched {
+    shard: ShardId,
+    /// Under which it is watched.
+    epoch: Epoch,
+    began_ms: u64,
+    /// The epoch under which what it goes on from was learnt.
+    from: Option<Epoch>,
+    entity: Arc<Mutex<Entity>>,
+}
 
 /// What tasks and the runtime's handle share.
 #[derive(Debug)]
@@ -106,7 +117,7 @@ pub(super) struct Shared {
     begun: Instant,
     entities: Mutex<BTreeMap<Target, Watched>>,
     restored: Mutex<BTreeMap<Target, Waiting>>,
-    leaving: Mutex<BTreeMap<Target, (ShardId, EntityCheckpoint)>>,
+    leaving: Mutex<BTreeMap<Target, (ShardId, Epoch, EntityCheckpoint)>>,
     /// Something is in `leaving`.
     left: Notify,
     outcomes: Arc<Mutex<Outcomes>>,
@@ -160,11 +171,11 @@ impl Runtime {
     pub fn spawn(
         ledger: Arc<dyn Ledger>,
         fleet: Arc<dyn FleetView>,
-        intake: Arc<Hub>,
+        (intake, others): (Arc<Hub>, Arc<Others>),
         config: &DetectionConfig,
         shutdown: CancellationToken,
     ) -> Self {
-        let senses = NetSenses::with_intake(fleet, Some(intake));
+        let senses = NetSenses::with(fleet, Some(intake), Some(others));
         let level = config.false_discovery_rate;
         Self::begin(ledger, senses, (Timings::from(config), level), shutdown)
     }
@@ -323,13 +334,23 @@ impl Supervisor {
         for (kind, since) in self.ledger.read(|state| plan::held(state, &target)) {
             entity.adopt(kind, since);
         }
-        if let Some((checkpoint, came)) = self.shared.begin_with(&target) {
-            entity.restore(checkpoint, came);
+        let mut from = None;
+        if let Some((epoch, checkpoint, came)) = self.shared.begin_with(&target) {
+            learnt::note_misfits(&target, entity.restore(checkpoint, came));
+            from = Some(epoch);
             counter!(Metric::WarmStarts.name()).increment(1);
         }
+        let apart = entity.apart_count();
+        // Once for a service as declared: its instances have the same indicators, and the same owner.
+        if apart > 0 && wanted.position == 0 {
+            let watched = entity.series_count();
+            tracing::warn!(service = %target.service, tenant = %target.tenant, watched, apart, "too many indicators to be looked at together: the last by name are watched each by itself alone");
+        }
         let entity = Arc::new(Mutex::new(entity));
-        let home = (wanted.shard, entity.clone());
-        lock(&self.shared.entities).insert(target.clone(), home);
+        let Wanted { shard, epoch, .. } = wanted;
+        let began_ms = now.mono_ms;
+        let watched = Watched { shard, epoch, began_ms, from, entity: entity.clone() };
+        lock(&self.shared.entities).insert(target.clone(), watched);
         let stop = self.shutdown.child_token();
         let watcher = Watcher {
             ledger: self.ledger.clone(),
@@ -353,11 +374,11 @@ impl Supervisor {
         if let Some(running) = self.running.remove(target) {
             running.stop.cancel();
         }
-        let entity = lock(&self.shared.entities).remove(target);
-        if let Some((shard, entity)) = entity {
+        let watched = lock(&self.shared.entities).remove(target);
+        if let Some(Watched { shard, epoch, entity, .. }) = watched {
             let now = Now { mono_ms: self.shared.mono_ms(), ..Now::default() };
             let checkpoint = lock(&entity).checkpoint(now);
-            self.shared.keep(shard, checkpoint, again);
+            self.shared.keep((shard, epoch), checkpoint, again);
         }
     }
 
@@ -407,8 +428,8 @@ impl Supervisor {
     fn gauges(&self, node: medic_state::NodeId) {
         let entities = lock(&self.shared.entities);
         let (mut series, mut active) = (0, 0);
-        for (_, entity) in entities.values() {
-            let entity = lock(entity);
+        for watched in entities.values() {
+            let entity = lock(&watched.entity);
             series += entity.series_count();
             active += entity.active_count();
         }

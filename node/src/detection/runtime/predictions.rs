@@ -7,7 +7,7 @@ use medic_state::{Epoch, ShardId};
 use metrics::{counter, gauge};
 use serde::Serialize;
 
-use super::{Runtime, Shared, lock};
+use super::{Runtime, Shared, Watched, lock};
 use crate::detection::{
     entity::Now,
     foresight::outcomes::Outcomes,
@@ -66,7 +66,7 @@ impl Shared {
         let record = lock(&self.outcomes).of_tenants(|_| true);
         let watched = lock(&self.entities).clone();
         let mut predictions = Vec::new();
-        for (target, (shard, entity)) in &watched {
+        for (target, Watched { shard, entity, .. }) in &watched {
             for mut forecast in lock(entity).forecasts(now) {
                 forecast.probability = record.calibrated(forecast.kind, forecast.probability);
                 predictions.push(Foreseen {

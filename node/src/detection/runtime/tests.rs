@@ -4,6 +4,7 @@
 
 mod beside;
 mod handing;
+mod observers;
 
 use std::{
     net::SocketAddr,
@@ -304,9 +305,9 @@ async fn checkpoints_are_bytes_that_another_node_takes() {
     assert!(runtime.learnt().checkpoints(ShardId(shard.0 ^ 1), 1 << 20).is_empty());
     let other = Lab::new().await;
     let cold = other.watch(Arc::new(Panics(AtomicU32::new(1))));
-    cold.learnt().restore(&bytes).unwrap();
+    assert_eq!(cold.learnt().restore(&bytes).unwrap().taken, 1);
     assert_eq!(lock(&cold.shared.restored).len(), 1);
-    runtime.learnt().restore(&bytes).unwrap();
+    assert_eq!(runtime.learnt().restore(&bytes).unwrap().stale, 1, "nobody knows better");
     assert!(cold.learnt().restore(b"nonsense").is_err());
     for (lab, runtime) in [(lab, runtime), (other, cold)] {
         lab.stop.cancel();

@@ -26,17 +26,18 @@ use super::{
     Shared, Timings, evidence,
     foretell::{Foretelling, Word, symptom_kind},
     lock,
+    observers::{self, Put},
     plan::{self, Wanted},
     treatment::{AFTERMATH_MS, Treatment},
 };
 use crate::detection::{
     beside::Whose,
-    entity::{Change, Circumstances, Entity, Now, Trust},
+    entity::{BEGUN_MS, Change, Circumstances, Entity, Now, Trust},
+    exposition::Exposition,
     fill::fill,
     indicator::{Counters, Indicators, Values},
     metrics::Metric,
-    observe::{CHECK_TIME_MAX, fill_kind, scrape_once},
-    probe::Outcome,
+    observe::{computed, quorum::Judged, read_once},
     scrape::ScrapeError,
     senses::Senses,
 };
@@ -64,8 +65,8 @@ enum Job {
 
 /// Something landed.
 enum Landed {
-    Probe(usize, Instant, Outcome),
-    Scraped(Result<Values, ScrapeError>, Option<Counters>),
+    Probe(usize, Instant, Judged),
+    Scraped(Result<(Exposition, Duration), ScrapeError>),
     Answered(Change, TraceId, Box<Result<Committed, LedgerError>>),
     Foretold(Word, Box<Result<Committed, LedgerError>>),
 }
@@ -76,7 +77,6 @@ type Flight = FuturesUnordered<Pin<Box<dyn Future<Output = Landed> + Send>>>;
 struct Desk {
     due: BTreeMap<Job, Instant>,
     indicators: Arc<Indicators>,
-    counters: Option<Counters>,
     counters_beside: Option<Counters>,
     flight: Flight,
     proposing: bool,
@@ -86,6 +86,7 @@ struct Desk {
     treated_ms: Option<u64>,
     foretelling: Foretelling,
     trust: Arc<Trust>,
+    put: Put,
 }
 
 impl Desk {
@@ -99,6 +100,8 @@ impl Desk {
     }
 }
 
+/// Rates of what stands beside an instance need two looks.
+const SECOND_LOOK: Duration = Duration::from_secs(2);
 /// Shorter intervals are taken as this: a manifest must not make a probe a load test.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
@@ -138,7 +141,6 @@ impl Watcher {
         Desk {
             due,
             indicators: Arc::new(indicators),
-            counters: None,
             counters_beside: None,
             flight: Flight::new(),
             proposing: false,
@@ -147,6 +149,7 @@ impl Watcher {
             treated_ms: None,
             foretelling: Foretelling::new(self.timings.opens, self.now().mono_ms),
             trust: Arc::default(),
+            put: Put::default(),
         }
     }
 
@@ -194,36 +197,34 @@ impl Watcher {
                 Job::Probe(i) => self.begin_probe(i, desk),
                 Job::Scrape => self.begin_scrape(desk),
                 Job::Beside => {
-                    self.look_beside(desk);
-                    desk.due.insert(job, now + self.interval(job));
+                    let soon = self.look_beside(desk);
+                    desk.due.insert(job, now + soon.unwrap_or(self.interval(job)));
                 }
             }
         }
     }
 
-    /// What stands beside the instance: in memory, like reports of its process.
-    fn look_beside(&self, desk: &mut Desk) {
-        let Some((service, instance)) = self.wanted.declared() else { return };
+    /// What stands beside the instance: in memory, like reports of its process. Gives how soon it is to be
+    /// looked at again where counters were seen for the first time.
+    fn look_beside(&self, desk: &mut Desk) -> Option<Duration> {
+        let (service, instance) = self.wanted.declared()?;
         let whose = Whose { target: &self.target, service, instance };
         let now = self.now();
         let read = whose.samples(&*self.senses, &desk.indicators, now.wall);
         let values = (!read.samples.is_empty()).then(|| {
             desk.indicators.compute(&read, self.shared.begun.elapsed(), &mut desk.counters_beside)
         });
+        let first = values.as_ref().is_some_and(Values::needs_second);
         lock(&self.entity).on_beside(values, now);
+        first.then(|| SECOND_LOOK.min(self.interval(Job::Beside)))
     }
 
     fn begin_probe(&self, i: usize, desk: &mut Desk) {
-        let Some((service, instance)) = self.wanted.declared() else { return };
-        let Some(probe) = service.probes.get(i) else { return };
-        let kind =
-            fill_kind(&probe.kind, |text| fill(text, &self.target.service, service, instance));
-        let timeout = probe.timeout.as_duration().min(CHECK_TIME_MAX);
-        let (senses, target) = (self.senses.clone(), self.target.clone());
+        let Some(look) = observers::look(&self.target, &self.wanted, i) else { return };
+        let senses = self.senses.clone();
         let begun = Instant::now();
-        desk.flight.push(Box::pin(async move {
-            Landed::Probe(i, begun, senses.probe(&target, &kind, timeout).await)
-        }));
+        desk.flight
+            .push(Box::pin(async move { Landed::Probe(i, begun, look.taken(&*senses).await) }));
     }
 
     fn begin_scrape(&self, desk: &mut Desk) {
@@ -232,22 +233,21 @@ impl Watcher {
         let url = fill(&scrape.url, &self.target.service, service, instance);
         let senses = self.senses.clone();
         let (indicators, begun) = (desk.indicators.clone(), self.shared.begun);
-        let mut counters = desk.counters.take();
         desk.flight.push(Box::pin(async move {
-            let result = scrape_once(&*senses, &url, &indicators, begun, &mut counters).await;
-            Landed::Scraped(result, counters)
+            Landed::Scraped(read_once(&*senses, &url, &indicators, begun).await)
         }));
     }
 
     fn take(&self, landed: Landed, desk: &mut Desk) {
         let now = self.now();
         match landed {
-            Landed::Probe(i, begun, outcome) => {
+            Landed::Probe(i, begun, judged) => {
                 let declared = self.wanted.declared();
                 let probe = declared.and_then(|(service, _)| service.probes.get(i));
                 let soon = probe.and_then(|probe| {
+                    desk.put.note(&self.target, &probe.name, judged.put);
                     let mut entity = lock(&self.entity);
-                    entity.on_probe(&probe.name, outcome, now);
+                    entity.on_probe(&probe.name, judged.outcome, now);
                     entity.probe_again(&probe.name).map(Millis::as_duration)
                 });
                 let interval = self.interval(Job::Probe(i));
@@ -255,12 +255,15 @@ impl Watcher {
                 // Not at once when it took longer than that.
                 desk.due.insert(Job::Probe(i), next.max(Instant::now() + INTERVAL_MIN));
             }
-            Landed::Scraped(result, counters) => {
-                desk.counters = counters;
-                let values = result.as_ref().map_err(ToString::to_string);
+            Landed::Scraped(result) => {
                 let soon = {
                     let mut entity = lock(&self.entity);
-                    entity.on_scrape(values, now);
+                    let values = result.as_ref().map_err(ToString::to_string).map(|(read, at)| {
+                        // On the clock that checkpoints go by.
+                        let at = Duration::from_millis(BEGUN_MS) + *at;
+                        computed(&desk.indicators, read, at, &mut entity.counters)
+                    });
+                    entity.on_scrape(values.as_ref().map_err(Clone::clone), now);
                     entity.look_again().map(Millis::as_duration)
                 };
                 let interval = self.interval(Job::Scrape);
@@ -324,6 +327,7 @@ impl Watcher {
         self.shared.note_scored(home, &self.target.tenant, scored);
         if let Some(mut change) = change {
             if let Change::Report(_, symptom) = &mut change {
+                desk.put.tell(symptom);
                 evidence::add(symptom, &*self.senses, &self.target);
             }
             desk.proposing = true;

@@ -169,6 +169,9 @@ pub(crate) const WEIGHTS_SINCE: u32 = 7;
 /// The cluster version from which on nodes have weights and can be drained.
 pub const DRAIN_SINCE: u32 = 8;
 
+/// The cluster version from which on probes may ask for several observers.
+pub(crate) const OBSERVERS_SINCE: u32 = 8;
+
 /// The newest command set this build understands; see [`Command::since`].
 pub const CLUSTER_VERSION: u32 = 8;
 

@@ -31,14 +31,14 @@ pub use playbook::{
 };
 pub use policy::{PolicySpec, Thresholds};
 pub use service::{
-    ConfigFile, Criticality, IndicatorSource, IndicatorSpec, InstanceSpec, ProbeKind, ProbeSpec,
-    ProcessSpec, ScrapeSpec, ServiceSpec, SloSpec, StopSpec,
+    ConfigFile, Criticality, IndicatorSource, IndicatorSpec, InstanceSpec, ObserversSpec,
+    ProbeKind, ProbeSpec, ProcessSpec, ScrapeSpec, ServiceSpec, SloSpec, StopSpec,
 };
 pub use validate::{Problem, validate};
 pub use window::{MAX_STARTS, MaintenanceWindowSpec, ScheduleSpec, SilenceSpec};
 
 use crate::{
-    command::{AGENTS_OF_TENANTS_SINCE, CHANNELS_SINCE, INTAKE_SINCE},
+    command::{AGENTS_OF_TENANTS_SINCE, CHANNELS_SINCE, INTAKE_SINCE, OBSERVERS_SINCE},
     ids::{Digest, Timestamp},
 };
 
@@ -101,6 +101,11 @@ impl Spec {
                 if window.schedule.is_some() || window.ends_at.is_some() =>
             {
                 CHANNELS_SINCE
+            }
+            Self::Service(service)
+                if service.probes.iter().any(|probe| probe.observers.is_some()) =>
+            {
+                OBSERVERS_SINCE
             }
             Self::Tenant(_)
             | Self::Channel(_)

@@ -215,6 +215,21 @@ pub struct ProbeSpec {
     /// Time one check may take.
     #[n(3)]
     pub timeout: Millis,
+    /// Who else looks before a failure counts; absent: the node that watches the instance decides alone.
+    #[n(4)]
+    pub observers: Option<ObserversSpec>,
+}
+
+/// How many nodes look when a check fails, and how many of them must see it fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ObserversSpec {
+    /// Nodes that look, the one that watches the instance among them: 1 to 7.
+    #[n(0)]
+    pub of: u32,
+    /// Of these, those that must see it fail: 1 to `of`.
+    #[n(1)]
+    pub agree: u32,
 }
 
 /// An active check, as it is written: exactly one of `http`, `tcp`, `grpc`, `process`.
@@ -243,6 +258,10 @@ struct ProbeText {
     /// Time one check may take.
     #[serde(default = "probe_timeout")]
     timeout: Millis,
+    /// A failure counts only when so many nodes see it; absent: the node that watches the instance decides
+    /// alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    observers: Option<ObserversSpec>,
 }
 
 impl TryFrom<ProbeText> for ProbeSpec {
@@ -256,7 +275,8 @@ impl TryFrom<ProbeText> for ProbeSpec {
             (None, None, None, Some(alive)) => ProbeKind::Process(alive),
             _ => return Err("a probe has exactly one of http, tcp, grpc, process"),
         };
-        Ok(Self { name: text.name, kind, interval: text.interval, timeout: text.timeout })
+        let ProbeText { name, interval, timeout, observers, .. } = text;
+        Ok(Self { name, kind, interval, timeout, observers })
     }
 }
 
@@ -266,6 +286,7 @@ impl From<ProbeSpec> for ProbeText {
             name: probe.name,
             interval: probe.interval,
             timeout: probe.timeout,
+            observers: probe.observers,
             ..Self::default()
         };
         match probe.kind {

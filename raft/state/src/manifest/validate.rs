@@ -10,8 +10,8 @@ mod source;
 use std::{collections::BTreeSet, fmt};
 
 use super::{
-    MAX_STARTS, Manifest, PlaybookSpec, PolicySpec, RoleBindingSpec, ScheduleSpec, ServiceSpec,
-    Spec, StepSpec, Subject,
+    MAX_STARTS, Manifest, ObserversSpec, PlaybookSpec, PolicySpec, ProbeKind, ProbeSpec,
+    RoleBindingSpec, ScheduleSpec, ServiceSpec, Spec, StepSpec, Subject,
 };
 use crate::{
     action::action_info,
@@ -45,6 +45,8 @@ const MAX_STEPS: usize = 64;
 const MAX_INSTANCES: usize = 1_024;
 /// Probes, indicators, dependencies, matchers, subjects: each of these lists.
 const MAX_LIST: usize = 256;
+/// Nodes that look at one probe's target: the largest cluster of voters that is of use.
+const MAX_OBSERVERS: u32 = 7;
 /// Attempts after the first.
 const MAX_RETRY: u32 = 10;
 /// Plans for one incident.
@@ -167,9 +169,25 @@ fn check_service(found: &mut Found, name: &str, service: &ServiceSpec) {
     for (at, probe) in service.probes.iter().enumerate() {
         found.some_time(&format!("spec.probes[{at}].interval"), probe.interval);
         found.some_time(&format!("spec.probes[{at}].timeout"), probe.timeout);
+        if let Some(observers) = probe.observers {
+            check_observers(found, &format!("spec.probes[{at}].observers"), probe, observers);
+        }
     }
     if let Some(process) = &service.process {
         found.not_empty("spec.process.command", &process.command);
+    }
+}
+
+fn check_observers(found: &mut Found, path: &str, probe: &ProbeSpec, observers: ObserversSpec) {
+    let ObserversSpec { of, agree } = observers;
+    if of == 0 || of > MAX_OBSERVERS {
+        found.add(&format!("{path}.of"), &format!("1 to {MAX_OBSERVERS}"));
+    }
+    if agree == 0 || agree > of {
+        found.add(&format!("{path}.agree"), &format!("1 to `of`, which is {of}"));
+    }
+    if matches!(probe.kind, ProbeKind::Process(_)) {
+        found.add(path, "whether a process lives is its agent's word: no other node can look");
     }
 }
 

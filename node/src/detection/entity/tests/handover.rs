@@ -1,7 +1,10 @@
 //! An instance whose shard moves, against one that never moved and one whose owner starts cold: the score of its
 //! detectors before, through and after, on the same data.
 
+use std::time::Duration;
+
 use super::*;
+use crate::detection::{exposition, indicator::Indicators, observe::computed};
 
 /// Rows, 5 s apart: some three hours.
 const ROWS: u64 = 2_400;
@@ -137,4 +140,130 @@ fn failures_and_what_is_spent_of_the_budget_travel_too() {
     // Whoever knows more already keeps it.
     heir.entity.restore(medic_state::codec::decode(&told).unwrap(), heir.now);
     assert_eq!(heir.entity.forecasts(heir.now), before);
+}
+
+const COUNTED: &str = r#"{"indicators":[
+  {"name":"error_rate","source":{"ratio":{"of":"requests_total{code=\"500\"}","to":"requests_total"}}},
+  {"name":"latency_p50","source":{"quantile":{"histogram":"seconds","q":0.5}}},
+  {"name":"traffic","source":{"rate":"requests_total"}}]}"#;
+
+/// An instance whose counters are scraped: its owner, and the process that goes on whoever watches.
+struct Counted {
+    bench: Bench,
+    indicators: Indicators,
+    requests: f64,
+    errors: f64,
+}
+
+impl Counted {
+    fn new() -> Self {
+        let service: ServiceSpec = serde_json::from_str(COUNTED).unwrap();
+        let bench = Bench::with_spec(COUNTED, r#"{"name":"web-1"}"#);
+        Self { bench, indicators: Indicators::of(&service), requests: 0.0, errors: 0.0 }
+    }
+
+    /// Five seconds later: a scrape, as the watch takes it. Gives what could be judged.
+    fn scrape(&mut self, row: u64) -> Vec<(String, Option<f64>)> {
+        self.bench.now.mono_ms += 5_000;
+        self.bench.now.wall = self.bench.now.wall.plus(Millis(5_000));
+        let requests = 500.0 + (20.0 * noise(row, 0)).round();
+        self.requests += requests;
+        self.errors += if faulty(row) { (requests * 0.1).round() } else { 1.0 };
+        let (good, bad) = (self.requests - self.errors, self.errors);
+        let (fast, all) = ((self.requests * 0.9).round(), self.requests);
+        let body = format!(
+            "requests_total{{code=\"200\"}} {good}\nrequests_total{{code=\"500\"}} {bad}\n\
+             seconds_bucket{{le=\"0.1\"}} {fast}\nseconds_bucket{{le=\"+Inf\"}} {all}\n"
+        );
+        let read = exposition::parse(&body, |name| self.indicators.wants(name)).unwrap();
+        let at = Duration::from_millis(self.bench.now.mono_ms);
+        let (entity, now) = (&mut self.bench.entity, self.bench.now);
+        let values = computed(&self.indicators, &read, at, &mut entity.counters);
+        entity.on_scrape(Ok(&values), now);
+        let given = |name: &String| (name.clone(), values.values.get(name).copied());
+        entity.series.keys().map(given).collect()
+    }
+
+    /// Its shard moves to a node whose clock began at another time.
+    fn moves(&mut self, service: &str, travels: u64) -> Misfits {
+        let told = medic_state::codec::encode(&self.bench.entity.checkpoint(self.bench.now));
+        let wall = self.bench.now.wall;
+        self.bench = Bench::with_spec(service, r#"{"name":"web-1"}"#);
+        self.indicators = Indicators::of(&serde_json::from_str(service).unwrap());
+        self.bench.now = Now { mono_ms: travels, wall };
+        let checkpoint = medic_state::codec::decode(&told).unwrap();
+        self.bench.entity.restore(checkpoint, self.bench.now)
+    }
+}
+
+#[test]
+fn counters_go_on_where_they_were_so_that_the_first_scrape_after_a_handover_is_judged() {
+    let mut stays = Counted::new();
+    let mut moves = Counted::new();
+    for row in 0..900 {
+        if row == 605 {
+            assert_eq!(moves.moves(COUNTED, 1_077_000), Misfits::default());
+        }
+        let given = stays.scrape(row);
+        assert_eq!(moves.scrape(row), given, "row {row}");
+        assert_eq!(given.iter().all(|(_, value)| value.is_some()), row > 0, "row {row}: {given:?}");
+        let last = |counted: &Counted| {
+            let of =
+                |one: &Series| one.last.as_ref().map(|last| (last.judged.z, last.judged.streak));
+            counted.bench.entity.series.values().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(last(&moves), last(&stays), "row {row}");
+    }
+    assert_eq!(stays.bench.entity.look_again(), None);
+}
+
+#[test]
+fn where_no_counters_came_along_a_second_scrape_comes_soon_and_once() {
+    let mut cold = Counted::new();
+    assert!(cold.scrape(1).iter().all(|(_, value)| value.is_none()));
+    assert_eq!(cold.bench.entity.look_again(), Some(Millis(super::super::closer::SECOND_MS)));
+    assert!(cold.scrape(2).iter().all(|(_, value)| value.is_some()));
+    assert_eq!(cold.bench.entity.look_again(), None);
+    // Counters of a watch that ended long ago, or of another clock than can be told, are none.
+    (3..20).for_each(|row| drop(cold.scrape(row)));
+    assert_eq!(cold.moves(COUNTED, 1_000_003), Misfits::default());
+    assert!(cold.bench.entity.counters.is_some(), "scraped at the moment it moved");
+    cold.bench.now.mono_ms += 121_000;
+    let told = cold.bench.entity.checkpoint(cold.bench.now);
+    let mut late = Bench::with_spec(COUNTED, r#"{"name":"web-1"}"#);
+    late.entity.restore(told, Now { mono_ms: 2_000_000, ..late.now });
+    assert!(late.entity.counters.is_none(), "more than two minutes old");
+}
+
+#[test]
+fn what_was_learnt_of_one_query_is_not_taken_for_another_of_the_same_name() {
+    let learnt = |counted: &Counted| counted.bench.entity.checkpoint(counted.bench.now);
+    let warm = || {
+        let mut counted = Counted::new();
+        (0..600).for_each(|row| drop(counted.scrape(row)));
+        counted
+    };
+    // As many indicators, under the same names; one asks for something else.
+    let other = COUNTED.replace(r#""rate":"requests_total""#, r#""rate":"bytes_total""#);
+    let mut counted = warm();
+    assert_eq!(counted.moves(&other, 1_077_000), Misfits { series: 1, panel: 1 });
+    assert!(counted.bench.entity.counters.is_none(), "other counters would count from zero");
+    let cold = Bench::with_spec(&other, r#"{"name":"web-1"}"#);
+    let fresh = cold.entity.checkpoint(cold.now);
+    let now = learnt(&counted);
+    assert_eq!((&now.panel, &now.series["traffic"]), (&fresh.panel, &fresh.series["traffic"]));
+    assert_ne!(now.series["error_rate"], fresh.series["error_rate"], "this one goes on");
+
+    // Renamed: as many columns, another order.
+    let renamed = COUNTED.replace("traffic", "arrivals");
+    assert_eq!(warm().moves(&renamed, 1_077_000), Misfits { series: 0, panel: 1 });
+    // Swapped: each name is there, with the other's query.
+    let swapped = COUNTED.replace("latency_p50", "x").replace("error_rate", "latency_p50");
+    let swapped = swapped.replace("\"x\"", "\"error_rate\"");
+    assert_eq!(warm().moves(&swapped, 1_077_000), Misfits { series: 2, panel: 1 });
+    // The same again.
+    let mut counted = warm();
+    let before = learnt(&counted);
+    assert_eq!(counted.moves(COUNTED, 1_077_000), Misfits::default());
+    assert_eq!(learnt(&counted).panel, before.panel);
 }

@@ -41,8 +41,8 @@ async fn parcel(parcels: &mut Parcels) -> (NodeId, Bytes) {
 }
 
 fn knows_web(body: &Bytes) -> bool {
-    let all: Vec<EntityCheckpoint> = medic_state::codec::decode(body).unwrap();
-    all.iter().any(|checkpoint| checkpoint.target.instance == "web-1")
+    let all = crate::detection::entity::carried::unpack(body).unwrap();
+    all.iter().any(|carried| carried.open().unwrap().target.instance == "web-1")
 }
 
 fn all_to_the_other(state: &State, node: NodeId, _: NodeId) -> BTreeMap<ShardId, NodeId> {

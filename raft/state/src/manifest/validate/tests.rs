@@ -6,8 +6,8 @@ use crate::{
     ids::{Millis, Ppm, Timestamp},
     law::tests::lab::{TENANT, binding, manifest, playbook, service},
     manifest::{
-        MaintenanceWindowSpec, PlaybookSpec, PolicySpec, Rate, ScheduleSpec, ServiceSpec,
-        SilenceSpec, Spec, TenantSpec, UndoSpec,
+        MaintenanceWindowSpec, ObserversSpec, PlaybookSpec, PolicySpec, ProbeKind, ProbeSpec, Rate,
+        ScheduleSpec, ServiceSpec, SilenceSpec, Spec, TenantSpec, UndoSpec,
     },
 };
 
@@ -90,6 +90,29 @@ fn each_spoilt_service_is_told_where() {
         spoil(&mut service);
         assert_eq!(paths(&check(Spec::Service(service))), [path]);
     }
+}
+
+#[test]
+fn observers_agree_among_themselves_and_are_few() {
+    let told = |kind: ProbeKind, of: u32, agree: u32| {
+        let mut service = service(&["a"], &[]);
+        let (interval, timeout) = (Millis(2_000), Millis(1_000));
+        let observers = Some(ObserversSpec { of, agree });
+        service.probes = vec![ProbeSpec { name: "up".into(), kind, interval, timeout, observers }];
+        let problems = check(Spec::Service(service));
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let tcp = || ProbeKind::Tcp("${host}:1".into());
+    for (of, agree) in [(1, 1), (3, 2), (7, 7)] {
+        assert_eq!(told(tcp(), of, agree), [""; 0], "{agree} of {of}");
+    }
+    let at = "spec.probes[0].observers";
+    assert_eq!(told(tcp(), 8, 2), [format!("{at}.of: 1 to 7")]);
+    assert_eq!(told(tcp(), 3, 0), [format!("{at}.agree: 1 to `of`, which is 3")]);
+    assert_eq!(told(tcp(), 3, 4), [format!("{at}.agree: 1 to `of`, which is 3")]);
+    assert_eq!(told(tcp(), 0, 0).len(), 2);
+    let process = told(ProbeKind::Process(true), 3, 2);
+    assert!(process[0].contains("agent's word"), "{process:?}");
 }
 
 #[test]
