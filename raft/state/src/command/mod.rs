@@ -160,8 +160,12 @@ pub(crate) const JUDGED_AGAIN_SINCE: u32 = 6;
 /// The cluster version from which on outcomes move how far detectors are believed.
 pub(crate) const WEIGHTS_SINCE: u32 = 7;
 
+/// The cluster version from which on policies inhibit pages, what comes back soon goes on with the
+/// story it had, and no tenant's lessons make room for those of one that holds more.
+pub(crate) const ALERTS_SINCE: u32 = 8;
+
 /// The newest command set this build understands; see [`Command::since`].
-pub const CLUSTER_VERSION: u32 = 7;
+pub const CLUSTER_VERSION: u32 = 8;
 
 /// See [`Command::Fence`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -29,7 +29,7 @@ pub use playbook::{
     ApprovalSpec, Escalation, MaxUnavailable, Mode, NoData, OnTimeout, PlaybookScope, PlaybookSpec,
     Rate, RetrySpec, RolloutSpec, SafetyClass, StepSpec, StepTargets, UndoSpec, VerifySpec,
 };
-pub use policy::{PolicySpec, Thresholds};
+pub use policy::{InhibitSpec, PolicySpec, Thresholds};
 pub use service::{
     ConfigFile, Criticality, IndicatorSource, IndicatorSpec, InstanceSpec, ProbeKind, ProbeSpec,
     ProcessSpec, ScrapeSpec, ServiceSpec, SloSpec, StopSpec,
@@ -38,7 +38,7 @@ pub use validate::{Problem, validate};
 pub use window::{MAX_STARTS, MaintenanceWindowSpec, ScheduleSpec, SilenceSpec};
 
 use crate::{
-    command::{AGENTS_OF_TENANTS_SINCE, CHANNELS_SINCE, INTAKE_SINCE},
+    command::{AGENTS_OF_TENANTS_SINCE, ALERTS_SINCE, CHANNELS_SINCE, INTAKE_SINCE},
     ids::{Digest, Timestamp},
 };
 
@@ -102,6 +102,7 @@ impl Spec {
             {
                 CHANNELS_SINCE
             }
+            Self::Policy(policy) if policy.beyond_thresholds() => ALERTS_SINCE,
             Self::Tenant(_)
             | Self::Channel(_)
             | Self::Service(_)
