@@ -159,6 +159,8 @@ pub(crate) fn open(state: &mut State, id: u64, symptoms: Vec<Symptom>) -> Incide
         acknowledged_by: None,
         notices: BTreeMap::new(),
         judged: None,
+        recurs: None,
+        followed_by: None,
         escalation: None,
         manual: false,
         opened_at: T0,

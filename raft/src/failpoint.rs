@@ -45,6 +45,7 @@ pub const POINTS: [&str; 61] = [
     "ledger_after_forward",
     "ledger_before_commit",
     "ledger_before_forward",
+    "notify_after_send",
     "notify_before_send",
     "office_after_fence",
     "office_before_fence",

@@ -93,6 +93,7 @@ impl Incidents for Control {
                 remediations: closed.sagas.iter().map(convert::remediation).collect(),
                 archived: true,
                 thresholds: Some(thresholds(state, &closed.incident.tenant)),
+                hushed_by: String::new(),
             }),
         };
         Ok(answer(explained, index))
@@ -219,6 +220,7 @@ fn explain(state: &State, incident: &Incident) -> pb::ExplainIncidentResponse {
         remediations: sagas.map(convert::remediation).collect(),
         archived: false,
         thresholds: Some(thresholds(state, &incident.tenant)),
+        hushed_by: state.hushed(incident).unwrap_or_default(),
     }
 }
 

@@ -69,6 +69,9 @@ pub fn incident(incident: &Incident) -> pb::Incident {
             .as_ref()
             .map_or(pb::Opinion::Unspecified, |judged| opinion(judged.opinion))
             .into(),
+        recurs_of: text(incident.recurs.map(|recurs| recurs.of).as_ref()),
+        recurrences: incident.recurs.map_or(0, |recurs| recurs.times),
+        followed_by: text(incident.followed_by.as_ref()),
         judged_by: incident.judged.as_ref().map(|judged| judged.by.clone()).unwrap_or_default(),
     }
 }

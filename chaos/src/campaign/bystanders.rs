@@ -3,21 +3,18 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use anyhow::Context as _;
-use axum::{Router, extract::State, routing::post};
+use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
 use medic_proto::v1 as pb;
 use pb::events_response::Kind;
 use tokio::task::JoinHandle;
 
 use crate::{
-    check::{Verdict, Violation},
+    check::{Verdict, Violation, told::Posted},
     harness::Dialer,
 };
 
@@ -36,31 +33,44 @@ impl Drop for Task {
     }
 }
 
-/// A webhook that counts what it is told.
+/// Messages that a pager keeps: at sixty in ten minutes, those of a day and more.
+const POSTED_MAX: usize = 10_000;
+
+/// What a pager was sent: the first [`POSTED_MAX`] messages, and how many there were.
+type Pages = Arc<Mutex<(Vec<Posted>, u64)>>;
+
+/// A webhook that keeps what it is told.
 #[derive(Debug)]
 pub(super) struct Pager {
     address: SocketAddr,
-    told: Arc<AtomicU64>,
+    pages: Pages,
     _task: Task,
+}
+
+async fn page(State(pages): State<Pages>, headers: HeaderMap, body: Bytes) {
+    let key = headers.get("Idempotency-Key").and_then(|key| key.to_str().ok());
+    let body = serde_json::from_slice(&body).unwrap_or_default();
+    let mut pages = pages.lock().unwrap_or_else(PoisonError::into_inner);
+    pages.1 += 1;
+    if pages.0.len() < POSTED_MAX {
+        pages.0.push(Posted { key: key.map(str::to_owned), body });
+    }
 }
 
 impl Pager {
     /// Opens one on a port that is free.
     pub(super) async fn open(host: Ipv4Addr) -> anyhow::Result<Self> {
-        let told = Arc::new(AtomicU64::new(0));
+        let pages = Pages::default();
         let listener =
             tokio::net::TcpListener::bind((host, 0)).await.context("binding the pager")?;
         let address = listener.local_addr()?;
-        let tell = |State(told): State<Arc<AtomicU64>>| async move {
-            told.fetch_add(1, Ordering::Relaxed);
-        };
-        let app = Router::new().route("/", post(tell)).with_state(told.clone());
+        let app = Router::new().route("/", post(page)).with_state(pages.clone());
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, app).await {
                 tracing::warn!(%error, "the pager has ended");
             }
         });
-        Ok(Self { address, told, _task: Task(task) })
+        Ok(Self { address, pages, _task: Task(task) })
     }
 
     /// The channel that leads here.
@@ -72,8 +82,9 @@ impl Pager {
         )
     }
 
-    pub(super) fn told(&self) -> u64 {
-        self.told.load(Ordering::Relaxed)
+    /// What it was sent, and how many messages that were.
+    pub(super) fn pages(&self) -> (Vec<Posted>, u64) {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
         journal::{Journal, Line},
         linear, nodes,
         plans::{self, Watched},
-        reported,
+        reported, told,
     },
     history,
     report::{End, Incident, LogClock, Report},
@@ -72,7 +72,8 @@ pub(super) async fn gather(stage: &mut Stage, report: &mut Report) {
     ids.retain(|id| !unread.contains(id));
     let incidents = sources::incidents(stage, &mut sources).await;
     lost(report, "files for a closer look", keep(&stage.dir, &plans, &exported, &incidents));
-    report.told = stage.pager.told();
+    let (pages, told) = stage.pager.pages();
+    report.told = told;
     // Counted before the network is gone.
     let walls = stage.arena.walls.count();
     report.walls = lost(report, "packets that the kernel dropped", walls).flatten();
@@ -108,6 +109,7 @@ pub(super) async fn gather(stage: &mut Stage, report: &mut Report) {
     ];
     verdicts.push(same_in_the_end(&agreed, &logs));
     verdicts.extend(watching(follower, &agreed, &longest));
+    verdicts.extend(told::check(&pages, &longest));
     if !stage.arena.unsaid.is_empty() {
         let unsaid = stage.arena.unsaid.clone();
         let text = "damage that a node ended of, and did not name";

@@ -6,6 +6,7 @@
 //!   plans as seen while they ran, and at the end ──► plans          5 6
 //!   audit chains and status of every node ──► nodes                 7 8 9 10
 //!   kills in the fleet, audit chain ──► reported                    10
+//!   what a webhook received, audit chain ──► told                   messages to people, with 4
 //!   how long it took after each heal                                14
 //!   ends of processes, audit chain ──► deposed                      leaders lost in mid-remediation
 //! ```
@@ -24,6 +25,7 @@ pub mod plans;
 pub mod register;
 pub mod replay;
 pub mod reported;
+pub mod told;
 
 use std::path::PathBuf;
 

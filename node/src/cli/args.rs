@@ -2,6 +2,7 @@
 
 mod admin;
 mod backtest;
+mod silence;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ pub use admin::{
 
 pub use super::daemon::DaemonArgs;
 pub use backtest::{BacktestCommand, ClassifyArgs, DetectArgs, PredictArgs};
+pub use silence::{AddSilenceArgs, ExpireSilenceArgs, ListSilencesArgs, SilenceCommand};
 
 /// Heals infrastructure by itself: detects, decides, acts, verifies, and undoes what did not help.
 #[derive(Debug, Parser)]
@@ -155,6 +157,9 @@ Incidents that are resolved can be judged too. Said again it moves nothing.")]
   medic unfreeze all
   medic unfreeze target web/web-1        after an unknown outcome was looked into")]
     Unfreeze(UnfreezeArgs),
+    /// Keep quiet about what is known, for a while
+    #[command(subcommand)]
+    Silence(SilenceCommand),
     /// Follow what happens, through failovers
     #[command(after_help = "Examples:
   medic watch

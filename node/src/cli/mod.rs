@@ -22,6 +22,7 @@ pub mod out;
 pub mod render;
 mod session;
 mod setup;
+mod silence;
 mod vitals;
 mod watch;
 
@@ -103,6 +104,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Cancel(args) => wait(operate::say(Word::Cancel, args)),
         Command::Freeze(args) => wait(operate::freeze(args)),
         Command::Unfreeze(args) => wait(operate::unfreeze(args)),
+        Command::Silence(command) => wait(silence::run(command)),
         Command::Watch(args) => wait(watch::watch(args)),
         Command::Cluster(command) => wait(cluster::run(command)),
         Command::Audit(command) => wait(audit::run(command)),

@@ -102,6 +102,26 @@ pub struct Incident {
     /// What turned out about its detection, as last said.
     #[n(25)]
     pub judged: Option<Judged>,
+    /// The story it goes on with: its symptom was back soon after another incident's end.
+    #[n(26)]
+    pub recurs: Option<Recurrence>,
+    /// The incident that goes on with its story, and tells people how it ends.
+    #[n(27)]
+    pub followed_by: Option<IncidentId>,
+}
+
+/// A return of what was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Recurrence {
+    /// The incident before it.
+    #[n(0)]
+    pub of: IncidentId,
+    /// The one that the story began with: what is told of all of them is filed under it.
+    #[n(1)]
+    pub first: IncidentId,
+    /// Returns so far, this one included.
+    #[n(2)]
+    pub times: u32,
 }
 
 impl Incident {
@@ -109,6 +129,12 @@ impl Incident {
     #[must_use]
     pub const fn closed(&self) -> bool {
         matches!(self.status, IncidentStatus::Resolved)
+    }
+
+    /// The incident that what is told of it is filed under.
+    #[must_use]
+    pub fn thread(&self) -> IncidentId {
+        self.recurs.map_or(self.id, |recurs| recurs.first)
     }
 
     /// Active symptoms of the treated target itself (not those of grouped dependents).

@@ -114,6 +114,8 @@ pub struct ChannelState {
 pub struct Notice {
     /// About which incident.
     pub incident: IncidentId,
+    /// What it is filed under: the incident that the story began with.
+    pub thread: IncidentId,
     /// What it says.
     pub kind: NoticeKind,
     /// The incident's severity.

@@ -28,7 +28,8 @@ pub const MOST: i32 = 2_000;
 pub const STEP: i32 = 700;
 /// What a verified remediation gives back to a detector that is believed less: a tenth.
 pub const STEP_VERIFIED: i32 = 100;
-/// Weights kept, over all tenants: a thousand indicators by name, each with all of its detectors.
+/// Weights kept, over all tenants: a thousand indicators by name, each with all of its detectors. When
+/// there are more, the tenant that holds most gives way.
 pub const MAX_WEIGHTS: usize = 4_096;
 
 /// A detector that tests: it can be wrong without anything being wrong with the world or with it.

@@ -84,6 +84,7 @@ pub(super) async fn notify(
     }
     crate::crash_point!("notify_before_send");
     let delivery = context.world.tell(&telling).await;
+    crate::crash_point!("notify_after_send");
     log(&telling, &delivery);
     let told = delivery == Delivery::Delivered;
     let landed = noted && note(&context, trace, &telling, delivery).await;

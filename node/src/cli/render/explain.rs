@@ -45,7 +45,7 @@ pub fn explain(story: &pb::ExplainIncidentResponse, now: u64, style: Style) -> S
         verified(&mut page, remediation, now, style);
     }
     people(&mut page, incident);
-    told(&mut page, incident, style);
+    told(&mut page, incident, &story.hushed_by, style);
     ended(&mut page, incident, story.remediations.last(), now, style);
     page.finish()
 }
@@ -104,6 +104,15 @@ fn seen(page: &mut Page, incident: &pb::Incident, style: Style) {
     if !grouped.is_empty() {
         let text = format!("{} (they depend on it; only the cause is treated)", grouped.join(", "));
         page.labelled(2, "effects", LABEL, &text);
+    }
+    if incident.recurrences > 0 {
+        let text =
+            format!("return {} of what was over: see {}", incident.recurrences, incident.recurs_of);
+        page.labelled(2, "again", LABEL, &text);
+    }
+    if !incident.followed_by.is_empty() {
+        let text = format!("it was back soon: {} goes on with it", incident.followed_by);
+        page.labelled(2, "later", LABEL, &text);
     }
     if !incident.merged_into.is_empty() {
         let text = format!("this turned out to be an effect of {}", incident.merged_into);
@@ -343,11 +352,14 @@ fn people(page: &mut Page, incident: &pb::Incident) {
 }
 
 /// Which channels were told what, and how that went.
-fn told(page: &mut Page, incident: &pb::Incident, style: Style) {
-    if incident.notices.is_empty() {
+fn told(page: &mut Page, incident: &pb::Incident, hushed_by: &str, style: Style) {
+    if incident.notices.is_empty() && hushed_by.is_empty() {
         return;
     }
     page.heading("TOLD", "");
+    if !hushed_by.is_empty() {
+        page.labelled(2, "quiet", LABEL, &format!("nobody is paged for it: {hushed_by}"));
+    }
     for notice in &incident.notices {
         let at = ms(notice.at.as_ref()).map(clock).unwrap_or_default();
         let outcome = match notice.outcome.as_str() {

@@ -288,16 +288,22 @@ fn who_was_told_and_how_it_went() {
             notice("mail", "failed", "nothing was sent"),
             notice("pager", "delivered", ""),
         ];
+        (incident.recurrences, incident.recurs_of) = (2, "INC-7".to_owned());
+        incident.followed_by = "INC-12".to_owned();
     }
+    story.hushed_by = "inhibited by INC-9 (down of db/d), rule store-down".to_owned();
     let page = explain(&story, T + 60_000, Style::default());
     let told = page.find("TOLD").map(|from| &page[from..]).unwrap_or_default();
     let told = told.split("\n\n").next().unwrap_or_default();
     insta::assert_snapshot!(told, @r"
     TOLD
+      quiet        nobody is paged for it: inhibited by INC-9 (down of db/d), rule store-down
       14:02:15.0   channel chat: needs-human: nobody knows whether it arrived: no answer in time
       14:02:15.0   channel mail: needs-human: not delivered yet, 3 times: nothing was sent
       14:02:15.0   channel pager: needs-human: delivered
     ");
+    assert!(page.contains("again        return 2 of what was over: see INC-7"), "{page}");
+    assert!(page.contains("later        it was back soon: INC-12 goes on with it"), "{page}");
 }
 
 #[test]

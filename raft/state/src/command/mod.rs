@@ -172,6 +172,10 @@ pub const DRAIN_SINCE: u32 = 8;
 /// The cluster version from which on probes may ask for several observers.
 pub(crate) const OBSERVERS_SINCE: u32 = 8;
 
+/// The cluster version from which on policies inhibit pages, what comes back soon goes on with the
+/// story it had, and no tenant's lessons make room for those of one that holds more.
+pub(crate) const ALERTS_SINCE: u32 = 8;
+
 /// The newest command set this build understands; see [`Command::since`].
 pub const CLUSTER_VERSION: u32 = 8;
 

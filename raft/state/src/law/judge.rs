@@ -4,11 +4,11 @@
 //! An opinion of a human replaces an earlier one: what that moved is taken back first. A verdict
 //! replaces nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     applied::{Answer, Refusal, Reply},
-    command::{JudgeIncident, WEIGHTS_SINCE},
+    command::{ALERTS_SINCE, JudgeIncident, WEIGHTS_SINCE},
     ids::IncidentId,
     incident::Incident,
     law::{
@@ -18,7 +18,7 @@ use crate::{
     state::State,
     weight::{
         Detector, Judged, LEAST, MAX_WEIGHTS, MOST, Move, Opinion, STEP, STEP_VERIFIED, TOGETHER,
-        Weight, WeightKey, family_of,
+        Weight, WeightKey, Weights, family_of,
     },
 };
 
@@ -225,13 +225,11 @@ fn change(
     if millinats == before {
         return 0;
     }
+    // Before, the least of all tenants' made room.
+    let by_tenant = state.cluster_version >= ALERTS_SINCE;
     let weights = &mut state.weights;
     if !weights.all.contains_key(&key) && weights.all.len() >= MAX_WEIGHTS {
-        // Makes room: the weight that says least, the oldest first.
-        let least = weights.all.iter().min_by_key(|(_, one)| (one.millinats.abs(), one.version));
-        if let Some(least) = least.map(|(key, _)| key.clone()) {
-            weights.all.remove(&least);
-        }
+        make_room(weights, by_tenant.then_some(key.tenant.as_str()));
     }
     weights.version = cause.version;
     let weight = Weight {
@@ -245,6 +243,26 @@ fn change(
     };
     weights.all.insert(key, weight);
     millinats.saturating_sub(before)
+}
+
+/// Drops the weight that says least, the oldest first: of the tenant that holds most, the one that
+/// wants another first. So a tenant with no more than its share loses nothing to others.
+fn make_room(weights: &mut Weights, wanted_by: Option<&str>) {
+    let of = wanted_by.and_then(|wanted_by| {
+        let mut held: BTreeMap<&str, usize> = BTreeMap::new();
+        for key in weights.all.keys() {
+            let count = held.entry(&key.tenant).or_default();
+            *count = count.saturating_add(1);
+        }
+        let most = held.into_iter().max_by_key(|(tenant, count)| (*count, *tenant == wanted_by));
+        most.map(|(tenant, _)| tenant.to_owned())
+    });
+    let candidates =
+        weights.all.iter().filter(|(key, _)| of.as_ref().is_none_or(|of| key.tenant == *of));
+    let least = candidates.min_by_key(|(_, one)| (one.millinats.abs(), one.version));
+    if let Some(least) = least.map(|(key, _)| key.clone()) {
+        weights.all.remove(&least);
+    }
 }
 
 /// `judged a false alarm (level of error_rate -700)`.

@@ -7,7 +7,8 @@
 //!                                             │ no
 //!              an effect of a dependency that is ill right now ─► join there, `grouped`
 //!                                             │ no
-//!                              quota ─► open; take in its dependents' undecided incidents
+//!                              quota ─► open; take in its dependents' undecided incidents;
+//!                                       go on with the story of one that ended lately (`recurring`)
 //! ```
 //!
 //! A mere repeat bumps no revision: a decision under way stays valid. A plan that waits for approval is
@@ -26,7 +27,7 @@ use crate::{
         grouping::{cause_of, merge_effects, own_home},
         holds,
         incidents::{bump, tell},
-        saga,
+        recurring, saga,
     },
     saga::{Saga, SagaStatus},
     state::State,
@@ -236,9 +237,11 @@ fn open(
         held_by: None,
         merged_into: None,
         judged: None,
+        recurs: None,
+        followed_by: None,
     };
     tell(&mut incident, context, summary);
-    let takes_in = !symptom.predicted();
+    let (takes_in, earlier) = (!symptom.predicted(), recurring::earlier(state, &symptom));
     incident.symptoms.insert(fingerprint, fresh(context, symptom, false));
     state.incidents.insert(id, incident);
     state.fingerprints.insert(fingerprint, id);
@@ -248,6 +251,9 @@ fn open(
         merge_effects(state, context, id);
     }
     holds::refresh_one(state, context, id);
+    if let Some(earlier) = earlier {
+        recurring::go_on(state, context, earlier, id);
+    }
     context.touched.insert(id);
     Ok(Reply::Incident(id))
 }

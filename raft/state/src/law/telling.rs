@@ -4,9 +4,10 @@
 //!
 //! ```text
 //!   incidents ─► what is the case ─► channels that take it ─► not settled there ─► the channel's rate
-//!                needs a human         named by playbooks,     Delivered, Refused    room for each: one
-//!                acknowledged          severity, matchers      and the same text:    at a time; else all
-//!                resolved              heard of it before      settled               in one message
+//!                needs a human,        named by playbooks,     Delivered, Refused    room for each: one
+//!                 not hushed (`hush`)  severity, matchers      and the same text:    at a time; else all
+//!                acknowledged          heard of it before      settled               in one message
+//!                resolved
 //! ```
 //!
 //! A message whose fate is unknown is sent again where the receiver recognises it, or where no other
@@ -19,7 +20,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     ids::{Digest, IncidentId, Timestamp},
     incident::{Incident, IncidentStatus, Resolution},
-    law::topology::{as_channel, as_playbook},
+    law::{
+        hush::Hush,
+        topology::{as_channel, as_playbook},
+    },
     manifest::{ChannelSpec, Escalation, Kind, Rate, Stored},
     matcher::{Matcher, parse_all},
     notice::{Delivery, MAX_CHANNELS, Notice, NoticeKind, NoticeState, Telling, Tellings},
@@ -73,12 +77,18 @@ impl State {
         tellings: &mut Tellings,
     ) {
         let mut channels = self.channels_of(tenant);
+        let hush = Hush::of(self, tenant);
         let mut owed: BTreeMap<&str, Vec<(u32, Notice)>> = BTreeMap::new();
         for (incident, kind, text) in cases {
             let digest = Digest::of(&[text.as_bytes()]);
             let before =
                 kind == NoticeKind::NeedsHuman && self.told.get(&incident.id) == Some(&digest);
-            if before {
+            let kept_back = match kind {
+                NoticeKind::NeedsHuman => before || hush.reason(incident).is_some(),
+                NoticeKind::Acknowledged => false,
+                NoticeKind::Resolved => self.may_recur_until(incident).is_some(),
+            };
+            if kept_back {
                 continue;
             }
             let told = self.told_of(incident, kind, &mut channels);
@@ -90,11 +100,13 @@ impl State {
                 let Some(channel) = channels.get(name) else { continue };
                 let past = incident.notices.get(name).filter(|past| past.text == digest);
                 let settled = past.is_some_and(|past| is_settled(past, channel, only));
-                if settled || known(incident.id, name, &digest) {
+                let stands = kind == NoticeKind::NeedsHuman && self.page_stands(incident, name);
+                if settled || stands || known(incident.id, name, &digest) {
                     continue;
                 }
                 let notice = Notice {
                     incident: incident.id,
+                    thread: incident.thread(),
                     kind,
                     severity: incident.severity,
                     text: text.clone(),
@@ -256,11 +268,19 @@ fn is_settled(past: &NoticeState, channel: &Candidate<'_>, only: bool) -> bool {
     }
 }
 
+/// Whether people should hear that they are needed.
+pub(super) fn needs_human(incident: &Incident) -> bool {
+    let asked = incident.status == IncidentStatus::AwaitingApproval && incident.plan.is_some();
+    !incident.closed()
+        && incident.acknowledged_by.is_none()
+        && (incident.escalation.is_some() || asked)
+}
+
 /// What people should hear of an incident as it stands.
 fn the_case(incident: &Incident) -> Option<(NoticeKind, String)> {
     let (id, target) = (incident.id, &incident.target);
     if incident.closed() {
-        if incident.notices.is_empty() {
+        if incident.notices.is_empty() || incident.followed_by.is_some() {
             return None;
         }
         let how = match incident.resolution {

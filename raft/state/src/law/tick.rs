@@ -47,7 +47,8 @@ pub(super) fn apply(state: &mut State, context: &mut Context<'_>) -> Answer {
 }
 
 impl State {
-    /// The earliest time at which a `Tick` changes something; `None`: never, as things stand.
+    /// The earliest time at which a `Tick` changes something, or lets people be told of something;
+    /// `None`: never, as things stand.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
         let freezes = self.freezes.values().filter_map(|freeze| freeze.until);
@@ -57,7 +58,8 @@ impl State {
         });
         let cleared = self.incidents.values().filter_map(|incident| self.self_clears_at(incident));
         let windows = self.window_edges();
-        freezes.chain(breakers).chain(sagas).chain(cleared).chain(windows).min()
+        let told = self.hush_ends().into_iter().chain(self.recurring_ends());
+        freezes.chain(breakers).chain(sagas).chain(cleared).chain(windows).chain(told).min()
     }
 
     /// When windows end that hold incidents back.
@@ -74,11 +76,7 @@ impl State {
         held.into_iter()
             .flat_map(|tenant| self.stored_of(Kind::MaintenanceWindow, tenant))
             .filter_map(|(_, stored)| super::topology::as_window(&stored.manifest.spec))
-            .filter(|window| window.active(self.now))
-            .filter_map(|window| {
-                let over = window.begun(self.now)?.plus(window.duration);
-                Some(window.ends_at.map_or(over, |end| end.min(over)))
-            })
+            .filter_map(|window| window.until(self.now))
             .min()
     }
 

@@ -29,7 +29,7 @@ pub use playbook::{
     ApprovalSpec, Escalation, MaxUnavailable, Mode, NoData, OnTimeout, PlaybookScope, PlaybookSpec,
     Rate, RetrySpec, RolloutSpec, SafetyClass, StepSpec, StepTargets, UndoSpec, VerifySpec,
 };
-pub use policy::{PolicySpec, Thresholds};
+pub use policy::{InhibitSpec, PolicySpec, Thresholds};
 pub use service::{
     ConfigFile, Criticality, IndicatorSource, IndicatorSpec, InstanceSpec, ObserversSpec,
     ProbeKind, ProbeSpec, ProcessSpec, ScrapeSpec, ServiceSpec, SloSpec, StopSpec,
@@ -38,7 +38,9 @@ pub use validate::{Problem, validate};
 pub use window::{MAX_STARTS, MaintenanceWindowSpec, ScheduleSpec, SilenceSpec};
 
 use crate::{
-    command::{AGENTS_OF_TENANTS_SINCE, CHANNELS_SINCE, INTAKE_SINCE, OBSERVERS_SINCE},
+    command::{
+        AGENTS_OF_TENANTS_SINCE, ALERTS_SINCE, CHANNELS_SINCE, INTAKE_SINCE, OBSERVERS_SINCE,
+    },
     ids::{Digest, Timestamp},
 };
 
@@ -107,6 +109,7 @@ impl Spec {
             {
                 OBSERVERS_SINCE
             }
+            Self::Policy(policy) if policy.beyond_thresholds() => ALERTS_SINCE,
             Self::Tenant(_)
             | Self::Channel(_)
             | Self::Service(_)

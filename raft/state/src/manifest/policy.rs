@@ -1,4 +1,4 @@
-//! `Policy`: decision thresholds and tenant-wide limits. One per tenant is in force: the one named
+//! `Policy`: decision thresholds, tenant-wide limits, and what people need not be told. One per tenant is in force: the one named
 //! `default`, or the built-in defaults.
 
 use minicbor::{Decode, Encode};
@@ -35,6 +35,56 @@ pub struct PolicySpec {
     /// Regimes under which nothing is executed without approval.
     #[n(7)]
     pub approval_for_compliance: Vec<String>,
+    /// What people need not be told while something else is the case.
+    #[cbor(n(8), skip_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inhibit: Vec<InhibitSpec>,
+    /// A symptom that is back within this time of its incident's end goes on with that story: the
+    /// page for it still stands. Default 5 m; 0 s: each return is a story of its own.
+    #[n(9)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refractory: Option<Millis>,
+    /// So many returns in a row, each within `refractory`, are escalated, healed or not. Absent: what
+    /// bounds treatment is the playbooks' `perTarget`.
+    #[n(10)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_recurrences: Option<u32>,
+}
+
+/// While a symptom that matches `source` is active, nobody is paged for one that matches `target`:
+/// Prometheus Alertmanager's inhibition rule.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InhibitSpec {
+    /// By which `medic explain` names it.
+    #[n(0)]
+    pub name: String,
+    /// Prometheus matchers over the labels of what inhibits; all must match.
+    #[n(1)]
+    pub source: Vec<String>,
+    /// Prometheus matchers over the labels of what is inhibited; all must match.
+    #[n(2)]
+    pub target: Vec<String>,
+    /// Labels that both must have with equal values; missing and empty are equal.
+    #[n(3)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub equal: Vec<String>,
+}
+
+/// What `refractory` is when nothing is said.
+const REFRACTORY: Millis = Millis::from_secs(300);
+
+impl PolicySpec {
+    /// How long after its incident's end a symptom that is back goes on with the same story.
+    #[must_use]
+    pub fn refractory(&self) -> Millis {
+        self.refractory.unwrap_or(REFRACTORY)
+    }
+
+    /// Whether it says what command sets before 8 do not know.
+    pub(crate) const fn beyond_thresholds(&self) -> bool {
+        !self.inhibit.is_empty() || self.refractory.is_some() || self.max_recurrences.is_some()
+    }
 }
 
 impl Default for PolicySpec {
@@ -48,6 +98,9 @@ impl Default for PolicySpec {
             breaker_open: Millis::from_secs(600),
             auto_resolve_after: Millis::from_secs(20),
             approval_for_compliance: Vec::new(),
+            inhibit: Vec::new(),
+            refractory: None,
+            max_recurrences: None,
         }
     }
 }

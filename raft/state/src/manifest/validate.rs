@@ -10,8 +10,8 @@ mod source;
 use std::{collections::BTreeSet, fmt};
 
 use super::{
-    MAX_STARTS, Manifest, ObserversSpec, PlaybookSpec, PolicySpec, ProbeKind, ProbeSpec,
-    RoleBindingSpec, ScheduleSpec, ServiceSpec, Spec, StepSpec, Subject,
+    InhibitSpec, MAX_STARTS, Manifest, ObserversSpec, PlaybookSpec, PolicySpec, ProbeKind,
+    ProbeSpec, RoleBindingSpec, ScheduleSpec, ServiceSpec, Spec, StepSpec, Subject,
 };
 use crate::{
     action::action_info,
@@ -55,6 +55,10 @@ const MAX_ATTEMPTS: u32 = 10;
 const MAX_RATE: u32 = 1_000;
 /// A cron expression, the name of a time zone.
 const MAX_SCHEDULE_BYTES: usize = 128;
+/// Inhibition rules of a policy; matchers and labels of each.
+const MAX_INHIBIT: usize = 32;
+/// The longest time in which a return is the same story.
+const MAX_REFRACTORY: Millis = Millis::from_secs(86_400);
 /// The longest span that rates and cooldowns look back.
 const MAX_SPAN: Millis = Millis::from_secs(7 * 86_400);
 
@@ -276,6 +280,38 @@ fn check_policy(found: &mut Found, policy: &PolicySpec) {
     {
         if bounds.confidence > Ppm::ONE || bounds.risk > Ppm::ONE {
             found.add(path, "fractions lie between 0 and 1");
+        }
+    }
+    if policy.refractory.is_some_and(|span| span > MAX_REFRACTORY) {
+        found.add("spec.refractory", &format!("at most {MAX_REFRACTORY}"));
+    }
+    if policy.max_recurrences == Some(0) {
+        found.add("spec.maxRecurrences", "at least 1; `refractory: 0s` takes no notice of returns");
+    }
+    check_inhibition(found, &policy.inhibit);
+}
+
+fn check_inhibition(found: &mut Found, rules: &[InhibitSpec]) {
+    found.at_most("spec.inhibit", rules.len(), MAX_INHIBIT);
+    found.unique("spec.inhibit", rules.iter().map(|rule| rule.name.as_str()));
+    for (at, rule) in rules.iter().enumerate() {
+        let path = |field: &str| format!("spec.inhibit[{at}].{field}");
+        found.name(&path("name"), &rule.name);
+        for (field, matchers) in [("source", &rule.source), ("target", &rule.target)] {
+            found.matchers(&path(field), matchers);
+            found.at_most(&path(field), matchers.len(), MAX_INHIBIT);
+        }
+        if rule.source == rule.target {
+            let text = "it is the same as `source`: what matches both sides inhibits nothing";
+            found.add(&path("target"), text);
+        }
+        found.at_most(&path("equal"), rule.equal.len(), MAX_INHIBIT);
+        for (label, name) in rule.equal.iter().enumerate() {
+            let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+            if name.is_empty() || !name.bytes().all(legal) {
+                let text = format!("`{}` is no label's name", name.escape_debug());
+                found.add(&path(&format!("equal[{label}]")), &text);
+            }
         }
     }
 }

@@ -121,6 +121,15 @@ impl SilenceSpec {
                 schedule.last(now).is_some_and(|last| now.since(last) < duration)
             })
     }
+
+    /// When it ends this time, if it is in force.
+    #[must_use]
+    pub fn until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.active(now).then_some(())?;
+        let last = self.schedule.as_ref().and_then(|schedule| schedule.last(now));
+        let over = last.map(|last| last.plus(self.duration.unwrap_or_default()));
+        Some(over.map_or(self.ends_at, |over| over.min(self.ends_at)))
+    }
 }
 
 impl MaintenanceWindowSpec {
@@ -128,6 +137,14 @@ impl MaintenanceWindowSpec {
     #[must_use]
     pub fn active(&self, now: Timestamp) -> bool {
         self.begun(now).is_some_and(|begun| now.since(begun) < self.duration)
+    }
+
+    /// When it ends this time, if it is in force.
+    #[must_use]
+    pub fn until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.active(now).then_some(())?;
+        let over = self.begun(now)?.plus(self.duration);
+        Some(self.ends_at.map_or(over, |end| end.min(over)))
     }
 
     /// When it came last, if it has come; its time may be over.
@@ -240,7 +257,13 @@ mod tests {
         ] {
             assert_eq!(planned.active(Timestamp(now)), active, "{now}");
             assert_eq!(silence.active(Timestamp(now)), active, "{now}");
+            for until in [planned.until(Timestamp(now)), silence.until(Timestamp(now))] {
+                let end = Timestamp(now - now % 1_000 + 10);
+                assert_eq!(until, active.then_some(end), "{now}");
+            }
         }
+        let cut = SilenceSpec { ends_at: Timestamp(2_007), ..silence };
+        assert_eq!(cut.until(Timestamp(2_005)), Some(Timestamp(2_007)));
     }
 
     #[test]

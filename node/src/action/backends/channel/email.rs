@@ -173,7 +173,7 @@ fn compose(
     let to: Vec<Address> = spec.to.iter().map(|to| address(to)).collect::<Result<_, _>>()?;
     let domain = domain(cluster);
     let root = match telling.notices.as_slice() {
-        [one] => one.incident.to_string(),
+        [one] => one.thread.to_string(),
         _ => format!("summary.{}", telling.channel),
     };
     let id = payload::key(cluster, telling).replace(['/', ' '], ".");

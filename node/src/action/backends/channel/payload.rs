@@ -1,7 +1,8 @@
 //! What is sent: to webhooks our own JSON, to Slack's and PagerDuty's doors theirs.
 //!
-//! PagerDuty: Events API v2 (developer.pagerduty.com/docs/events-api-v2). All of one incident bears
-//! one `dedup_key`, so its events meet in one alert, whichever leader sends them and how often.
+//! PagerDuty: Events API v2 (developer.pagerduty.com/docs/events-api-v2). All of one story, an incident
+//! and its returns, bears one `dedup_key`, so its events meet in one alert, whichever leader sends them
+//! and how often.
 //! Slack: incoming webhooks (`text` in mrkdwn, of which `&`, `<` and `>` are escaped).
 
 use medic_state::{
@@ -10,7 +11,7 @@ use medic_state::{
 };
 use serde_json::{Value, json};
 
-use super::{About, incident};
+use super::About;
 
 /// PagerDuty's own door.
 pub(super) const PAGERDUTY_URL: &str = "https://events.pagerduty.com/v2/enqueue";
@@ -106,9 +107,9 @@ pub(super) fn pagerduty(
         [one] => Some(one),
         _ => None,
     };
-    let dedup_key = match (single, incident(telling)) {
-        (Some(_), Some(incident)) => format!("{cluster}/{incident}"),
-        _ => format!("{cluster}/{}/{}/summary", telling.tenant, telling.channel),
+    let dedup_key = match single {
+        Some(notice) => format!("{cluster}/{}", notice.thread),
+        None => format!("{cluster}/{}/{}/summary", telling.tenant, telling.channel),
     };
     let action = match single.map(|notice| notice.kind) {
         Some(NoticeKind::Acknowledged) => "acknowledge",

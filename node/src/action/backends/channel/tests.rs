@@ -26,7 +26,7 @@ const SECRET: &str = "R0UT1NG-KEY";
 fn notice(incident: u64, kind: NoticeKind) -> Notice {
     let text = format!("INC-{incident} (web/w) needs a human: <no> & \"more\"");
     let (incident, severity) = (IncidentId(incident), Severity::Critical);
-    Notice { incident, kind, severity, text, delivered: 0, in_doubt: false }
+    Notice { incident, thread: incident, kind, severity, text, delivered: 0, in_doubt: false }
 }
 
 fn telling(notices: Vec<Notice>) -> Telling {

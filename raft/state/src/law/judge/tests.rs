@@ -258,3 +258,40 @@ fn there_is_room_for_new_weights() {
     let gone = lab.state.weights.all.keys().any(|key| key.family == "family-7");
     assert!(!gone, "the one that says least made room");
 }
+
+#[test]
+fn no_tenant_pushes_out_the_lessons_of_one_that_holds_less() {
+    let fill = |lab: &mut Lab, tenant: &str, count: usize, millinats: i32| {
+        for n in 0..count {
+            let (family, detector) = (format!("family-{n}"), Detector::Level);
+            let key = WeightKey { tenant: tenant.into(), family, detector };
+            let weight = Weight {
+                millinats,
+                version: 0,
+                index: 0,
+                at: lab.state.now,
+                by: ROOT.into(),
+                incident: IncidentId(1),
+                opinion: Opinion::FalseAlarm,
+            };
+            lab.state.weights.all.insert(key, weight);
+        }
+    };
+    let held = |lab: &Lab, tenant: &str| lab.state.weights.of_tenant(tenant).count();
+    // The small one's lessons say less, and are older than what the greedy one learns.
+    let mut lab = lab();
+    fill(&mut lab, "small", 96, -1);
+    fill(&mut lab, TENANT, MAX_WEIGHTS - 96, -STEP);
+    let id = called(&mut lab, &[("latency", "level"), ("load", "cusum")]);
+    lab.root(judge(id, Opinion::FalseAlarm)).unwrap();
+    assert_eq!((held(&lab, "small"), held(&lab, TENANT)), (96, MAX_WEIGHTS - 96));
+
+    // A newcomer gets room from the one that holds most.
+    let mut lab = self::lab();
+    fill(&mut lab, "small", 96, -1);
+    fill(&mut lab, "greedy", MAX_WEIGHTS - 96, -STEP);
+    let id = called(&mut lab, &[("latency", "level")]);
+    lab.root(judge(id, Opinion::FalseAlarm)).unwrap();
+    let counts = ["small", "greedy", TENANT].map(|tenant| held(&lab, tenant));
+    assert_eq!(counts, [96, MAX_WEIGHTS - 97, 1]);
+}

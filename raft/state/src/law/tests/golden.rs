@@ -4,6 +4,8 @@
 //! To add a new command's file: `MEDIC_WRITE_GOLDEN=1 cargo test -p medic-state golden`. Files that
 //! are there are never rewritten.
 
+mod alerts;
+
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},

@@ -6,8 +6,8 @@ use crate::{
     ids::{Millis, Ppm, Timestamp},
     law::tests::lab::{TENANT, binding, manifest, playbook, service},
     manifest::{
-        MaintenanceWindowSpec, ObserversSpec, PlaybookSpec, PolicySpec, ProbeKind, ProbeSpec, Rate,
-        ScheduleSpec, ServiceSpec, SilenceSpec, Spec, TenantSpec, UndoSpec,
+        InhibitSpec, MaintenanceWindowSpec, ObserversSpec, PlaybookSpec, PolicySpec, ProbeKind,
+        ProbeSpec, Rate, ScheduleSpec, ServiceSpec, SilenceSpec, Spec, TenantSpec, UndoSpec,
     },
 };
 
@@ -155,4 +155,34 @@ fn times_and_bounds_make_sense() {
     assert_eq!(paths(&check(Spec::MaintenanceWindow(never))), ["spec.schedule"]);
     let policy = PolicySpec { max_blast_radius: Ppm(0), ..PolicySpec::default() };
     assert_eq!(paths(&check(Spec::Policy(policy))), ["spec.maxBlastRadius"]);
+}
+
+#[test]
+fn inhibition_is_bounded_and_says_what_is_wrong() {
+    let rule = InhibitSpec {
+        name: "store-down".into(),
+        source: vec![r#"kind="down""#.into()],
+        target: vec![r#"severity="warning""#.into()],
+        equal: vec!["region".into()],
+    };
+    let found = |inhibit: Vec<InhibitSpec>| {
+        check(Spec::Policy(PolicySpec { inhibit, ..PolicySpec::default() }))
+    };
+    assert_eq!(found(vec![rule.clone()]), []);
+    assert_eq!(paths(&found(vec![rule.clone(), rule.clone()])), ["spec.inhibit[1].name"]);
+    assert!(paths(&found(vec![rule.clone(); 33])).contains(&"spec.inhibit"));
+    let same = InhibitSpec { target: rule.source.clone(), ..rule.clone() };
+    assert_eq!(paths(&found(vec![same])), ["spec.inhibit[0].target"]);
+    let none = InhibitSpec { source: Vec::new(), ..rule.clone() };
+    assert_eq!(paths(&found(vec![none])), ["spec.inhibit[0].source"]);
+    let broken = InhibitSpec { target: vec!["severity=warning".into()], ..rule.clone() };
+    assert_eq!(paths(&found(vec![broken])), ["spec.inhibit[0].target[0]"]);
+    let label = InhibitSpec { equal: vec!["a b".into()], ..rule };
+    assert_eq!(paths(&found(vec![label])), ["spec.inhibit[0].equal[0]"]);
+    let policy = PolicySpec {
+        refractory: Some(Millis(u64::MAX)),
+        max_recurrences: Some(0),
+        ..PolicySpec::default()
+    };
+    assert_eq!(paths(&check(Spec::Policy(policy))), ["spec.refractory", "spec.maxRecurrences"]);
 }
