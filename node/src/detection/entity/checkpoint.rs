@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use medic_state::symptom::Target;
 use minicbor::{Decode, Encode};
 
-use super::{Entity, Now};
+use super::{Entity, Foreknown, Now};
 use crate::detection::{
     detector::{Panel, SeriesState},
     health::Burn,
@@ -40,6 +40,9 @@ pub struct EntityCheckpoint {
     /// What the tests of its shard have spent and earned; beside the first of a shard's instances.
     #[n(9)]
     pub stream: Option<Stream>,
+    /// What is known of its certificates, and of what falls to a floor.
+    #[n(10)]
+    pub foreknown: Option<Foreknown>,
 }
 
 impl Entity {
@@ -56,6 +59,7 @@ impl Entity {
             restarts: Some(restarts),
             budget,
             stream: None,
+            foreknown: Some(self.prognosis.foreknown()),
         }
     }
 
@@ -65,6 +69,9 @@ impl Entity {
             self.together.panel = panel;
         }
         self.prognosis.learn(checkpoint.restarts.as_ref(), checkpoint.budget.as_ref());
+        if let Some(known) = checkpoint.foreknown {
+            self.prognosis.foreknow(known, checkpoint.at_ms, now);
+        }
         if let (Some(budget), Some(burn)) = (&mut self.budget, checkpoint.burn) {
             budget.burn = burn;
         }

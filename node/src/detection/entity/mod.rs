@@ -38,6 +38,7 @@ use std::{
 
 pub use checkpoint::EntityCheckpoint;
 use health::BudgetWatch;
+pub use prognosis::Foreknown;
 use prognosis::Prognosis;
 use proof::Proofs;
 pub use proof::Prover;
@@ -55,7 +56,6 @@ use super::{
     detector::{SETTLE_MS, Series},
     ensemble::{self, Kind, Voter},
     indicator::Values,
-    predict::{forecast::Forecast, record::Scored},
     probe::{Liveness, Outcome, liveness},
 };
 use crate::world::Seen;
@@ -93,6 +93,8 @@ pub struct Circumstances {
     pub unheld: BTreeSet<Kind>,
     /// How far detectors are believed in its tenant.
     pub trust: Arc<Trust>,
+    /// Indicators whose limits such predictions as now did mostly not come true of, in its tenant.
+    pub doubted: BTreeSet<String>,
 }
 
 /// What the law should be told.
@@ -232,7 +234,7 @@ impl Entity {
                 process.since_ms = now.mono_ms;
                 self.series.values_mut().for_each(Series::process_changed);
                 self.silences.process_changed();
-                self.prognosis.replaced();
+                self.prognosis.replaced(now);
             }
         }
         let outcome = super::probe::check_process(seen);
@@ -316,7 +318,7 @@ impl Entity {
             }
         }
         self.together.update(&row, now);
-        self.prognosis.scraped(&self.series, now);
+        self.prognosis.scraped(&self.series, settled, now);
     }
 
     /// How soon it should be scraped again, where the last values left a question open.
@@ -325,17 +327,6 @@ impl Entity {
         let asked =
             || self.series.values().filter_map(|one| closer::look_again(one, &self.lasting));
         self.active.is_empty().then(|| asked().min()).flatten()
-    }
-
-    /// What is foreseen of it within the horizon.
-    #[must_use]
-    pub fn forecasts(&self, now: Now) -> Vec<Forecast> {
-        self.prognosis.forecasts(&self.series, now)
-    }
-
-    /// What became of earlier forecasts since the last time it was asked.
-    pub fn take_scored(&mut self, circumstances: &Circumstances, now: Now) -> Vec<Scored> {
-        self.prognosis.take_scored(circumstances.treated, now)
     }
 
     /// What the law should be told next, if anything; one thing at a time, the weightiest first.
@@ -350,6 +341,7 @@ impl Entity {
         self.note_agent(circumstances, now);
         let votes = self.votes(now);
         let votes = self.standing.believed(votes, &circumstances.trust, now);
+        let votes = self.unless_doubted(votes, &circumstances.doubted);
         self.suspected = match (votes.is_empty(), self.suspected) {
             (true, _) => None,
             (false, None) => Some(now.wall),

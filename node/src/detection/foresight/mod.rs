@@ -129,7 +129,9 @@ impl control::Foresight for Foresight {
         for (node, table) in tables.chain([(me, &own)]) {
             let covers = self.ledger.read(|state| owned(state, node));
             let shown = table.predictions.iter().filter(|one| covers.contains_key(&one.shard));
-            predictions.extend(shown.map(|one| one.shown(node, table.at)));
+            self.ledger.read(|state| {
+                predictions.extend(shown.map(|one| one.shown(node, table.at, state)));
+            });
             if table.left_off > 0 && !covers.is_empty() {
                 let reason = format!("{} less likely predictions are left off", table.left_off);
                 gaps.push(pb::Gap { node: node.to_string(), shards: Vec::new(), reason });

@@ -184,6 +184,7 @@ mod tests {
             restarts: None,
             budget: None,
             stream: None,
+            foreknown: None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! says the process is dead), about one half when it is only compatible with it.
 
 mod named;
+pub(super) use named::class_foretold;
 
 use std::collections::BTreeSet;
 
@@ -26,7 +27,6 @@ pub(super) const RULES: &[Rule] = &[
     unreachable,
     bad_rollout,
     named::limits,
-    named::trends,
     named::foretold,
     named::calls,
     failing_requests,
