@@ -295,8 +295,7 @@ mod tests {
             (World::BadRelease, 0.8),
         ] {
             let (constant, hazard) = brier(world);
-            println!("{world:?}: constant rate {constant:.4}, hazard {hazard:.4}");
-            assert!(hazard < share * constant, "{world:?}: {hazard} against {constant}");
+            assert!(hazard < share * constant, "{world:?}: {hazard:.4} against {constant:.4}");
         }
     }
 }

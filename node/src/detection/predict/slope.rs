@@ -263,7 +263,7 @@ mod tests {
             });
             foreseen += u32::from(early);
         }
-        println!("{false_alarms} false alarms in 20 days, {foreseen} of 20 foreseen");
-        assert!(false_alarms <= 2 && foreseen >= 18, "{false_alarms}, {foreseen}");
+        let found = format!("{false_alarms} false alarms in 20 days, {foreseen} of 20 foreseen");
+        assert!(false_alarms <= 2 && foreseen >= 18, "{found}");
     }
 }

@@ -128,7 +128,7 @@ fn only_what_is_configured_opens_and_limits_with_a_detector_never_do_here() {
 fn what_will_run_out_is_told_within_the_lead() {
     let far = forecast(ForecastKind::Capacity, 0.95, 1.0).opening(Opening::WithinLead);
     let (mut telling, mut held) = (new(Opens::default()), BTreeSet::new());
-    assert_eq!(hear(&mut telling, &mut held, &[far.clone()], at(1)), None);
+    assert_eq!(hear(&mut telling, &mut held, std::slice::from_ref(&far), at(1)), None);
     let near = Forecast { seconds: 300.0, ..far.clone() };
     let Some(Word::Foreseen(Topic::Capacity, symptom)) =
         hear(&mut telling, &mut held, &[near], at(2))
