@@ -26,7 +26,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use preventive::preventive;
+pub use preventive::Preventive;
 
 use medic_state::{
     IncidentId, State, Timestamp,

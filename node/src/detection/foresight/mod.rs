@@ -41,6 +41,7 @@ use super::{
     runtime::{Predictions, lock},
     share::{Tells, gaps, lack, owned},
 };
+use crate::intelligence::Preventive;
 
 /// Predictions of one node that are told of, the likeliest: some hundreds of bytes each.
 pub const PREDICTIONS_MAX: usize = 2_000;
@@ -130,7 +131,8 @@ impl control::Foresight for Foresight {
             let covers = self.ledger.read(|state| owned(state, node));
             let shown = table.predictions.iter().filter(|one| covers.contains_key(&one.shard));
             self.ledger.read(|state| {
-                predictions.extend(shown.map(|one| one.shown(node, table.at, state)));
+                let mut preventive = Preventive::of(state);
+                predictions.extend(shown.map(|one| one.shown(node, table.at, &mut preventive)));
             });
             if table.left_off > 0 && !covers.is_empty() {
                 let reason = format!("{} less likely predictions are left off", table.left_off);

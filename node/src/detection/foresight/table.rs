@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use medic_api::convert;
 use medic_proto::v1 as pb;
 use medic_state::{
-    Epoch, Millis, NodeId, Ppm, ShardId, State, Timestamp, codec,
+    Epoch, Millis, NodeId, Ppm, ShardId, Timestamp, codec,
     manifest::Mode,
     symptom::{Severity, Symptom, Target},
 };
@@ -20,7 +20,7 @@ use crate::{
         },
         runtime::{Foreseen, Predictions},
     },
-    intelligence::preventive,
+    intelligence::Preventive,
 };
 
 /// What nodes tell each other.
@@ -157,9 +157,9 @@ impl One {
     }
 
     /// What can be done: first what the playbooks of its tenant would do, then what people can.
-    fn actions(&self, state: &State) -> Vec<String> {
+    fn actions(&self, preventive: &mut Preventive<'_>) -> Vec<String> {
         let playbooks =
-            preventive(state, &self.symptom()).into_iter().map(|(name, mode)| match mode {
+            preventive.matching(&self.symptom()).into_iter().map(|(name, mode)| match mode {
                 Mode::Approve => format!("playbook {name}, once it is approved"),
                 Mode::Auto | Mode::Shadow => format!("playbook {name}"),
             });
@@ -168,7 +168,12 @@ impl One {
     }
 
     /// As the API shows it.
-    pub(super) fn shown(&self, node: NodeId, at: Timestamp, state: &State) -> pb::Prediction {
+    pub(super) fn shown(
+        &self,
+        node: NodeId,
+        at: Timestamp,
+        preventive: &mut Preventive<'_>,
+    ) -> pb::Prediction {
         let ms = |seconds: f64| (seconds * 1e3) as u64;
         pb::Prediction {
             target: Some(convert::target(&self.target)),
@@ -182,7 +187,7 @@ impl One {
             latest_ms: ms(self.latest),
             horizon_ms: ms(self.horizon),
             factors: self.factors.clone(),
-            actions: self.actions(state),
+            actions: self.actions(preventive),
             node: node.to_string(),
         }
     }
