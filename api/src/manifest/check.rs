@@ -11,7 +11,7 @@ use medic_state::{
 
 use super::{
     cel::{BadCondition, EXPECT_VARIABLES, WHEN_VARIABLES},
-    quantity::parse_quantity,
+    quantity::check_bound,
 };
 
 /// The longest time a step, a pause or a verification may take, and the longest between two looks: a
@@ -120,7 +120,7 @@ fn check_service(service: &ServiceSpec, found: &mut Vec<Finding>) {
         check_time("spec.scrape.interval", scrape.interval.unwrap_or_default(), found);
     }
     for (i, indicator) in service.indicators.iter().enumerate() {
-        if let Some(error) = indicator.limit.as_ref().and_then(|text| parse_quantity(text).err()) {
+        if let Some(error) = indicator.limit.as_ref().and_then(|text| check_bound(text).err()) {
             found.push(Finding::new(format!("spec.indicators[{i}].limit"), error));
         }
         let mut selector = |key: &str, text: &str| {

@@ -26,7 +26,7 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use cel::{EXPECT_VARIABLES, FUNCTIONS, MAX_CONDITION, WHEN_VARIABLES};
 pub use check::{Finding, check, check_condition};
 pub use de::alternatives;
-pub use quantity::{BadQuantity, parse_quantity};
+pub use quantity::{BadQuantity, check_bound, parse_quantity};
 pub use schema::{schema, schema_of};
 pub use tree::{MAX_BYTES, MAX_COPIED_BYTES, MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES};
 

@@ -41,6 +41,17 @@ pub fn parse_quantity(text: &str) -> Result<f64, BadQuantity> {
     if value.is_finite() { Ok(value) } else { Err(bad()) }
 }
 
+/// Reads the `limit` of an indicator: a quantity, with `<=` (which it means without, too) or, for a
+/// floor, `>=` before it.
+///
+/// # Errors
+/// As [`parse_quantity`].
+pub fn check_bound(text: &str) -> Result<(), BadQuantity> {
+    let text = text.trim();
+    let quantity = text.strip_prefix("<=").or_else(|| text.strip_prefix(">=")).unwrap_or(text);
+    parse_quantity(quantity).map(|_| ())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +73,16 @@ mod tests {
         assert!((parse_quantity("250ms").unwrap_or_default() - 0.25).abs() < 1e-12);
         for text in ["", "MiB", "64Mib", "1e400", "NaN", "inf", "1.2.3", "5 apples"] {
             assert!(parse_quantity(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_limit_may_say_which_side_is_meant() {
+        for text in ["64MiB", "<= 64MiB", ">=5GiB", " >= 10%"] {
+            assert_eq!(check_bound(text), Ok(()), "{text}");
+        }
+        for text in [">=", "> 5", "=> 5", ">= 5 apples"] {
+            assert!(check_bound(text).is_err(), "{text}");
         }
     }
 }

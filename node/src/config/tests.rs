@@ -81,6 +81,23 @@ fn how_early_a_prediction_is_told_can_be_chosen() {
 }
 
 #[test]
+fn how_far_predictions_look_can_be_chosen() {
+    let with = |text: &str| load(&format!("{GOOD}[detection]\n{text}\n"), &[]);
+    let plain = load(GOOD, &[]).unwrap().detection;
+    let days = |days: u64| Millis::from_secs(days * 86_400);
+    assert_eq!((plain.horizon, plain.certificate_horizon), (days(1), days(14)));
+    assert_eq!(with("horizon = \"3d\"").unwrap().detection.horizon, days(3));
+    let far = with("certificate_horizon = \"30d\"").unwrap();
+    assert_eq!(far.detection.certificate_horizon, days(30));
+    let error = "`detection.horizon`: is from 1h (and `detection.lead`) to 30d";
+    for bad in ["horizon = \"10m\"", "horizon = \"31d\"", "lead = \"2h\"\nhorizon = \"1h\""] {
+        assert!(with(bad).unwrap_err().contains(error), "{bad}");
+    }
+    let error = "`detection.certificate_horizon`: is from 1h to 90d";
+    assert!(with("certificate_horizon = \"1m\"").unwrap_err().contains(error));
+}
+
+#[test]
 fn the_environment_overrides() {
     let config = load(
         GOOD,

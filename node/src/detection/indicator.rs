@@ -176,11 +176,11 @@ impl Indicators {
     pub fn of(service: &ServiceSpec) -> Self {
         let mut all = Self::default();
         for spec in &service.indicators {
-            let limit = spec.limit.as_deref().map(parse_quantity).transpose();
-            match (Source::read(&spec.source), limit) {
-                (Ok(source), Ok(limit)) => all.list.push(Indicator {
+            let bound = spec.limit.as_deref().map(parse_bound).transpose();
+            match (Source::read(&spec.source), bound) {
+                (Ok(source), Ok(bound)) => all.list.push(Indicator {
                     name: spec.name.clone(),
-                    limit,
+                    limit: bound.and_then(Bound::limit),
                     upward_only: spec.upward_only,
                     source,
                 }),
@@ -380,6 +380,37 @@ fn bucket_increases(
     buckets
 }
 
+/// What an indicator must keep to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    /// A limit: it stays at or below.
+    AtMost(f64),
+    /// A floor: it stays at or above.
+    AtLeast(f64),
+}
+
+impl Bound {
+    /// The limit, if it is one.
+    #[must_use]
+    pub const fn limit(self) -> Option<f64> {
+        match self {
+            Self::AtMost(limit) => Some(limit),
+            Self::AtLeast(_) => None,
+        }
+    }
+}
+
+/// Reads a bound: a quantity is a limit, as is `<= 64MiB`; `>= 5GiB` is a floor.
+///
+/// # Errors
+/// As [`parse_quantity`].
+pub fn parse_bound(text: &str) -> Result<Bound, String> {
+    match text.trim().strip_prefix(">=") {
+        Some(floor) => parse_quantity(floor).map(Bound::AtLeast),
+        None => parse_quantity(text).map(Bound::AtMost),
+    }
+}
+
 /// Reads a limit: a number (`0.05`, `1e6`, `80%`), bytes (`64MiB`, `1.5GB`) or a span of time in
 /// seconds (`250ms`, `2s`).
 ///
@@ -404,6 +435,7 @@ pub fn parse_quantity(text: &str) -> Result<f64, String> {
         ("h", 3600.0),
     ];
     let text = text.trim();
+    let text = text.strip_prefix("<=").map_or(text, str::trim_start);
     let (number, unit) = UNITS
         .iter()
         .find_map(|(unit, size)| text.strip_suffix(unit).map(|number| (number, *size)))

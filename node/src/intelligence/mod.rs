@@ -15,6 +15,7 @@ mod classify;
 mod confidence;
 mod decide;
 mod plan;
+mod preventive;
 mod recommend;
 mod risk;
 mod rules;
@@ -24,6 +25,8 @@ mod scene;
 mod tests;
 
 use std::collections::BTreeMap;
+
+pub use preventive::Preventive;
 
 use medic_state::{
     IncidentId, State, Timestamp,

@@ -12,7 +12,11 @@ use medic_node::{
         Leader, LeaderConfig,
         shards::{self, ShardsConfig},
     },
-    detection::{Observer, Runtime, predict::forecast::Opens, runtime::Timings},
+    detection::{
+        Observer, Runtime,
+        predict::forecast::{Horizons, Opens},
+        runtime::Timings,
+    },
 };
 use medic_raft::{ClusterAdmin, Leadership, Ledger, LedgerExt as _};
 use medic_state::{
@@ -88,6 +92,7 @@ impl Node {
             process: Millis(1_000),
             lead: Millis::from_secs(600),
             opens: Opens::default(),
+            horizons: Horizons::default(),
         };
         let detection = Runtime::spawn_with(dynamic.clone(), senses, timings, stop.clone());
         let mut tasks = JoinSet::new();

@@ -21,7 +21,11 @@ use medic_node::{
         backends::{FleetWorld, HubView},
         shards::{self, ShardsConfig},
     },
-    detection::{Observer, Runtime, predict::forecast::Opens, runtime::Timings},
+    detection::{
+        Observer, Runtime,
+        predict::forecast::{Horizons, Opens},
+        runtime::Timings,
+    },
 };
 use medic_raft::{
     ClusterAdmin, Config, Consensus, Ledger, LedgerExt as _,
@@ -171,6 +175,7 @@ async fn begin(stage: &Arc<Stage>, site: &Arc<Site>) -> anyhow::Result<()> {
         process: Millis(1_000),
         lead: Millis::from_secs(600),
         opens: Opens::default(),
+        horizons: Horizons::default(),
     };
     let _watching = Runtime::spawn_with(ledger.clone(), eyes.clone(), timings, stop.clone());
     let observer = Observer::with(eyes, ledger.env().clone());

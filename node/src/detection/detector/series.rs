@@ -94,6 +94,8 @@ pub struct Series {
     pub role: Role,
     /// Its limit.
     pub limit: Option<f64>,
+    /// How far ahead is looked for it, seconds.
+    pub horizon_s: f64,
     tuning: Tuning,
     /// What travels in checkpoints.
     pub state: SeriesState,
@@ -143,6 +145,7 @@ impl Series {
             name: spec.name.clone(),
             role,
             limit,
+            horizon_s: HORIZON_S,
             tuning: Tuning {
                 scale_min,
                 scale_min_share,
@@ -179,7 +182,7 @@ impl Series {
                 if settled {
                     self.state.lives.note(at_ms, value);
                 }
-                self.state.trend.update(at_ms, value, limit, HORIZON_S.max(lead_s), settled)
+                self.state.trend.update(at_ms, value, limit, self.horizon_s.max(lead_s), settled)
             }
             _ => None,
         };

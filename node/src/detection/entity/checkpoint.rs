@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use medic_state::{Digest, codec, manifest::ServiceSpec, symptom::Target};
 use minicbor::{Decode, Encode, bytes::ByteVec};
 
-use super::{Entity, Now, carried::read, track::Watched};
+use super::{Entity, Foreknown, Now, carried::read, track::Watched};
 use crate::detection::{
     detector::{Panel, SeriesState},
     health::Burn,
@@ -57,6 +57,9 @@ pub struct EntityCheckpoint {
     /// The process whose growth was watched.
     #[n(14)]
     pub process: Option<Watched>,
+    /// What is known of its certificates, and of what falls to a floor.
+    #[n(15)]
+    pub foreknown: Option<Foreknown>,
 }
 
 /// What was learnt of one indicator.
@@ -131,6 +134,7 @@ impl Entity {
             columns: self.sources.all,
             counters: self.counters.as_ref().and_then(Counters::handed),
             process: self.process.watched(now),
+            foreknown: Some(self.prognosis.foreknown()),
         }
     }
 
@@ -147,6 +151,9 @@ impl Entity {
             }
         }
         self.prognosis.learn(checkpoint.restarts.as_ref(), checkpoint.budget.as_ref());
+        if let Some(known) = checkpoint.foreknown {
+            self.prognosis.foreknow(known, checkpoint.at_ms, came);
+        }
         if let (Some(budget), Some(burn)) = (&mut self.budget, checkpoint.burn) {
             budget.burn = burn;
         }

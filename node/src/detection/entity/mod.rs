@@ -40,6 +40,7 @@ use std::{
 pub(in crate::detection) use checkpoint::short;
 pub use checkpoint::{EntityCheckpoint, Misfits};
 use health::BudgetWatch;
+pub use prognosis::Foreknown;
 use prognosis::Prognosis;
 use proof::Proofs;
 pub use proof::Prover;
@@ -57,7 +58,6 @@ use super::{
     detector::{SETTLE_MS, Series},
     ensemble::{self, Kind, Voter},
     indicator::{self, Counters, Values},
-    predict::{forecast::Forecast, record::Scored},
     probe::{Liveness, Outcome, liveness},
 };
 use crate::world::Seen;
@@ -99,6 +99,8 @@ pub struct Circumstances {
     pub unheld: BTreeSet<Kind>,
     /// How far detectors are believed in its tenant.
     pub trust: Arc<Trust>,
+    /// Indicators whose limits such predictions as now did mostly not come true of, in its tenant.
+    pub doubted: BTreeSet<String>,
 }
 
 /// What the law should be told.
@@ -252,7 +254,7 @@ impl Entity {
                 process.since_ms = now.mono_ms;
                 self.series.values_mut().for_each(Series::process_changed);
                 self.silences.process_changed();
-                self.prognosis.replaced();
+                self.prognosis.replaced(now);
             }
         }
         let outcome = super::probe::check_process(seen);
@@ -336,7 +338,7 @@ impl Entity {
             }
         }
         self.together.update(&row, now);
-        self.prognosis.scraped(&self.series, now);
+        self.prognosis.scraped(&self.series, settled, now);
     }
 
     /// How soon it should be scraped again, where the last values left a question open.
@@ -356,17 +358,6 @@ impl Entity {
         first.then_some(Millis(closer::CONFIRM_MS))
     }
 
-    /// What is foreseen of it within the horizon.
-    #[must_use]
-    pub fn forecasts(&self, now: Now) -> Vec<Forecast> {
-        self.prognosis.forecasts(&self.series, now)
-    }
-
-    /// What became of earlier forecasts since the last time it was asked.
-    pub fn take_scored(&mut self, circumstances: &Circumstances, now: Now) -> Vec<Scored> {
-        self.prognosis.take_scored(circumstances.treated, now)
-    }
-
     /// What the law should be told next, if anything; one thing at a time, the weightiest first.
     /// Nothing is remembered as told until [`Self::told`] or
     /// [`Self::cleared`] says so. What rests on detectors alone is new only once the prover says so.
@@ -380,6 +371,7 @@ impl Entity {
         self.heed_weights(&circumstances.trust);
         let votes = self.votes(now);
         let votes = self.standing.believed(votes, &circumstances.trust, now);
+        let votes = self.unless_doubted(votes, &circumstances.doubted);
         self.suspected = match (votes.is_empty(), self.suspected) {
             (true, _) => None,
             (false, None) => Some(now.wall),

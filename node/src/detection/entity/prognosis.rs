@@ -1,34 +1,118 @@
 //! What is foreseen of one instance, and what became of it.
 //!
-//! Evidence is gathered with the process reports and scrapes that the entity takes anyway. Only a
-//! limit that will be crossed within the lead opens an incident ([`super::votes`]); the other forecasts are
-//! told and scored, and open none.
+//! Evidence is gathered with the process reports and scrapes that the entity takes anyway. A limit that
+//! will be crossed within the lead opens an incident by its vote ([`super::votes`]); of the other forecasts,
+//! and of what they said that has come to pass, the watch tells (`runtime::foretell`).
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use medic_state::manifest::ServiceSpec;
+use minicbor::{Decode, Encode};
 
-use super::Now;
+use super::{Circumstances, Entity, Now};
 use crate::detection::{
     detector::{Role, Series},
+    ensemble::{Kind, Vote, Voter},
     predict::{
         budget::{Budget, Objective},
-        forecast::{Forecast, ForecastKind, When, crossing, expiry},
+        expiry::{Certificate, Form},
+        forecast::{Fact, Forecast, ForecastKind, Horizons, Opening, When, crossing},
         record::{Scored, Waiting},
+        recurrence::{Baseline, Ratios},
         restarts::Restarts,
+        slope::{Slope, SlopeState},
     },
 };
 
-/// What a restart or a treatment makes unknowable.
-const UPSET: [ForecastKind; 2] = [ForecastKind::Failure, ForecastKind::Capacity];
+/// What a treatment makes unknowable.
+const UPSET: [ForecastKind; 3] =
+    [ForecastKind::Failure, ForecastKind::Capacity, ForecastKind::Performance];
 
 /// The evidence, and the forecasts that wait.
 #[derive(Debug)]
 pub(super) struct Prognosis {
     restarts: Restarts,
+    /// How the hazard goes on after a failure, in its service.
+    ratios: Arc<Ratios>,
     budget: Option<(String, Objective, Budget)>,
+    certificates: BTreeMap<String, (Form, Certificate)>,
+    slopes: BTreeMap<String, Slope>,
+    horizons: Horizons,
+    /// When the process began, or the watch.
+    lives_since_ms: u64,
     waiting: Waiting,
     scraped_ms: Option<u64>,
+}
+
+/// What is known of certificates and slopes, as it travels.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Foreknown {
+    #[n(0)]
+    certificates: BTreeMap<String, Certificate>,
+    #[n(1)]
+    slopes: BTreeMap<String, SlopeState>,
+}
+
+/// What the watch asks of what is foreseen.
+impl Entity {
+    /// Looks this far ahead from now on.
+    pub fn look_ahead(&mut self, horizons: Horizons) {
+        self.prognosis.horizons = horizons;
+        let horizon_s = general_s(horizons);
+        self.series.values_mut().for_each(|series| series.horizon_s = horizon_s);
+    }
+
+    /// Adds how it failed to what is known of its service.
+    pub fn tell_failures(&self, now: Now, service: &mut Baseline) {
+        self.prognosis.restarts.tell(seconds(now), service);
+    }
+
+    /// So failures follow each other in its service.
+    pub fn learn_recurrence(&mut self, ratios: Arc<Ratios>) {
+        self.prognosis.ratios = ratios;
+    }
+
+    /// What is foreseen of it within the horizon.
+    #[must_use]
+    pub fn forecasts(&self, now: Now) -> Vec<Forecast> {
+        self.prognosis.forecasts(&self.series, now)
+    }
+
+    /// Limits that will be reached within the lead, of which the entity itself tells.
+    #[must_use]
+    pub fn limits_foretold(&self) -> Vec<Forecast> {
+        let told = |one: &&Series| one.last.as_ref().is_some_and(|last| last.prediction.is_some());
+        self.series.values().filter(told).filter_map(of_series).collect()
+    }
+
+    /// What has come to pass, and is told by no detector.
+    #[must_use]
+    pub fn facts(&self, now: Now) -> Vec<Fact> {
+        self.prognosis.facts(now)
+    }
+
+    /// What became of earlier forecasts since the last time it was asked.
+    pub fn take_scored(&mut self, circumstances: &Circumstances, now: Now) -> Vec<Scored> {
+        self.prognosis.take_scored(circumstances.treated, now)
+    }
+
+    /// Without the votes for limits of which such predictions did not come true; what was told stands.
+    pub(super) fn unless_doubted(
+        &self,
+        mut votes: Vec<Vote>,
+        doubted: &BTreeSet<String>,
+    ) -> Vec<Vote> {
+        if !doubted.is_empty() && !self.active.contains_key(&Kind::SaturationPredicted) {
+            votes.retain(|vote| {
+                let limit = vote.kind == Kind::SaturationPredicted;
+                !(limit && matches!(&vote.voter, Voter::Series(name) if doubted.contains(name)))
+            });
+        }
+        votes
+    }
 }
 
 impl Prognosis {
@@ -37,9 +121,19 @@ impl Prognosis {
             .slo
             .as_ref()
             .map(|slo| (slo.indicator.clone(), Objective::of(slo), Budget::default()));
+        let named = || service.indicators.iter();
+        let certificates = named().filter_map(|spec| {
+            Some((spec.name.clone(), (Form::of(spec)?, Certificate::default())))
+        });
+        let slopes = named().filter_map(|spec| Some((spec.name.clone(), Slope::of(spec)?)));
         Self {
             restarts: Restarts::new(seconds(now)),
+            ratios: Arc::default(),
             budget,
+            certificates: certificates.collect(),
+            slopes: slopes.collect(),
+            horizons: Horizons::default(),
+            lives_since_ms: now.mono_ms,
             waiting: Waiting::default(),
             scraped_ms: None,
         }
@@ -61,6 +155,32 @@ impl Prognosis {
         }
     }
 
+    /// The same, of what can be read from scrapes.
+    pub(super) fn foreknown(&self) -> Foreknown {
+        let certificates = self.certificates.iter();
+        let slopes = self.slopes.iter();
+        Foreknown {
+            certificates: certificates.map(|(n, (_, one))| (n.clone(), one.clone())).collect(),
+            slopes: slopes.map(|(n, slope)| (n.clone(), slope.state.clone())).collect(),
+        }
+    }
+
+    /// Goes on from that; its times were told at `then_ms` on the clock of its origin.
+    pub(super) fn foreknow(&mut self, known: Foreknown, then_ms: u64, now: Now) {
+        for (name, certificate) in known.certificates {
+            if let Some((_, own)) = self.certificates.get_mut(&name)
+                && *own == Certificate::default()
+            {
+                *own = certificate;
+            }
+        }
+        for (name, state) in known.slopes {
+            if let Some(slope) = self.slopes.get_mut(&name) {
+                slope.learn(state, then_ms, now.mono_ms);
+            }
+        }
+    }
+
     /// The process died by itself.
     pub(super) fn failed(&mut self, now: Now) {
         self.restarts.failed(seconds(now));
@@ -68,18 +188,39 @@ impl Prognosis {
     }
 
     /// The process is another one.
-    pub(super) fn replaced(&mut self) {
+    pub(super) fn replaced(&mut self, now: Now) {
+        self.lives_since_ms = now.mono_ms;
+        self.slopes.values_mut().for_each(Slope::process_changed);
         self.waiting.disturbed(&[ForecastKind::Capacity]);
     }
 
     /// A scrape was taken in: holds what was foreseen against it, and holds itself to what is.
-    pub(super) fn scraped(&mut self, series: &BTreeMap<String, Series>, now: Now) {
+    /// `settled`: the process is past its first seconds.
+    pub(super) fn scraped(&mut self, series: &BTreeMap<String, Series>, settled: bool, now: Now) {
+        self.note_ends(now);
         let elapsed = self.scraped_ms.map_or(0, |before| now.mono_ms.saturating_sub(before));
         self.scraped_ms = Some(now.mono_ms);
+        let horizon = general_s(self.horizons);
         for (name, one) in series {
-            let Some(reading) = &one.last else { continue };
+            let slope = self.slopes.get_mut(name);
+            let Some(reading) = &one.last else {
+                slope.into_iter().for_each(Slope::no_value);
+                continue;
+            };
             if reading.crossed {
                 self.waiting.happened(ForecastKind::Capacity, name, now.mono_ms);
+            }
+            if let Some(slope) = slope {
+                slope.note(now.mono_ms, reading.value, horizon, settled);
+                if slope.crossed() {
+                    self.waiting.happened(slope.kind(), name, now.mono_ms);
+                }
+            }
+            if let Some((form, certificate)) = self.certificates.get_mut(name)
+                && let Some(end) = form.not_after(reading.value, seconds(now))
+                && certificate.seen(end, seconds(now))
+            {
+                self.waiting.prevented(ForecastKind::SecurityRisk, name);
             }
             if let Some((about, objective, budget)) = &mut self.budget
                 && about == name
@@ -96,18 +237,46 @@ impl Prognosis {
         }
     }
 
+    /// Certificates end whether they are looked at or not.
+    fn note_ends(&mut self, now: Now) {
+        for (name, (_, certificate)) in &self.certificates {
+            if certificate.ended(seconds(now)) {
+                self.waiting.happened(ForecastKind::SecurityRisk, name, now.mono_ms);
+            }
+        }
+    }
+
     /// What is foreseen now.
     pub(super) fn forecasts(&self, series: &BTreeMap<String, Series>, now: Now) -> Vec<Forecast> {
-        let mut all: Vec<Forecast> = self.restarts.forecast(seconds(now)).into_iter().collect();
+        let horizon = general_s(self.horizons);
+        let mut all: Vec<Forecast> =
+            self.restarts.forecast(seconds(now), horizon, &self.ratios).into_iter().collect();
         if let Some((about, objective, budget)) = &self.budget {
-            all.extend(budget.forecast(about, *objective));
+            all.extend(budget.forecast(about, *objective, horizon));
         }
-        all.extend(series.values().filter_map(|one| of_series(one, now)));
+        let ends = self.horizons.certificate.as_duration().as_secs_f64();
+        all.extend(
+            (self.certificates.iter())
+                .filter_map(|(name, (_, one))| one.forecast(name, seconds(now), ends)),
+        );
+        all.extend(self.slopes.iter().filter_map(|(name, one)| one.forecast(name, horizon)));
+        let lived = now.mono_ms.saturating_sub(self.lives_since_ms) as f64 / 1e3;
+        all.extend(
+            series.values().filter_map(|one| of_series(one).or_else(|| of_lives(one, lived))),
+        );
         all
+    }
+
+    /// What has come to pass.
+    fn facts(&self, now: Now) -> Vec<Fact> {
+        let ended =
+            (self.certificates.iter()).filter_map(|(name, (_, one))| one.fact(name, seconds(now)));
+        ended.chain(self.slopes.iter().filter_map(|(name, slope)| slope.fact(name))).collect()
     }
 
     /// What has ended since the last time. `treated`: a plan's steps run on the instance.
     pub(super) fn take_scored(&mut self, treated: bool, now: Now) -> Vec<Scored> {
+        self.note_ends(now);
         if treated {
             self.waiting.disturbed(&UPSET);
         }
@@ -115,37 +284,39 @@ impl Prognosis {
     }
 }
 
-/// What one indicator foretells.
-pub(super) fn of_series(series: &Series, now: Now) -> Option<Forecast> {
+/// That an indicator will reach its limit, by its trend.
+pub(super) fn of_series(series: &Series) -> Option<Forecast> {
+    let (reading, limit) = (series.last.as_ref()?, series.limit?);
+    let foreseen = reading.foreseen?;
+    let when =
+        When { seconds: foreseen.seconds, earliest: foreseen.earliest, latest: foreseen.latest };
+    let factors = vec![format!(
+        "{} of {limit}, rising by {:.3e} a second (p {:.1e})",
+        reading.value, foreseen.slope, foreseen.p_value
+    )];
+    let about = (ForecastKind::Capacity, series.name.as_str());
+    let told = crossing(about, when, (foreseen.p_value, series.horizon_s), factors)?;
+    Some(told.opening(Opening::Elsewhere))
+}
+
+/// That it will reach it as in former lives of the process, of which the present one lasts `lived` seconds.
+fn of_lives(series: &Series, lived: f64) -> Option<Forecast> {
     let reading = series.last.as_ref()?;
-    if tells_an_end(&series.name) {
-        return expiry(&series.name, reading.value, seconds(now));
-    }
-    let limit = series.limit?;
-    if let Some(foreseen) = reading.foreseen {
-        let when = When {
-            seconds: foreseen.seconds,
-            earliest: foreseen.earliest,
-            latest: foreseen.latest,
-        };
-        let factors = vec![format!(
-            "{} of {limit}, rising by {:.3e} a second (p {:.1e})",
-            reading.value, foreseen.slope, foreseen.p_value
-        )];
-        return crossing(&series.name, when, foreseen.p_value, factors);
-    }
     let (seconds, earliest, latest) = series.former_lives(reading.value)?;
     let factors = vec!["it rose like this in every life before this one".to_owned()];
-    crossing(&series.name, When { seconds, earliest, latest }, LIVES_P, factors)
+    let about = (ForecastKind::Capacity, series.name.as_str());
+    let when = When { seconds, earliest, latest };
+    let told = crossing(about, when, (LIVES_P, series.horizon_s), factors)?;
+    // Who has more to live than it has lived is not helped by being recycled: so would be the next.
+    let late = lived >= seconds;
+    Some(told.opening(if late { Opening::WithinLead } else { Opening::Elsewhere }))
 }
 
 /// What agreement of a few former lives is worth, as a p-value.
 const LIVES_P: f64 = 0.25;
 
-/// A gauge that holds the end of a certificate as Unix time, as `probe_ssl_earliest_cert_expiry` does.
-fn tells_an_end(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    name.contains("cert") && (name.contains("expir") || name.contains("not_after"))
+fn general_s(horizons: Horizons) -> f64 {
+    horizons.general.as_duration().as_secs_f64()
 }
 
 fn seconds(now: Now) -> f64 {

@@ -278,6 +278,30 @@ fn errors_are_one_finding_and_stay_until_good_values_come() {
 }
 
 #[test]
+fn limits_that_predictions_were_wrong_about_are_told_of_once_they_are_crossed() {
+    let mut bench = Bench::settled();
+    bench.circumstances.doubted = BTreeSet::from(["memory".to_owned()]);
+    let (mut told, mut foretold) = (Vec::new(), false);
+    for second in 0..90_u32 {
+        bench.tick();
+        bench.process(ProcessState::Running);
+        bench.probe(&Outcome::Good);
+        bench.scrape(0.0, 0.05, 20.0 + 1.5 * f64::from(second));
+        foretold |= !bench.entity.limits_foretold().is_empty();
+        told.extend(bench.evaluate());
+    }
+    assert!(foretold);
+    let kinds: Vec<&str> = told.into_iter().map(|change| reported_kind(&change)).collect();
+    assert!(kinds.contains(&"saturation") && !kinds.contains(&"saturation-predicted"), "{kinds:?}");
+}
+
+fn reported_kind(change: &Change) -> &'static str {
+    match change {
+        Change::Report(kind, _) | Change::Clear(kind, _) => kind.as_str(),
+    }
+}
+
+#[test]
 fn a_leak_is_reported_before_its_limit_and_cleared_by_a_restart() {
     let mut bench = Bench::settled();
     let mut found = None;

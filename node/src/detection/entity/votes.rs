@@ -99,7 +99,7 @@ impl Entity {
         }
         if finding.kind == Kind::SaturationPredicted {
             let named = finding.indicator.as_ref().and_then(|name| self.series.get(name));
-            labels.extend(named.and_then(|series| of_series(series, now)).iter().flat_map(told));
+            labels.extend(named.and_then(of_series).iter().flat_map(told));
         }
         if let Some(indicator) = finding.indicator {
             labels.insert("indicator".to_owned(), indicator);

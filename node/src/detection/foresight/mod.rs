@@ -41,6 +41,7 @@ use super::{
     runtime::{Predictions, lock},
     share::{Tells, gaps, lack, owned},
 };
+use crate::intelligence::Preventive;
 
 /// Predictions of one node that are told of, the likeliest: some hundreds of bytes each.
 pub const PREDICTIONS_MAX: usize = 2_000;
@@ -129,7 +130,10 @@ impl control::Foresight for Foresight {
         for (node, table) in tables.chain([(me, &own)]) {
             let covers = self.ledger.read(|state| owned(state, node));
             let shown = table.predictions.iter().filter(|one| covers.contains_key(&one.shard));
-            predictions.extend(shown.map(|one| one.shown(node, table.at)));
+            self.ledger.read(|state| {
+                let mut preventive = Preventive::of(state);
+                predictions.extend(shown.map(|one| one.shown(node, table.at, &mut preventive)));
+            });
             if table.left_off > 0 && !covers.is_empty() {
                 let reason = format!("{} less likely predictions are left off", table.left_off);
                 gaps.push(pb::Gap { node: node.to_string(), shards: Vec::new(), reason });

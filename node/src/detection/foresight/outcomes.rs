@@ -90,6 +90,15 @@ impl Outcomes {
         done
     }
 
+    /// The outcomes of one tenant.
+    #[must_use]
+    pub fn of_tenant(&self, tenant: &str) -> Record {
+        let mut all = Record::default();
+        let records = self.by_shard.values().filter_map(|shard| shard.by_tenant.get(tenant));
+        records.for_each(|record| all.add(record));
+        all
+    }
+
     /// The outcomes of some tenants, together.
     #[must_use]
     pub fn of_tenants(&self, sees: impl Fn(&str) -> bool) -> Record {
@@ -151,6 +160,8 @@ mod tests {
         assert_eq!(count(&outcomes), TENANTS_MAX as u64);
         let one = outcomes.of_tenants(|tenant| tenant == "7");
         assert_eq!(one.scores()[0].count, 1);
+        assert_eq!(outcomes.of_tenant("7"), one);
+        assert_eq!(outcomes.of_tenant("nobody"), Record::default());
     }
 
     #[test]

@@ -4,16 +4,23 @@ use std::collections::BTreeMap;
 
 use medic_api::convert;
 use medic_proto::v1 as pb;
-use medic_state::{Epoch, NodeId, ShardId, Timestamp, codec, symptom::Target};
+use medic_state::{
+    Epoch, Millis, NodeId, Ppm, ShardId, Timestamp, codec,
+    manifest::Mode,
+    symptom::{Severity, Symptom, Target},
+};
 use minicbor::{Decode, Encode};
 
 use super::outcomes::OfShard;
-use crate::detection::{
-    predict::{
-        forecast::ForecastKind,
-        record::{Bin, Score},
+use crate::{
+    detection::{
+        predict::{
+            forecast::ForecastKind,
+            record::{Bin, Score},
+        },
+        runtime::{Foreseen, Predictions},
     },
-    runtime::{Foreseen, Predictions},
+    intelligence::Preventive,
 };
 
 /// What nodes tell each other.
@@ -125,8 +132,48 @@ impl One {
         }
     }
 
+    /// The symptom that would tell of it.
+    fn symptom(&self) -> Symptom {
+        let kind = match self.kind {
+            ForecastKind::Failure => "failure-predicted",
+            ForecastKind::Capacity => "saturation-predicted",
+            ForecastKind::Performance if !self.subject.contains("error") => "latency-predicted",
+            ForecastKind::Performance => "budget-predicted",
+            ForecastKind::SecurityRisk => "security-predicted",
+        };
+        let labels = [("indicator", &self.subject), ("prediction", &self.kind.as_str().to_owned())];
+        Symptom {
+            target: self.target.clone(),
+            kind: kind.to_owned(),
+            severity: Severity::Warning,
+            summary: String::new(),
+            p_value: Ppm::ONE,
+            signals: Vec::new(),
+            since: Timestamp(0),
+            time_to_event: Some(Millis((self.seconds * 1e3) as u64)),
+            labels: labels.map(|(name, value)| (name.to_owned(), value.clone())).into(),
+            source: String::new(),
+        }
+    }
+
+    /// What can be done: first what the playbooks of its tenant would do, then what people can.
+    fn actions(&self, preventive: &mut Preventive<'_>) -> Vec<String> {
+        let playbooks =
+            preventive.matching(&self.symptom()).into_iter().map(|(name, mode)| match mode {
+                Mode::Approve => format!("playbook {name}, once it is approved"),
+                Mode::Auto | Mode::Shadow => format!("playbook {name}"),
+            });
+        let people = self.kind.actions().iter().map(|action| (*action).to_owned());
+        playbooks.chain(people).collect()
+    }
+
     /// As the API shows it.
-    pub(super) fn shown(&self, node: NodeId, at: Timestamp) -> pb::Prediction {
+    pub(super) fn shown(
+        &self,
+        node: NodeId,
+        at: Timestamp,
+        preventive: &mut Preventive<'_>,
+    ) -> pb::Prediction {
         let ms = |seconds: f64| (seconds * 1e3) as u64;
         pb::Prediction {
             target: Some(convert::target(&self.target)),
@@ -140,7 +187,7 @@ impl One {
             latest_ms: ms(self.latest),
             horizon_ms: ms(self.horizon),
             factors: self.factors.clone(),
-            actions: self.kind.actions().iter().map(|action| (*action).to_owned()).collect(),
+            actions: self.actions(preventive),
             node: node.to_string(),
         }
     }

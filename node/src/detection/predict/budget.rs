@@ -7,7 +7,7 @@
 use medic_state::manifest::SloSpec;
 use minicbor::{Decode, Encode};
 
-use super::forecast::{Forecast, ForecastKind, HORIZON_S, When};
+use super::forecast::{Forecast, ForecastKind, When};
 use crate::detection::detector::normal_tail;
 
 /// Reach of the running mean.
@@ -84,9 +84,9 @@ impl Budget {
         self.spent >= objective.allowed * objective.window
     }
 
-    /// Whether it will be gone within the horizon.
+    /// Whether it will be gone within `horizon` seconds.
     #[must_use]
-    pub fn forecast(&self, subject: &str, objective: Objective) -> Option<Forecast> {
+    pub fn forecast(&self, subject: &str, objective: Objective, horizon: f64) -> Option<Forecast> {
         let left = objective.allowed * objective.window - self.spent;
         if self.watched < WATCHED_MIN_S || left <= 0.0 || self.speed <= objective.allowed {
             return None;
@@ -102,7 +102,7 @@ impl Budget {
             earliest: left / (self.speed + 1.645 * error),
             latest: left / low,
         };
-        let margin = self.speed - left / HORIZON_S;
+        let margin = self.speed - left / horizon;
         let probability = match error > 0.0 {
             true => 1.0 - normal_tail(margin / error),
             false => f64::from(u8::from(margin >= 0.0)),
@@ -112,7 +112,8 @@ impl Budget {
             format!("{:.0} % of the budget is left", 100.0 * left / (left + self.spent)),
         ];
         let confidence = (low / self.speed) * (self.watched / SPEED_S).min(1.0);
-        Forecast::new((ForecastKind::Performance, subject), probability, confidence, when, factors)
+        let about = (ForecastKind::Performance, subject);
+        Some(Forecast::new(about, probability, confidence, when, factors)?.within(horizon))
     }
 }
 
@@ -121,6 +122,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::detection::predict::forecast::HORIZON_S;
 
     const OBJECTIVE: Objective = Objective { allowed: 0.001, window: 30.0 * 86_400.0 };
 
@@ -132,23 +134,23 @@ mod tests {
     fn it_tells_when_the_budget_is_gone() {
         let mut budget = Budget::default();
         spend(&mut budget, 0.05, 2.0);
-        let forecast = budget.forecast("error_rate", OBJECTIVE).unwrap();
+        let forecast = budget.forecast("error_rate", OBJECTIVE, HORIZON_S).unwrap();
         // 2,592 s of failure are allowed, 360 are spent, 0.05 a second are being spent.
         assert!((forecast.seconds - 2_232.0 / 0.05).abs() < 1_000.0, "{}", forecast.seconds);
         assert!(forecast.probability > 0.9);
         spend(&mut budget, 0.05, forecast.seconds / 3_600.0 + 0.5);
         assert!(budget.gone(OBJECTIVE));
-        assert_eq!(budget.forecast("error_rate", OBJECTIVE), None);
+        assert_eq!(budget.forecast("error_rate", OBJECTIVE, HORIZON_S), None);
     }
 
     #[test]
     fn what_the_objective_allows_is_no_forecast() {
         let mut budget = Budget::default();
         spend(&mut budget, 0.0005, 4.0);
-        assert_eq!(budget.forecast("error_rate", OBJECTIVE), None);
+        assert_eq!(budget.forecast("error_rate", OBJECTIVE, HORIZON_S), None);
         let mut young = Budget::default();
         spend(&mut young, 0.5, 0.1);
-        assert_eq!(young.forecast("error_rate", OBJECTIVE), None);
+        assert_eq!(young.forecast("error_rate", OBJECTIVE, HORIZON_S), None);
     }
 
     #[test]

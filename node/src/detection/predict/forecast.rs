@@ -1,18 +1,19 @@
 //! What is foreseen of one instance: of what kind, how likely, when, why, and what to do about it.
 //!
-//! Four kinds, each made where its evidence is: a limit that a trend will cross ([`crossing`]), a process
+//! Four kinds, each made where its evidence is: a bound that a trend will cross ([`crossing`]), a process
 //! that has failed before ([`super::restarts`]), an error budget that is being spent
-//! ([`super::budget`]), a certificate that ends ([`expiry`]).
+//! ([`super::budget`]), a certificate that ends ([`super::expiry`]).
 //!
 //! Invariant: every forecast names its horizon and can be held against what happened
 //! ([`super::record`]).
 
+use medic_state::Millis;
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::detection::detector::normal_tail;
 
-/// How far ahead is looked.
+/// How far ahead is looked, where nothing else is configured.
 pub const HORIZON_S: f64 = 86_400.0;
 /// Nothing about the future is surer than this.
 const PROBABILITY_MAX: f64 = 0.99;
@@ -84,17 +85,51 @@ impl Default for Opens {
     }
 }
 
-impl Opens {
-    /// Whether predictions of this kind open an incident; those of limits are not asked about here.
-    #[must_use]
-    pub const fn opens(self, kind: ForecastKind) -> bool {
-        match kind {
-            ForecastKind::Failure => self.failure,
-            ForecastKind::Performance => self.performance,
-            ForecastKind::SecurityRisk => self.security_risk,
-            ForecastKind::Capacity => false,
-        }
+/// How far ahead is looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Horizons {
+    /// For what is estimated.
+    pub general: Millis,
+    /// For the end of a certificate, which is written in it: to get a new one takes people days.
+    pub certificate: Millis,
+}
+
+impl Default for Horizons {
+    fn default() -> Self {
+        Self { general: Millis::from_secs(86_400), certificate: Millis::from_secs(14 * 86_400) }
     }
+}
+
+/// When a forecast may open an incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// Whatever its time.
+    WithinHorizon,
+    /// Once it is nearer than `detection.lead`.
+    WithinLead,
+    /// Not by itself: a detector tells of it, or it is too early to.
+    Elsewhere,
+}
+
+/// What has come to pass, and is told by no detector.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    /// A certificate ended so many seconds ago.
+    Expired {
+        /// The indicator.
+        subject: String,
+        /// Seconds since its end.
+        since: f64,
+    },
+    /// A value is below its floor.
+    Depleted {
+        /// The indicator.
+        subject: String,
+        /// The value.
+        value: f64,
+        /// Its floor.
+        floor: f64,
+    },
 }
 
 /// One forecast.
@@ -120,6 +155,9 @@ pub struct Forecast {
     pub factors: Vec<String>,
     /// What can be done.
     pub actions: &'static [&'static str],
+    /// When it may open an incident.
+    #[serde(skip)]
+    pub opening: Opening,
 }
 
 /// When something happens, by a model: seconds from now.
@@ -154,43 +192,47 @@ impl Forecast {
             horizon: HORIZON_S,
             factors,
             actions: kind.actions(),
+            opening: Opening::WithinHorizon,
         })
+    }
+
+    /// The same, looking this many seconds ahead.
+    #[must_use]
+    pub const fn within(mut self, horizon: f64) -> Self {
+        self.horizon = horizon;
+        self
+    }
+
+    /// The same, to be told of otherwise.
+    #[must_use]
+    pub const fn opening(mut self, opening: Opening) -> Self {
+        self.opening = opening;
+        self
     }
 }
 
-/// A limit will be crossed. `when` follows from the interval (95 %) of a slope that is above zero, so
-/// speeds are the inverse of times: the probability is that of a speed which gets there in time, the
-/// slope being normal about its estimate.
+/// A bound will be crossed. `when` follows from the interval (95 %) of a slope that is above zero, so
+/// speeds are the inverse of times: the probability is that of a speed which gets there within `horizon`
+/// seconds, the slope being normal about its estimate.
 #[must_use]
-pub fn crossing(subject: &str, when: When, p_value: f64, factors: Vec<String>) -> Option<Forecast> {
+pub fn crossing(
+    about: (ForecastKind, &str),
+    when: When,
+    (p_value, horizon): (f64, f64),
+    factors: Vec<String>,
+) -> Option<Forecast> {
     let speed = |seconds: f64| 1.0 / seconds.max(1.0);
     let spread = (speed(when.earliest) - speed(when.latest)) / (2.0 * 1.96);
-    let margin = speed(when.seconds) - speed(HORIZON_S);
+    let margin = speed(when.seconds) - speed(horizon);
     let probability = match spread > 0.0 {
         true => 1.0 - normal_tail(margin / spread),
         false => f64::from(u8::from(margin >= 0.0)),
     };
     // An interval as wide as its middle is worth nothing.
     let tightness = 1.0 - (when.latest - when.earliest) / (when.latest + when.earliest).max(1.0);
-    let about = (ForecastKind::Capacity, subject);
-    Forecast::new(about, probability, tightness * (1.0 - p_value), when, factors)
+    let confidence = tightness * (1.0 - p_value);
+    Some(Forecast::new(about, probability, confidence, when, factors)?.within(horizon))
 }
-
-/// A certificate ends at a time that is written in it: nothing is uncertain but whether it is renewed.
-/// `not_after` and `now` are seconds since the epoch.
-#[must_use]
-pub fn expiry(subject: &str, not_after: f64, now: f64) -> Option<Forecast> {
-    let left = not_after - now;
-    if !(0.0..=HORIZON_S).contains(&left) {
-        return None;
-    }
-    let when = When { seconds: left, earliest: left, latest: left };
-    let factors = vec![format!("{subject} says it ends in {left:.0} s")];
-    Forecast::new((ForecastKind::SecurityRisk, subject), RENEWED_RARELY, 1.0, when, factors)
-}
-
-/// Who has not renewed a day before the end has mostly forgotten it; the record corrects this.
-const RENEWED_RARELY: f64 = 0.9;
 
 #[cfg(test)]
 mod tests {
@@ -199,7 +241,8 @@ mod tests {
     use super::*;
 
     fn within(seconds: f64, earliest: f64, latest: f64) -> Option<Forecast> {
-        crossing("memory", When { seconds, earliest, latest }, 1e-4, Vec::new())
+        let about = (ForecastKind::Capacity, "memory");
+        crossing(about, When { seconds, earliest, latest }, (1e-4, HORIZON_S), Vec::new())
     }
 
     #[test]
@@ -210,12 +253,5 @@ mod tests {
         assert!(within(3.0 * HORIZON_S, 2.5 * HORIZON_S, 4.0 * HORIZON_S).is_none());
         let (tight, wide) = (within(600.0, 550.0, 660.0), within(600.0, 200.0, 6_000.0));
         assert!(tight.unwrap().confidence > wide.unwrap().confidence);
-    }
-
-    #[test]
-    fn certificates_are_told_of_within_the_horizon_alone() {
-        assert!(expiry("tls", 10_000.0, 20_000.0).is_none());
-        assert!(expiry("tls", 1e9, 0.0).is_none());
-        assert_eq!(expiry("tls", 5_000.0, 1_400.0).unwrap().seconds, 3_600.0);
     }
 }

@@ -1,7 +1,7 @@
 //! Prediction: what will happen, how sure that is, when, and why.
 //!
 //! ```text
-//!  live, one instance:   trend, restarts, budget, expiry ─► forecast ─► record (held against what happened)
+//!  live, one instance:   trend, slope, restarts, budget, expiry ─► forecast ─► record (held against what happened)
 //!
 //!  history of many units ─► changes | smooth (features) ─► hazard (fails within the horizon?)
 //!                                                       └► life   (how long will it last?)
@@ -12,11 +12,14 @@
 
 pub mod budget;
 pub mod changes;
+pub mod expiry;
 pub mod figures;
 pub mod forecast;
 pub mod hazard;
 pub mod history;
 pub mod life;
 pub mod record;
+pub mod recurrence;
 pub mod restarts;
+pub mod slope;
 pub mod smooth;

@@ -3,7 +3,8 @@
 //! ```text
 //!  forecast ─► Pending (one a subject, as first made) ─┬ it happened in time ───► came true
 //!                                                      ├ its horizon has passed ► did not
-//!                                                      └ somebody stepped in ───► inconclusive, not scored
+//!                                                      └ somebody stepped in, or
+//!                                                        a new certificate came ► inconclusive, not scored
 //! ```
 //!
 //! A forecast is scored as it was first made: repeating it nearer to the event earns nothing. What was
@@ -20,6 +21,8 @@ use super::forecast::{Forecast, ForecastKind};
 
 /// Forecasts that wait for their outcome, per instance.
 const PENDING_MAX: usize = 32;
+/// What ends by a date is waited for this long beyond its horizon, since it is seen only when looked at.
+const DATE_SLACK_S: f64 = 3_600.0;
 /// Tenths of probability.
 const BINS: usize = 10;
 /// Outcomes that what is said now is worth when it is corrected by the past.
@@ -85,11 +88,12 @@ impl Waiting {
             return;
         }
         let after = |seconds: f64| now_ms.saturating_add((seconds * 1e3) as u64);
+        let slack = if by_date(forecast.kind) { DATE_SLACK_S } else { 0.0 };
         let pending = Pending {
             probability: forecast.probability,
             earliest_ms: after(forecast.earliest),
             latest_ms: after(forecast.latest),
-            due_ms: after(forecast.horizon),
+            due_ms: after(forecast.horizon + slack),
         };
         self.pending.insert(key, pending);
     }
@@ -99,6 +103,13 @@ impl Waiting {
         if let Some(pending) = self.pending.remove(&(kind, subject.to_owned())) {
             let on_time = (pending.earliest_ms..=pending.latest_ms).contains(&now_ms);
             self.end(kind, pending, Outcome::CameTrue, on_time);
+        }
+    }
+
+    /// Somebody has seen to it in time: that it did not happen speaks not against the forecast.
+    pub fn prevented(&mut self, kind: ForecastKind, subject: &str) {
+        if let Some(pending) = self.pending.remove(&(kind, subject.to_owned())) {
+            self.end(kind, pending, Outcome::Inconclusive, false);
         }
     }
 
@@ -119,7 +130,10 @@ impl Waiting {
         let all = std::mem::take(&mut self.pending);
         for (key, pending) in all {
             if pending.due_ms <= now_ms {
-                self.end(key.0, pending, Outcome::DidNot, false);
+                // A date fails to come only where it was moved, which is told; else nobody could see.
+                let missed = by_date(key.0);
+                let outcome = if missed { Outcome::Inconclusive } else { Outcome::DidNot };
+                self.end(key.0, pending, outcome, false);
             } else {
                 self.pending.insert(key, pending);
             }
@@ -131,6 +145,11 @@ impl Waiting {
         let probability = pending.probability;
         self.scored.push(Scored { kind, probability, outcome, on_time });
     }
+}
+
+/// Whether it happens at a date that is known beforehand.
+fn by_date(kind: ForecastKind) -> bool {
+    kind == ForecastKind::SecurityRisk
 }
 
 /// Sums over outcomes of forecasts about as likely.

@@ -55,7 +55,7 @@ use super::{
     lord::{self, Stream},
     metrics::Metric,
     observe::others::Others,
-    predict::forecast::Opens,
+    predict::forecast::{Horizons, Opens},
     senses::{NetSenses, Senses},
 };
 use crate::{config::DetectionConfig, world::FleetView};
@@ -64,6 +64,8 @@ use crate::{config::DetectionConfig, world::FleetView};
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 /// Changes of the state are gathered for this long: the log may move thousands of times a second.
 const SYNC_PAUSE: Duration = Duration::from_millis(100);
+/// Instances of a service learn this often how failures follow each other in it.
+const FAILURES_SHARED: Duration = Duration::from_secs(60);
 /// First pause after a panic; doubles up to the second.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
 const PANIC_PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -79,6 +81,8 @@ pub struct Timings {
     pub lead: Millis,
     /// Other predictions that open an incident.
     pub opens: Opens,
+    /// How far ahead predictions look.
+    pub horizons: Horizons,
 }
 
 impl From<&DetectionConfig> for Timings {
@@ -88,6 +92,7 @@ impl From<&DetectionConfig> for Timings {
             process: Millis(config.interval.0.min(1_000)),
             lead: config.lead,
             opens: config.opens,
+            horizons: Horizons { general: config.horizon, certificate: config.certificate_horizon },
         }
     }
 }
@@ -212,6 +217,7 @@ impl Runtime {
             stale: BTreeMap::new(),
             stale_out,
             orphans_next: Instant::now(),
+            failures_next: Instant::now(),
         };
         Self { shared, supervisor: tokio::spawn(supervisor.run(stale_in)) }
     }
@@ -262,6 +268,7 @@ struct Supervisor {
     stale: BTreeMap<ShardId, Epoch>,
     stale_out: mpsc::UnboundedSender<(ShardId, Epoch)>,
     orphans_next: Instant,
+    failures_next: Instant,
 }
 
 impl Supervisor {
@@ -322,6 +329,11 @@ impl Supervisor {
                 self.start(target, one);
             }
         }
+        if self.failures_next <= now {
+            self.failures_next = now + FAILURES_SHARED;
+            let wall = self.ledger.env().clock.now();
+            self.shared.share_failures(Now { mono_ms: self.shared.mono_ms(), wall });
+        }
         self.gauges(node);
     }
 
@@ -331,6 +343,7 @@ impl Supervisor {
         let Some((service, instance)) = wanted.declared() else { return };
         let lead = self.timings.lead;
         let mut entity = Entity::new(target.clone(), source, service, instance, lead, now);
+        entity.look_ahead(self.timings.horizons);
         for (kind, since) in self.ledger.read(|state| plan::held(state, &target)) {
             entity.adopt(kind, since);
         }

@@ -11,8 +11,8 @@ use medic_state::{
     symptom::{Fingerprint, Symptom, Target},
 };
 
-use super::foretell::is_ours;
-use crate::detection::{ensemble::Kind, predict::forecast::ForecastKind};
+use super::foretell::{Topic, is_ours};
+use crate::detection::ensemble::Kind;
 
 /// One instance to be watched.
 #[derive(Clone, Debug)]
@@ -93,11 +93,11 @@ pub(super) fn orphans(state: &State, node: NodeId) -> Vec<(ShardId, Epoch, Finge
         .collect()
 }
 
-/// Predictions about a target that open incidents hold.
-pub(super) fn foretold(state: &State, target: &Target) -> BTreeSet<ForecastKind> {
+/// What was foretold of a target that open incidents hold.
+pub(super) fn foretold(state: &State, target: &Target) -> BTreeSet<Topic> {
     let all = super::foretell::fingerprints(target).into_iter();
     all.filter(|(_, fingerprint)| state.fingerprints.contains_key(fingerprint))
-        .map(|(kind, _)| kind)
+        .map(|(topic, _)| topic)
         .collect()
 }
 

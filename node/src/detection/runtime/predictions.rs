@@ -1,6 +1,9 @@
 //! What this node foresees of the instances it watches, and how good it was at that.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use medic_raft::Clock;
 use medic_state::{Epoch, ShardId};
@@ -15,6 +18,7 @@ use crate::detection::{
     predict::{
         forecast::Forecast,
         record::{Score, Scored},
+        recurrence::{Baseline, Ratios},
     },
 };
 
@@ -67,8 +71,8 @@ impl Shared {
         let watched = lock(&self.entities).clone();
         let mut predictions = Vec::new();
         for (target, Watched { shard, entity, .. }) in &watched {
-            for mut forecast in lock(entity).forecasts(now) {
-                forecast.probability = record.calibrated(forecast.kind, forecast.probability);
+            let forecasts = lock(entity).forecasts(now);
+            for forecast in self.corrected(&target.tenant, forecasts) {
                 predictions.push(Foreseen {
                     tenant: target.tenant.clone(),
                     service: target.service.clone(),
@@ -82,15 +86,44 @@ impl Shared {
         Predictions { predictions, scores: record.scores() }
     }
 
-    /// Forecasts with their probability corrected by the record.
-    pub(super) fn corrected(&self, mut forecasts: Vec<Forecast>) -> Vec<Forecast> {
+    /// Forecasts with their probability corrected by the record of their tenant: how things go with
+    /// others says little of how they go here, and must not silence anything.
+    pub(super) fn corrected(&self, tenant: &str, mut forecasts: Vec<Forecast>) -> Vec<Forecast> {
         if !forecasts.is_empty() {
-            let record = lock(&self.outcomes).of_tenants(|_| true);
+            let record = lock(&self.outcomes).of_tenant(tenant);
             for one in &mut forecasts {
                 one.probability = record.calibrated(one.kind, one.probability);
             }
         }
         forecasts
+    }
+
+    /// Tells every instance how failures follow each other in its service, and in its tenant where that is
+    /// not known: all instances of a service are watched by one node.
+    pub(super) fn share_failures(&self, now: Now) {
+        let watched = lock(&self.entities).clone();
+        let mut services: BTreeMap<(&str, &str), Baseline> = BTreeMap::new();
+        for (target, (_, entity)) in &watched {
+            let service = services.entry((&target.tenant, &target.service)).or_default();
+            lock(entity).tell_failures(now, service);
+        }
+        let mut tenants: BTreeMap<&str, Baseline> = BTreeMap::new();
+        for ((tenant, _), service) in &services {
+            tenants.entry(tenant).or_default().add(service);
+        }
+        let tenants: BTreeMap<&str, Ratios> = (tenants.into_iter())
+            .map(|(tenant, all)| (tenant, all.ratios(&Ratios::default())))
+            .collect();
+        let known: BTreeMap<(&str, &str), Arc<Ratios>> = (services.into_iter())
+            .filter_map(|(about, service)| {
+                Some((about, Arc::new(service.ratios(tenants.get(about.0)?))))
+            })
+            .collect();
+        for (target, (_, entity)) in &watched {
+            if let Some(ratios) = known.get(&(target.tenant.as_str(), target.service.as_str())) {
+                lock(entity).learn_recurrence(ratios.clone());
+            }
+        }
     }
 
     /// Takes what became of forecasts.

@@ -158,6 +158,7 @@ impl Lab {
             process: Millis(200),
             lead: Millis::from_secs(600),
             opens: Opens::default(),
+            horizons: Horizons::default(),
         };
         Runtime::spawn_with(self.law.clone(), senses, timings, self.stop.clone())
     }

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared, Timings, evidence,
-    foretell::{Foretelling, Word, symptom_kind},
+    foretell::{self, Foretelling, Word},
     lock,
     observers::{self, Put},
     plan::{self, Wanted},
@@ -147,7 +147,10 @@ impl Watcher {
             last_scrape_error: None,
             treatment: Treatment::default(),
             treated_ms: None,
-            foretelling: Foretelling::new(self.timings.opens, self.now().mono_ms),
+            foretelling: Foretelling::new(
+                (self.timings.opens, self.timings.lead),
+                self.now().mono_ms,
+            ),
             trust: Arc::default(),
             put: Put::default(),
         }
@@ -300,6 +303,8 @@ impl Watcher {
         let fingerprints = lock(&self.entity).fingerprints();
         let agent = self.wanted.declared().and_then(|(_, instance)| instance.agent.as_deref());
         let now = self.now();
+        let limits = lock(&self.entity).limits_foretold();
+        let limits = self.shared.corrected(&self.target.tenant, limits);
         let mut circumstances = self.ledger.read(|state| Circumstances {
             treated: desk.aftermath(Treatment::of(state, &self.target), now.mono_ms),
             agent_away: agent
@@ -309,6 +314,7 @@ impl Watcher {
                 .map(|(kind, _)| *kind)
                 .collect(),
             trust: Trust::of(state, &self.target.tenant, &desk.trust),
+            doubted: foretell::doubted(&limits),
         });
         desk.trust.clone_from(&circumstances.trust);
         circumstances.agent_away &= agent.is_some_and(|name| !self.senses.connected(name));
@@ -329,6 +335,7 @@ impl Watcher {
             if let Change::Report(_, symptom) = &mut change {
                 desk.put.tell(symptom);
                 evidence::add(symptom, &*self.senses, &self.target);
+                foretell::relabel(symptom, &limits);
             }
             desk.proposing = true;
             desk.flight.push(self.propose(change));
@@ -412,9 +419,14 @@ impl Watcher {
             return None;
         }
         let held = self.ledger.read(|state| plan::foretold(state, &self.target));
-        let forecasts = self.shared.corrected(lock(&self.entity).forecasts(now));
+        let (forecasts, facts) = {
+            let entity = lock(&self.entity);
+            (entity.forecasts(now), entity.facts(now))
+        };
+        let forecasts = self.shared.corrected(&self.target.tenant, forecasts);
         let source = self.wanted.shard.to_string();
-        desk.foretelling.next((&self.target, &source), &forecasts, &held, now)
+        let seen = (forecasts.as_slice(), facts.as_slice());
+        desk.foretelling.next((&self.target, &source), seen, &held, now)
     }
 
     fn foretell(&self, word: Word) -> Pin<Box<dyn Future<Output = Landed> + Send>> {
@@ -443,9 +455,9 @@ impl Watcher {
         desk: &mut Desk,
         now: Now,
     ) {
-        let (metric, kind) = match word {
-            Word::Foreseen(kind, _) => (Metric::Reports, *kind),
-            Word::Past(kind, _) => (Metric::Clears, *kind),
+        let (metric, topic) = match word {
+            Word::Foreseen(topic, _) => (Metric::Reports, *topic),
+            Word::Past(topic, _) => (Metric::Clears, *topic),
         };
         let result = match &answer {
             Ok(Committed { answer: Ok(Reply::Noted(_)), .. }) => "noted",
@@ -453,7 +465,7 @@ impl Watcher {
             Ok(Committed { answer: Err(_), .. }) => "refused",
             Err(_) => "failed",
         };
-        let label = symptom_kind(kind).unwrap_or_default();
+        let label = topic.symptom();
         counter!(metric.name(), "kind" => label, "result" => result).increment(1);
         match (word, answer.map(|committed| committed.answer)) {
             (_, Err(error)) => {
@@ -462,11 +474,11 @@ impl Watcher {
             (_, Ok(Err(Refusal::StaleEpoch { .. }))) => self.end_stale(),
             (Word::Foreseen(_, symptom), Ok(Ok(reply))) => {
                 tracing::info!(target = %self.target, kind = label, summary = symptom.summary, ?reply, "foretold");
-                desk.foretelling.told(kind, now);
+                desk.foretelling.told(topic, now);
             }
             (Word::Past(..), Ok(Ok(_) | Err(Refusal::NotFound(_)))) => {
                 tracing::info!(target = %self.target, kind = label, "no longer foreseen");
-                desk.foretelling.cleared(kind);
+                desk.foretelling.cleared(topic);
             }
             (_, Ok(Err(refusal))) => {
                 tracing::warn!(target = %self.target, kind = label, %refusal, "refused; trying again");

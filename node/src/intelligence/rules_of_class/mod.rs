@@ -4,6 +4,7 @@
 //! says the process is dead), about one half when it is only compatible with it.
 
 mod named;
+pub(super) use named::class_foretold;
 
 use std::collections::BTreeSet;
 
@@ -26,7 +27,6 @@ pub(super) const RULES: &[Rule] = &[
     unreachable,
     bad_rollout,
     named::limits,
-    named::trends,
     named::foretold,
     named::calls,
     failing_requests,
@@ -120,7 +120,9 @@ fn bad_rollout(scene: &Scene<'_>) -> Vec<Evidence> {
     const JITTER: Millis = Millis(5_000);
     each(scene, |s| {
         let harmless = s.symptom.severity == Severity::Info;
-        if s.symptom.kind.starts_with("saturation") || scene.predicted() || harmless {
+        let kind = s.symptom.kind.as_str();
+        let used_up = kind.starts_with("saturation") || kind == "depleted";
+        if used_up || kind == "certificate-expired" || scene.predicted() || harmless {
             return None;
         }
         let target = &s.symptom.target;

@@ -58,7 +58,10 @@ fn over_limit(symptom: &SymptomState) -> BTreeSet<&str> {
 
 /// Whether the symptom says that something is, or will be, over its limit.
 fn about_limits(kind: &str) -> bool {
-    matches!(kind, "saturation" | "saturation-predicted" | "errors" | "latency" | "unresponsive")
+    matches!(
+        kind,
+        "saturation" | "saturation-predicted" | "depleted" | "errors" | "latency" | "unresponsive"
+    )
 }
 
 /// What is over its limit, by its name.
@@ -66,15 +69,16 @@ pub(super) fn limits(scene: &Scene<'_>) -> Vec<Evidence> {
     let mut found = Vec::new();
     for s in scene.telling().into_iter().filter(|s| about_limits(&s.symptom.kind)) {
         let mut names = over_limit(s);
-        if s.symptom.kind == "saturation" {
+        let out = matches!(s.symptom.kind.as_str(), "saturation" | "depleted");
+        if out {
             names.insert(Scene::label(s, "indicator"));
         }
         for name in names {
             let meaning = Meaning::of(name);
             // Beside failing requests a busy processor is an effect as often as the cause.
-            let beside = meaning == Meaning::Other && s.symptom.kind != "saturation";
+            let beside = meaning == Meaning::Other && !out;
             if let Some((class, weight)) = class(meaning).filter(|_| !beside) {
-                let why = format!("{name} of {} is over its limit", s.symptom.target);
+                let why = format!("{name} of {} is beyond its limit", s.symptom.target);
                 found.push(evidence(class, weight, why));
             }
         }
@@ -82,38 +86,44 @@ pub(super) fn limits(scene: &Scene<'_>) -> Vec<Evidence> {
     found
 }
 
-/// What will be over its limit, by its name.
-pub(super) fn trends(scene: &Scene<'_>) -> Vec<Evidence> {
-    each(scene, |s| {
-        if s.symptom.kind != "saturation-predicted" {
-            return None;
-        }
-        let name = Scene::label(s, "indicator");
-        let who = &s.symptom.target;
-        let left = s.symptom.time_to_event.map_or(0, |left| left.0 / 1000);
-        let grows = format!("{name} of {who} grows steadily to its limit in {left} s");
-        match Meaning::of(name) {
-            Meaning::Memory => Some(evidence("application/memory-leak", 0.92, grows)),
-            Meaning::Descriptors => Some(evidence("application/descriptor-leak", 0.92, grows)),
-            Meaning::Disk => Some(evidence("infrastructure/disk-full", 0.88, grows)),
+/// The class that a prediction speaks for, and how surely: of a limit by the indicator's name, else by
+/// what is foretold.
+pub(in crate::intelligence) fn class_foretold(
+    kind: &str,
+    indicator: &str,
+) -> Option<(&'static str, f64)> {
+    match kind {
+        "saturation-predicted" | "capacity-predicted" => match Meaning::of(indicator) {
+            Meaning::Memory => Some(("application/memory-leak", 0.92)),
+            Meaning::Descriptors => Some(("application/descriptor-leak", 0.92)),
+            Meaning::Disk => Some(("infrastructure/disk-full", 0.88)),
             // An error rate or a latency that rises is no lack of a resource.
             Meaning::Requests | Meaning::CallsTimeOut | Meaning::CallsRefused => None,
             Meaning::Certificate | Meaning::Listener | Meaning::Modified | Meaning::Logins => None,
-            Meaning::Other => Some(evidence("infrastructure/saturation", 0.65, grows)),
-        }
-    })
+            Meaning::Other => Some(("infrastructure/saturation", 0.65)),
+        },
+        "failure-predicted" => Some(("application/crash", 0.85)),
+        "budget-predicted" => Some(("application/errors", 0.8)),
+        "latency-predicted" => Some(("application/latency", 0.8)),
+        "security-predicted" => Some(("security/certificate-expiry", 0.92)),
+        "certificate-expired" => Some(("security/certificate-expiry", 0.95)),
+        _ => None,
+    }
 }
 
-/// What detection foretells of it beside limits: by what is foretold, not by a name.
+/// What detection foretells of it.
 pub(super) fn foretold(scene: &Scene<'_>) -> Vec<Evidence> {
     each(scene, |s| {
-        let (class, weight) = match s.symptom.kind.as_str() {
-            "failure-predicted" => ("application/crash", 0.85),
-            "budget-predicted" => ("application/errors", 0.8),
-            "security-predicted" => ("security/certificate-expiry", 0.92),
-            _ => return None,
+        let name = Scene::label(s, "indicator");
+        let (class, weight) = class_foretold(&s.symptom.kind, name)?;
+        let who = &s.symptom.target;
+        let why = match (s.symptom.kind.as_str(), s.symptom.time_to_event) {
+            ("saturation-predicted" | "capacity-predicted", Some(left)) => {
+                format!("{name} of {who} will reach its limit in {} s", left.0 / 1000)
+            }
+            (_, Some(_)) => format!("of {who} it is foretold: {}", s.symptom.summary),
+            (_, None) => format!("of {who} it was foretold: {}", s.symptom.summary),
         };
-        let why = format!("of {} it is foretold: {}", s.symptom.target, s.symptom.summary);
         Some(evidence(class, weight, why))
     })
 }

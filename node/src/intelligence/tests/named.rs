@@ -90,6 +90,13 @@ fn what_is_over_its_limit_says_what_it_is() {
     for (kind, indicators, class, playbook) in [
         ("saturation", &["cpu"][..], "infrastructure/saturation", "relieve-saturated-instance"),
         ("saturation", &["disk_used"], "infrastructure/disk-full", "relieve-saturated-instance"),
+        ("depleted", &["disk_free"], "infrastructure/disk-full", "relieve-saturated-instance"),
+        (
+            "certificate-expired",
+            &["cert_expiry"],
+            "security/certificate-expiry",
+            "renew-certificate",
+        ),
         (
             "errors",
             &["error_rate", "disk_used"],
@@ -201,6 +208,7 @@ fn what_is_foretold_is_named_and_uses_preventive_playbooks_alone() {
     for (kind, class) in [
         ("failure-predicted", "application/crash"),
         ("budget-predicted", "application/errors"),
+        ("latency-predicted", "application/latency"),
         ("security-predicted", "security/certificate-expiry"),
     ] {
         let mut state = fleet();
