@@ -161,7 +161,7 @@ pub(crate) const JUDGED_AGAIN_SINCE: u32 = 6;
 pub(crate) const WEIGHTS_SINCE: u32 = 7;
 
 /// The newest command set this build understands; see [`Command::since`].
-pub const CLUSTER_VERSION: u32 = 7;
+pub const CLUSTER_VERSION: u32 = 8;
 
 /// See [`Command::Fence`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
