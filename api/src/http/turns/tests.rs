@@ -32,7 +32,7 @@ async fn slow_bodies_take_no_turns_and_no_more_than_their_senders_share() {
     for _ in 0..3 {
         let kept = lane.read(address(2), Body::from(vec![1; MIB]), MIB).await.unwrap();
         assert_eq!(kept.bytes.len(), MIB);
-        lane.turn().await.unwrap();
+        drop(lane.turn().await.unwrap());
     }
     for slow in slow {
         assert_eq!(slow.await.unwrap().unwrap_err(), NoRoom::TooSlow);

@@ -59,9 +59,9 @@ pub fn read(
     mut each: impl FnMut(&BTreeMap<String, String>, Sample),
 ) -> Result<Told, BadAnswer> {
     let too_many = Cell::new(false);
-    let mut into = Into { name, each: &mut each, told: Told::default(), too_many: &too_many };
+    let mut taker = Taker { name, each: &mut each, told: Told::default(), too_many: &too_many };
     let mut json = serde_json::Deserializer::from_slice(body);
-    let answer = AnswerSeed(&mut into).deserialize(&mut json).and_then(|answer| {
+    let answer = AnswerSeed(&mut taker).deserialize(&mut json).and_then(|answer| {
         json.end()?;
         Ok(answer)
     });
@@ -70,7 +70,7 @@ pub fn read(
     }
     let answer = answer.map_err(|error| BadAnswer::NotJson(error.to_string()))?;
     match answer {
-        Answer { success: true, kind: Some(kind), .. } if kind == VECTOR => Ok(into.told),
+        Answer { success: true, kind: Some(kind), .. } if kind == VECTOR => Ok(taker.told),
         Answer { success: true, kind: Some(kind), .. } => Err(BadAnswer::NotVector(kind)),
         Answer { error_type, error, .. } => {
             Err(BadAnswer::Refused { kind: error_type, text: error })
@@ -83,14 +83,14 @@ const VECTOR: &str = "vector";
 const WORDS_MAX: usize = 200;
 
 /// Where series go.
-struct Into<'a> {
+struct Taker<'a> {
     name: &'a str,
     each: &'a mut dyn FnMut(&BTreeMap<String, String>, Sample),
     told: Told,
     too_many: &'a Cell<bool>,
 }
 
-impl Into<'_> {
+impl Taker<'_> {
     fn take(&mut self, series: Series) {
         let Series { metric: Some(mut labels), value: (seconds, Some(value)) } = series else {
             self.told.unread += 1;
@@ -113,7 +113,7 @@ struct Answer {
     kind: Option<String>,
 }
 
-struct AnswerSeed<'i, 'a>(&'i mut Into<'a>);
+struct AnswerSeed<'i, 'a>(&'i mut Taker<'a>);
 
 impl<'de> DeserializeSeed<'de> for AnswerSeed<'_, '_> {
     type Value = Answer;
@@ -145,7 +145,7 @@ impl<'de> Visitor<'de> for AnswerSeed<'_, '_> {
 }
 
 /// `data`: gives the type of the result. That stands before it, as Prometheus writes it.
-struct DataSeed<'i, 'a>(&'i mut Into<'a>);
+struct DataSeed<'i, 'a>(&'i mut Taker<'a>);
 
 impl<'de> DeserializeSeed<'de> for DataSeed<'_, '_> {
     type Value = Option<String>;
@@ -179,7 +179,7 @@ impl<'de> Visitor<'de> for DataSeed<'_, '_> {
     }
 }
 
-struct VectorSeed<'i, 'a>(&'i mut Into<'a>);
+struct VectorSeed<'i, 'a>(&'i mut Taker<'a>);
 
 impl<'de> DeserializeSeed<'de> for VectorSeed<'_, '_> {
     type Value = ();

@@ -47,7 +47,7 @@ fn state(bundle: &str) -> State {
         state.manifests.insert(stored.manifest.key(), stored);
     }
     let owned = ShardState { owner: Some(NodeId(1)), epoch: Epoch(1), ..ShardState::default() };
-    let all = (0..medic_state::state::SHARDS).map(|shard| (ShardId(shard), owned.clone()));
+    let all = (0..medic_state::state::SHARDS).map(|shard| (ShardId(shard), owned));
     state.shards.extend(all);
     state
 }
