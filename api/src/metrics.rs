@@ -13,8 +13,6 @@ pub enum Metric {
     Calls,
     /// Calls denied before they reached a handler, by method.
     Denied,
-    /// Alerts received, by tenant.
-    Alerts,
 }
 
 impl Metric {
@@ -27,7 +25,6 @@ impl Metric {
             Self::Open => "medic_door_connections_open",
             Self::Calls => "medic_api_calls_total",
             Self::Denied => "medic_api_denied_total",
-            Self::Alerts => "medic_alerts_received_total",
         }
     }
 }

@@ -212,8 +212,14 @@ pub(crate) fn promql() -> Parser {
             ])
         },
         run: |bytes| {
-            promql::read(bytes, "up").is_ok_and(|told| {
-                assert!(told.iter().all(|(labels, _)| labels["__name__"] == "up"));
+            let mut given = 0;
+            let told = promql::read(bytes, "up", |labels, _| {
+                assert!(labels["__name__"] == "up" && labels.len() <= LABELS_MAX + 1);
+                given += 1;
+            });
+            assert!(given <= promql::SERIES_MAX);
+            told.is_ok_and(|told| {
+                assert_eq!(told.series, given);
                 true
             })
         },

@@ -13,7 +13,7 @@
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Query, State},
+    extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::post,
@@ -25,14 +25,15 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{
     HttpDoor,
-    push::{Encoding, PUSH_BYTES_MAX, PushForm, PushRefusal, PushTaken, TenantQuery, push},
+    caller::Caller,
+    push::{Encoding, PUSH_BYTES_MAX, PushForm, PushRefusal, PushTaken, push},
 };
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 /// A gRPC message begins with whether it is compressed, and its length.
-pub(super) const FRAME_BYTES: usize = 5;
+pub const FRAME_BYTES: usize = 5;
 
 /// `ExportMetricsServiceResponse` and `ExportLogsServiceResponse`: the same on the wire.
 #[derive(Clone, PartialEq, Message)]
@@ -69,42 +70,22 @@ pub(super) fn routes() -> Router<HttpDoor> {
         .route(LOGS, post(grpc_logs))
 }
 
-type Asked = (State<HttpDoor>, Query<TenantQuery>, HeaderMap, Body);
+type Asked = (State<HttpDoor>, Caller, Body);
 
-async fn http_metrics(
-    door: State<HttpDoor>,
-    query: Query<TenantQuery>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    over_http(PushForm::OtlpMetrics, (door, query, headers, body)).await
+async fn http_metrics(door: State<HttpDoor>, caller: Caller, body: Body) -> Response {
+    over_http(PushForm::OtlpMetrics, (door, caller, body)).await
 }
 
-async fn http_logs(
-    door: State<HttpDoor>,
-    query: Query<TenantQuery>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    over_http(PushForm::OtlpLogs, (door, query, headers, body)).await
+async fn http_logs(door: State<HttpDoor>, caller: Caller, body: Body) -> Response {
+    over_http(PushForm::OtlpLogs, (door, caller, body)).await
 }
 
-async fn grpc_metrics(
-    door: State<HttpDoor>,
-    query: Query<TenantQuery>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    over_grpc(PushForm::OtlpMetrics, (door, query, headers, body)).await
+async fn grpc_metrics(door: State<HttpDoor>, caller: Caller, body: Body) -> Response {
+    over_grpc(PushForm::OtlpMetrics, (door, caller, body)).await
 }
 
-async fn grpc_logs(
-    door: State<HttpDoor>,
-    query: Query<TenantQuery>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    over_grpc(PushForm::OtlpLogs, (door, query, headers, body)).await
+async fn grpc_logs(door: State<HttpDoor>, caller: Caller, body: Body) -> Response {
+    over_grpc(PushForm::OtlpLogs, (door, caller, body)).await
 }
 
 fn media_type(headers: &HeaderMap) -> &str {
@@ -112,8 +93,8 @@ fn media_type(headers: &HeaderMap) -> &str {
     given.unwrap_or_default().split(';').next().unwrap_or_default().trim()
 }
 
-async fn over_http(form: PushForm, (door, query, headers, body): Asked) -> Response {
-    let json = match media_type(&headers) {
+async fn over_http(form: PushForm, (door, caller, body): Asked) -> Response {
+    let json = match media_type(&caller.headers) {
         "application/x-protobuf" => false,
         "application/json" => true,
         _ => {
@@ -121,7 +102,7 @@ async fn over_http(form: PushForm, (door, query, headers, body): Asked) -> Respo
             return super::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
         }
     };
-    let gzip = match headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+    let gzip = match caller.headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"identity") => false,
         Some(b"gzip") => true,
         Some(_) => {
@@ -130,7 +111,7 @@ async fn over_http(form: PushForm, (door, query, headers, body): Asked) -> Respo
         }
     };
     let kind = if json { JSON } else { PROTOBUF };
-    match push(&door, form, Encoding { gzip, json }, query.0, &headers, body).await {
+    match push(&door, form, Encoding { gzip, json }, &caller, body).await {
         Ok(taken) => {
             let body =
                 if json { json_export(form, &taken) } else { export(&taken).encode_to_vec() };
@@ -194,12 +175,12 @@ fn status_of(refusal: &PushRefusal) -> Status {
     }
 }
 
-async fn over_grpc(form: PushForm, (door, query, headers, body): Asked) -> Response {
-    if !media_type(&headers).starts_with("application/grpc") {
+async fn over_grpc(form: PushForm, (door, caller, body): Asked) -> Response {
+    if !media_type(&caller.headers).starts_with("application/grpc") {
         let text = "this path is for gRPC; over HTTP it is /v1/metrics and /v1/logs";
         return super::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
     }
-    match export_over_grpc(form, (door, query, headers, body)).await {
+    match export_over_grpc(form, (door, caller, body)).await {
         Ok(taken) => answered(&export(&taken)),
         Err(status) => {
             let mut response = status.into_http::<Body>();
@@ -211,9 +192,9 @@ async fn over_grpc(form: PushForm, (door, query, headers, body): Asked) -> Respo
 
 async fn export_over_grpc(
     form: PushForm,
-    (door, query, headers, body): Asked,
+    (door, caller, body): Asked,
 ) -> Result<PushTaken, Status> {
-    let named = headers.get("grpc-encoding").map(HeaderValue::as_bytes);
+    let named = caller.headers.get("grpc-encoding").map(HeaderValue::as_bytes);
     let gzip = match named {
         None | Some(b"identity") => false,
         Some(b"gzip") => true,
@@ -223,15 +204,17 @@ async fn export_over_grpc(
     };
     let encoding = Encoding { gzip, json: false };
     let framed = Framed { encoding, bytes_max: PUSH_BYTES_MAX };
-    let taken = super::push::push_framed(&door, form, framed, query.0, &headers, body).await;
+    let taken = super::push::push_framed(&door, form, framed, &caller, body).await;
     taken.map_err(|refusal| status_of(&refusal))
 }
 
 /// How a message stands in its frame.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Framed {
-    pub(super) encoding: Encoding,
-    pub(super) bytes_max: usize,
+pub struct Framed {
+    /// What its call says of it.
+    pub encoding: Encoding,
+    /// Bytes that it may have.
+    pub bytes_max: usize,
 }
 
 impl Framed {
@@ -239,7 +222,7 @@ impl Framed {
     ///
     /// # Errors
     /// When it is not one whole message.
-    pub(super) fn message(self, mut body: Vec<u8>) -> Result<(Encoding, Vec<u8>), PushRefusal> {
+    pub fn message(self, mut body: Vec<u8>) -> Result<(Encoding, Vec<u8>), PushRefusal> {
         let wrong = |text: String| Err(PushRefusal::Wrong(text));
         let Some((&[flag, a, b, c, d], message)) = body.split_first_chunk::<FRAME_BYTES>() else {
             return wrong("the call has no message".to_owned());

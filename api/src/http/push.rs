@@ -5,36 +5,30 @@
 //! ```
 //!
 //! The tenant is named by `X-Scope-OrgID` or `?tenant=`. What may be pushed, and by whom, the sink
-//! decides from manifests. Invariant: bodies being read at once are bounded in number and size, so
-//! that pushes cannot take the node's memory; who comes beyond that is told to wait (429).
-
-use std::{sync::Arc, time::Duration};
+//! decides from manifests, first by what the head of a request says. Invariant: what is held of bodies
+//! is bounded (see `turns`); who comes beyond that is told to wait (429).
 
 use async_trait::async_trait;
 use axum::{
     Router,
     body::Body,
-    extract::{Query, State},
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::post,
 };
-use medic_state::Digest;
-use serde::Deserialize;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
-    HttpDoor, bearer, default_tenant,
+    HttpDoor,
+    caller::{Caller, Sender},
+    default_tenant,
     otlp::{FRAME_BYTES, Framed},
-    problem, read_body,
+    problem, retry_after,
+    turns::{NoRoom, discard},
 };
 
 /// Bytes of a body as sent; Prometheus sends some 100 KiB at its defaults.
 pub const PUSH_BYTES_MAX: usize = 4 << 20;
-/// Bodies being read or taken at once: with their bound, 64 MiB.
-const PUSHES_MAX: usize = 16;
-/// Time a push waits for its turn before it is told to come again.
-const TURN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The form of what is pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +99,12 @@ pub enum PushRefusal {
 /// The other side of these doors.
 #[async_trait]
 pub trait PushSink: Send + Sync + 'static {
+    /// Whether this sender may push now. Asked before its body is read; cheap.
+    ///
+    /// # Errors
+    /// Why not.
+    fn admit(&self, form: PushForm, sender: &Sender) -> Result<(), PushRefusal>;
+
     /// Takes a push. Safe to repeat.
     ///
     /// # Errors
@@ -118,18 +118,12 @@ pub struct NoPushes;
 
 #[async_trait]
 impl PushSink for NoPushes {
-    async fn push(&self, _: Push) -> Result<PushTaken, PushRefusal> {
+    fn admit(&self, _: PushForm, _: &Sender) -> Result<(), PushRefusal> {
         Err(PushRefusal::Wrong("this node takes no telemetry in".to_owned()))
     }
-}
 
-/// Turns of those who push.
-#[derive(Clone, Debug)]
-pub struct Turns(Arc<Semaphore>);
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(PUSHES_MAX)))
+    async fn push(&self, _: Push) -> Result<PushTaken, PushRefusal> {
+        Err(PushRefusal::Wrong("this node takes no telemetry in".to_owned()))
     }
 }
 
@@ -137,23 +131,12 @@ pub(super) fn routes() -> Router<HttpDoor> {
     Router::new().route("/api/v1/write", post(remote_write)).merge(super::otlp::routes())
 }
 
-/// The tenant, for senders that can set no headers.
-#[derive(Deserialize)]
-pub(super) struct TenantQuery {
-    tenant: Option<String>,
-}
-
-async fn remote_write(
-    State(door): State<HttpDoor>,
-    Query(query): Query<TenantQuery>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let form = match write_form(&headers) {
+async fn remote_write(State(door): State<HttpDoor>, caller: Caller, body: Body) -> Response {
+    let form = match write_form(&caller.headers) {
         Ok(form) => form,
         Err(text) => return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, &text),
     };
-    let mut response = match push(&door, form, Encoding::default(), query, &headers, body).await {
+    let mut response = match push(&door, form, Encoding::default(), &caller, body).await {
         Ok(taken) => written(taken),
         Err(refusal) => refused(refusal),
     };
@@ -188,18 +171,15 @@ fn write_form(headers: &HeaderMap) -> Result<PushForm, String> {
     }
 }
 
-/// Takes a push: its turn, its body, its tenant; the sink does the rest.
+/// Takes a push: whose it is, its body, its turn; the sink does the rest.
 pub(super) async fn push(
     door: &HttpDoor,
     form: PushForm,
     encoding: Encoding,
-    query: TenantQuery,
-    headers: &HeaderMap,
+    caller: &Caller,
     body: Body,
 ) -> Result<PushTaken, PushRefusal> {
-    let _turn = turn(door).await?;
-    let body = read(body, PUSH_BYTES_MAX).await?;
-    hand_over(door, form, encoding, query, headers, body).await
+    take(door, form, caller, body, PUSH_BYTES_MAX, |body| Ok((encoding, body))).await
 }
 
 /// The same for the one message of a gRPC call.
@@ -207,50 +187,48 @@ pub(super) async fn push_framed(
     door: &HttpDoor,
     form: PushForm,
     framed: Framed,
-    query: TenantQuery,
-    headers: &HeaderMap,
+    caller: &Caller,
     body: Body,
 ) -> Result<PushTaken, PushRefusal> {
-    let _turn = turn(door).await?;
-    let body = read(body, framed.bytes_max + FRAME_BYTES).await?;
-    let (encoding, message) = framed.message(body)?;
-    hand_over(door, form, encoding, query, headers, message).await
+    let bytes_max = framed.bytes_max + FRAME_BYTES;
+    take(door, form, caller, body, bytes_max, |body| framed.message(body)).await
 }
 
-async fn turn(door: &HttpDoor) -> Result<SemaphorePermit<'_>, PushRefusal> {
-    match tokio::time::timeout(TURN_TIMEOUT, door.turns.0.acquire()).await {
-        Ok(Ok(turn)) => Ok(turn),
-        Ok(Err(_)) | Err(_) => Err(PushRefusal::Slow("too many pushes at once".to_owned(), 1)),
-    }
-}
-
-async fn read(body: Body, bytes_max: usize) -> Result<Vec<u8>, PushRefusal> {
-    let read = read_body(body, bytes_max, "send fewer samples at a time").await;
-    read.map_err(|(status, text)| match status {
-        StatusCode::PAYLOAD_TOO_LARGE => PushRefusal::TooLarge(text),
-        _ => PushRefusal::Wrong(text),
-    })
-}
-
-async fn hand_over(
+async fn take(
     door: &HttpDoor,
     form: PushForm,
-    encoding: Encoding,
-    query: TenantQuery,
-    headers: &HeaderMap,
-    body: Vec<u8>,
+    caller: &Caller,
+    body: Body,
+    bytes_max: usize,
+    message: impl FnOnce(Vec<u8>) -> Result<(Encoding, Vec<u8>), PushRefusal>,
 ) -> Result<PushTaken, PushRefusal> {
-    let given = bearer(headers);
-    let named = headers.get("x-scope-orgid").and_then(|value| value.to_str().ok());
-    let push = Push {
-        form,
-        encoding,
-        tenant: named.map(str::to_owned).or(query.tenant).unwrap_or_else(default_tenant),
-        token: given.map(|token| Digest::of(&[token.as_bytes()]).to_string()),
-        vouched: door.vouches(given),
-        body,
-    };
-    door.pushes.push(push).await
+    let named = caller.headers.get("x-scope-orgid").and_then(|value| value.to_str().ok());
+    let named = named.map(str::to_owned).or_else(|| caller.tenant.clone());
+    let sender = caller.sender(door, named.unwrap_or_else(default_tenant));
+    if let Err(refusal) = door.pushes.admit(form, &sender) {
+        discard(body).await;
+        return Err(refusal);
+    }
+    let lane = &door.turns.pushes;
+    let kept = lane.read(caller.address, body, bytes_max).await.map_err(no_room)?;
+    let _turn = lane.turn().await.map_err(no_room)?;
+    let (body, _room) = kept.into_parts();
+    let (encoding, body) = message(body)?;
+    let Sender { tenant, token, vouched } = sender;
+    door.pushes.push(Push { form, encoding, tenant, token, vouched, body }).await
+}
+
+/// Of what remote write and OTLP are answered they repeat 429 and 503 alone: a body that came too slowly
+/// is no fault that is mended by dropping it.
+fn no_room(why: NoRoom) -> PushRefusal {
+    match why {
+        NoRoom::Broken(error) => PushRefusal::Wrong(format!("the body cannot be read: {error}")),
+        NoRoom::TooLarge(bytes_max) => PushRefusal::TooLarge(format!(
+            "the body is larger than {bytes_max} bytes: send fewer samples at a time"
+        )),
+        NoRoom::TooSlow => PushRefusal::Later("the body came too slowly".to_owned()),
+        NoRoom::Crowded => PushRefusal::Slow("too many pushes at once".to_owned(), 1),
+    }
 }
 
 /// What remote write is answered.
@@ -271,9 +249,7 @@ pub(super) fn refused(refusal: PushRefusal) -> Response {
         PushRefusal::Denied(text) => problem(StatusCode::UNAUTHORIZED, &text),
         PushRefusal::Later(text) => problem(StatusCode::SERVICE_UNAVAILABLE, &text),
         PushRefusal::Slow(text, seconds) => {
-            let mut response = problem(StatusCode::TOO_MANY_REQUESTS, &text);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-            response
+            retry_after(problem(StatusCode::TOO_MANY_REQUESTS, &text), seconds)
         }
     }
 }

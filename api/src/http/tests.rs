@@ -4,21 +4,33 @@
 
 use std::sync::Mutex;
 
+use async_trait::async_trait;
+use axum::body::Body;
+use medic_state::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tower::ServiceExt as _;
 
-use super::*;
+use super::{alerts::BODY_BYTES_MAX, *};
 
 #[derive(Default)]
 struct Sink(Mutex<Vec<(String, IncomingAlert)>>);
 
 #[async_trait]
 impl AlertSink for Sink {
+    fn admit(&self, sender: &Sender) -> Result<(), AlertRefusal> {
+        match (sender.vouched, sender.tenant.as_str()) {
+            (false, _) => Err(AlertRefusal::Denied("a token is needed".to_owned())),
+            (true, "loud") => Err(AlertRefusal::Slow("too many alerts".to_owned(), 9)),
+            (true, _) => Ok(()),
+        }
+    }
+
     async fn take(
         &self,
-        tenant: &str,
+        sender: &Sender,
         alerts: Vec<IncomingAlert>,
     ) -> Result<Vec<String>, AlertRefusal> {
+        let tenant = sender.tenant.as_str();
         match tenant {
             "atlantis" => Err(AlertRefusal::Wrong("there is no tenant `atlantis`".to_owned())),
             "busy" => Err(AlertRefusal::Later("no leader".to_owned())),
@@ -109,6 +121,7 @@ async fn bad_posts_are_told_what_is_wrong() {
         (plain.unwrap(), 415),
         (post_to("/api/v1/alertmanager/atlantis", webhook_body()), 422),
         (post_to("/api/v1/alertmanager/busy", webhook_body()), 503),
+        (post_to("/api/v1/alertmanager/loud", webhook_body()), 429),
         (get_of(path), 405),
         (get_of("/etc/passwd"), 404),
     ];
@@ -161,17 +174,46 @@ async fn connections_above_the_bound_are_closed() {
     serving.abort();
 }
 
-#[test]
-fn an_alert_is_over_by_its_status_or_when_its_end_has_passed() {
-    let now = medic_state::time::parse_rfc3339("2026-01-01T12:00:00Z").unwrap();
-    for (json, firing) in [
-        (r#"{"labels":{}}"#, true),
-        (r#"{"labels":{},"status":"firing","endsAt":"0001-01-01T00:00:00Z"}"#, true),
-        (r#"{"labels":{},"endsAt":"2026-01-01T12:05:00Z"}"#, true),
-        (r#"{"labels":{},"endsAt":"2026-01-01T11:55:00Z"}"#, false),
-        (r#"{"labels":{},"status":"resolved"}"#, false),
-    ] {
-        let alert: WireAlert = serde_json::from_str(json).unwrap();
-        assert_eq!(alert.read(now).firing, firing, "{json}");
+/// Eight connections of 32 requests each once took a node hundreds of megabytes.
+#[tokio::test]
+async fn alerts_over_http_2_are_bounded_and_keep_nobody_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let sink = Arc::new(Sink::default());
+    let door = door(&sink, None, true);
+    let turns = door.turns.clone();
+    let serving = tokio::spawn(serve_http(listener, door, std::future::pending()));
+    let post = |body: Vec<u8>| {
+        let request = Request::post("http://node/api/v1/alertmanager/default");
+        request.header("content-type", "application/json").body(Body::from(body)).unwrap()
+    };
+    let mut asked = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let stream = TokioIo::new(TcpStream::connect(addr).await.unwrap());
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
+        let (sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..STREAMS_MAX {
+            let (mut sender, request) = (sender.clone(), post(vec![b' '; 1 << 20]));
+            asked.spawn(async move {
+                let answer = sender.send_request(request).await.unwrap();
+                answer.status().as_u16()
+            });
+        }
     }
+    let mut crowded = 0;
+    while let Some(status) = asked.join_next().await {
+        let status = status.unwrap();
+        assert!([400, 429].contains(&status), "{status}");
+        crowded += u32::from(status == 429);
+    }
+    assert!(crowded > 0, "not all at once");
+    assert!(turns.alerts.bytes_peak() <= 2 << 20, "the share of one address");
+    let stream = TokioIo::new(TcpStream::connect(addr).await.unwrap());
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    let good = sender.send_request(post(webhook_body().into_bytes())).await.unwrap();
+    assert_eq!((good.status().as_u16(), sink.0.lock().unwrap().len()), (200, 1));
+    serving.abort();
 }

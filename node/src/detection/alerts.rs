@@ -6,27 +6,38 @@
 //! signal out, and the last one clears the symptom. What fires is read back from the law's state, so
 //! that it does not matter which node heard of which alert.
 //!
-//! Deliberately absent: authentication and size limits (the HTTP door's), grouping and silences
-//! (the law's), and a memory of our own.
+//! Who may speak, and of what, the tenant's Sources of type `alertmanager` say: by the token that each
+//! may demand, and by what each matches.
+//!
+//! Deliberately absent: size limits (the HTTP door's), grouping and silences (the law's), and a memory
+//! of our own.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use medic_api::http::{AlertRefusal, AlertSink, IncomingAlert};
+use medic_api::http::{AlertRefusal, AlertSink, IncomingAlert, Sender, alerts::ALERTS_MAX};
 use medic_raft::{Ledger, LedgerError, LedgerExt as _};
 use medic_state::{
     Command, Ppm, Refusal, State, Timestamp,
     command::{ClearSymptom, ReportSymptom},
-    manifest::{Kind as ManifestKind, ManifestKey, SourceKind, SourceSpec, Spec},
+    manifest::{Kind as ManifestKind, ManifestKey, SourceKind, Spec},
     symptom::{ALERT_KIND, ALERT_SOURCE, MAX_SIGNALS, Severity, Signal, Symptom, Target},
     text::head,
 };
 use metrics::counter;
 
-use super::{entity::fingerprint_of, metrics::Metric};
+use super::{
+    entity::fingerprint_of,
+    intake::{
+        Hub,
+        mapper::{Allowed, Mapper, NoSource},
+    },
+    metrics::Metric,
+};
 
-/// Alerts taken from one call; Alertmanager groups rarely exceed a hundred.
-pub const ALERTS_MAX: usize = 1_000;
+/// Notes of one answer: who sends a thousand alerts of nobody need not read a thousand lines.
+const NOTES_MAX: usize = 20;
+const KIND: (SourceKind, &str) = (SourceKind::Alertmanager, "alertmanager");
 /// Bytes of a summary kept.
 const SUMMARY_BYTES_MAX: usize = 300;
 /// Bytes of an alert's name kept; with our prefix it stays below the law's bound of names.
@@ -41,6 +52,8 @@ pub struct Taken {
     pub cleared: usize,
     /// Alerts that name no declared service, with the reason.
     pub unmapped: Vec<String>,
+    /// Alerts that no Source matches that their sender may speak for.
+    pub foreign: Vec<String>,
     /// What the law refused.
     pub refused: Vec<String>,
 }
@@ -48,9 +61,12 @@ pub struct Taken {
 /// Why a call was not taken at all; the sender should try again later, or mend its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum AlertsError {
-    /// No `Source` of type `alertmanager`.
-    #[error("tenant `{0}` has no Source of type alertmanager: apply one first")]
-    NoSource(String),
+    /// No `Source` of type `alertmanager` that the sender may speak for.
+    #[error(transparent)]
+    NoSource(#[from] NoSource),
+    /// The tenant sends too many.
+    #[error("{0}")]
+    Slow(String, u64),
     /// Too many at once.
     #[error("{0} alerts in one call; at most {ALERTS_MAX} are taken")]
     TooMany(usize),
@@ -62,6 +78,7 @@ pub enum AlertsError {
 /// The door's other side.
 pub struct Alerts {
     ledger: Arc<dyn Ledger>,
+    hub: Arc<Hub>,
 }
 
 impl std::fmt::Debug for Alerts {
@@ -79,10 +96,23 @@ enum Step {
 }
 
 impl Alerts {
-    /// Over a ledger.
+    /// Over a ledger; quotas are the hub's.
     #[must_use]
-    pub fn new(ledger: Arc<dyn Ledger>) -> Self {
-        Self { ledger }
+    pub const fn new(ledger: Arc<dyn Ledger>, hub: Arc<Hub>) -> Self {
+        Self { ledger, hub }
+    }
+
+    /// The sources that a sender may speak for.
+    fn allowed(state: &State, sender: &Sender) -> Result<(Mapper, Allowed), NoSource> {
+        let mapper = Mapper::of_sources(state, &sender.tenant);
+        let token = sender.token.as_deref();
+        let allowed = mapper.allowed(&sender.tenant, KIND, token, sender.vouched)?;
+        Ok((mapper, allowed))
+    }
+
+    fn charge(&self, tenant: &str, alerts: usize) -> Result<(), AlertsError> {
+        let charged = self.hub.charge_alerts(tenant, alerts);
+        charged.map_err(|(text, seconds)| AlertsError::Slow(text, seconds))
     }
 
     /// Takes the alerts of one call. Safe to repeat: the same alerts give the same symptoms.
@@ -91,30 +121,30 @@ impl Alerts {
     /// When nothing could be taken, or the ledger failed half-way (repeat it then).
     pub async fn receive(
         &self,
-        tenant: &str,
+        sender: &Sender,
         alerts: &[IncomingAlert],
     ) -> Result<Taken, AlertsError> {
         if alerts.len() > ALERTS_MAX {
             return Err(AlertsError::TooMany(alerts.len()));
         }
         let mut taken = Taken::default();
+        let (mapper, allowed) = self.ledger.read(|state| Self::allowed(state, sender))?;
+        self.charge(&sender.tenant, alerts.len())?;
         let by_target = self.ledger.read(|state| {
-            let sources = sources(state, tenant);
-            if sources.is_empty() {
-                return Err(AlertsError::NoSource(tenant.to_owned()));
-            }
             let mut by_target: BTreeMap<Target, (String, Vec<&IncomingAlert>)> = BTreeMap::new();
             for alert in alerts {
-                match find_target(state, tenant, &sources, alert) {
+                match find_target(state, &sender.tenant, &mapper, allowed, alert) {
                     Ok((target, source)) => {
                         by_target.entry(target).or_insert((source, Vec::new())).1.push(alert);
                     }
-                    Err(why) => taken.unmapped.push(why),
+                    Err(NoTarget::Unmapped(why)) => taken.unmapped.push(why),
+                    Err(NoTarget::Foreign(why)) => taken.foreign.push(why),
                 }
             }
-            Ok(by_target)
-        })?;
+            by_target
+        });
         count("unmapped", taken.unmapped.len());
+        count("foreign", taken.foreign.len());
         for (target, (source, alerts)) in by_target {
             self.take_one(&target, &source, &alerts, &mut taken).await?;
         }
@@ -174,18 +204,44 @@ impl Alerts {
 
 #[async_trait]
 impl AlertSink for Alerts {
+    fn admit(&self, sender: &Sender) -> Result<(), AlertRefusal> {
+        let allowed = self.ledger.read(|state| Self::allowed(state, sender).map(drop));
+        allowed.map_err(AlertsError::from)?;
+        Ok(self.charge(&sender.tenant, 0)?)
+    }
+
     async fn take(
         &self,
-        tenant: &str,
+        sender: &Sender,
         alerts: Vec<IncomingAlert>,
     ) -> Result<Vec<String>, AlertRefusal> {
-        match self.receive(tenant, &alerts).await {
-            Ok(taken) => Ok(taken.unmapped.into_iter().chain(taken.refused).collect()),
-            Err(error @ (AlertsError::NoSource(_) | AlertsError::TooMany(_))) => {
-                Err(AlertRefusal::Wrong(error.to_string()))
+        Ok(self.receive(sender, &alerts).await?.notes())
+    }
+}
+
+impl From<AlertsError> for AlertRefusal {
+    fn from(error: AlertsError) -> Self {
+        match error {
+            AlertsError::NoSource(NoSource::Token(_)) => Self::Denied(error.to_string()),
+            AlertsError::NoSource(NoSource::None(..)) | AlertsError::TooMany(_) => {
+                Self::Wrong(error.to_string())
             }
-            Err(AlertsError::Ledger(error)) => Err(AlertRefusal::Later(error.to_string())),
+            AlertsError::Slow(text, seconds) => Self::Slow(text, seconds),
+            AlertsError::Ledger(error) => Self::Later(error.to_string()),
         }
+    }
+}
+
+impl Taken {
+    /// What the sender should know, in words.
+    fn notes(self) -> Vec<String> {
+        let all = self.refused.into_iter().chain(self.foreign).chain(self.unmapped);
+        let mut notes: Vec<String> = all.collect();
+        if let Some(more) = notes.len().checked_sub(NOTES_MAX).filter(|more| *more > 0) {
+            notes.truncate(NOTES_MAX);
+            notes.push(format!("and {more} more"));
+        }
+        notes
     }
 }
 
@@ -194,32 +250,27 @@ fn count(result: &'static str, times: usize) {
     counter!(Metric::Alerts.name(), "result" => result).increment(times);
 }
 
-/// Alertmanager sources of a tenant, by name.
-fn sources(state: &State, tenant: &str) -> Vec<(String, SourceSpec)> {
-    let first =
-        ManifestKey { kind: ManifestKind::Source, tenant: tenant.to_owned(), name: String::new() };
-    (state.manifests.range(first..))
-        .take_while(|(key, _)| key.kind == ManifestKind::Source && key.tenant == tenant)
-        .filter_map(|(key, stored)| match &stored.manifest.spec {
-            Spec::Source(source) if source.kind == SourceKind::Alertmanager => {
-                Some((key.name.clone(), source.clone()))
-            }
-            _ => None,
-        })
-        .collect()
+/// Why an alert has no target.
+#[derive(Debug)]
+enum NoTarget {
+    Unmapped(String),
+    Foreign(String),
 }
 
 /// The declared target that an alert names, and the source that tells so.
 fn find_target(
     state: &State,
     tenant: &str,
-    sources: &[(String, SourceSpec)],
+    mapper: &Mapper,
+    allowed: Allowed,
     alert: &IncomingAlert,
-) -> Result<(Target, String), String> {
+) -> Result<(Target, String), NoTarget> {
     let name =
         alert.labels.get("alertname").map_or_else(|| "?".to_owned(), |name| short_name(name));
-    for (source, spec) in sources {
-        let Some(service) = alert.labels.get(&spec.service_label) else { continue };
+    let mut asked = Vec::new();
+    for (source, service_label, instance_label) in mapper.taking(allowed, &alert.labels) {
+        asked.push(service_label);
+        let Some(service) = alert.labels.get(service_label) else { continue };
         let key = ManifestKey {
             kind: ManifestKind::Service,
             tenant: tenant.to_owned(),
@@ -229,7 +280,7 @@ fn find_target(
         let Spec::Service(declared) = &stored.manifest.spec else { continue };
         // Prometheus' own `instance` label is host:port; a name is as good. Else: the service as
         // a whole.
-        let instance = alert.labels.get(&spec.instance_label).and_then(|given| {
+        let instance = alert.labels.get(instance_label).and_then(|given| {
             declared.instances.iter().find(|instance| {
                 let address = instance.port.map(|port| format!("{}:{port}", instance.host));
                 instance.name == *given || address.as_ref() == Some(given)
@@ -240,10 +291,15 @@ fn find_target(
             service: service.clone(),
             instance: instance.map(|instance| instance.name.clone()).unwrap_or_default(),
         };
-        return Ok((target, source.clone()));
+        return Ok((target, source.to_owned()));
     }
-    let labels: Vec<&str> = sources.iter().map(|(_, spec)| spec.service_label.as_str()).collect();
-    Err(format!("alert {name} names no declared service in its label `{}`", labels.join("` or `")))
+    if asked.is_empty() {
+        let text = "matches no Source that this sender may speak for";
+        return Err(NoTarget::Foreign(format!("alert {name} {text}")));
+    }
+    let labels = asked.join("` or `");
+    let text = format!("alert {name} names no declared service in its label `{labels}`");
+    Err(NoTarget::Unmapped(text))
 }
 
 /// The active alert symptom of a target.

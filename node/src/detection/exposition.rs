@@ -11,6 +11,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::intake::sample::Kind;
+
 /// Bytes of one body: 8 MiB holds some 80,000 series; a larger one is a mistake or an attack.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Samples kept of one body: those that indicators select; a service has a handful.
@@ -57,10 +59,27 @@ pub enum ExpositionError {
 /// # Errors
 /// When it is not exposition at all, or too much of it is wanted.
 pub fn parse(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Exposition, ExpositionError> {
-    let mut read = Exposition::default();
+    parse_typed(text, wanted).map(|(read, _)| read)
+}
+
+/// The same, with the type of each sample kept.
+///
+/// # Errors
+/// Like [`parse`].
+pub fn parse_typed(
+    text: &str,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<(Exposition, Vec<Kind>), ExpositionError> {
+    let (mut read, mut kinds) = (Exposition::default(), Vec::new());
     let mut series: HashSet<(&str, Labels)> = HashSet::new();
+    // A family's type stands right before its samples.
+    let mut family = ("", Kind::Unknown);
     for line in text.lines().map(str::trim) {
-        if line.is_empty() || line.starts_with('#') {
+        if let Some(comment) = line.strip_prefix('#') {
+            family = family_of(comment).unwrap_or(family);
+            continue;
+        }
+        if line.is_empty() {
             continue;
         }
         let (name, rest) = split_name(line);
@@ -78,12 +97,34 @@ pub fn parse(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Exposition, Ex
                 continue;
             }
             read.samples.push(Sample { name: name.to_owned(), labels, value });
+            kinds.push(if is_of(name, family.0) { family.1 } else { Kind::Unknown });
         }
     }
     if read.total == 0 && read.malformed > 0 {
         return Err(ExpositionError::NotExposition(read.malformed));
     }
-    Ok(read)
+    Ok((read, kinds))
+}
+
+/// What `TYPE name type` says, without its `#`.
+fn family_of(comment: &str) -> Option<(&str, Kind)> {
+    let mut words = comment.split_ascii_whitespace();
+    let (Some("TYPE"), Some(name), Some(kind)) = (words.next(), words.next(), words.next()) else {
+        return None;
+    };
+    let kind = match kind {
+        "counter" => Kind::Counter,
+        "gauge" => Kind::Gauge,
+        "histogram" | "gaugehistogram" | "summary" => Kind::Histogram,
+        _ => Kind::Unknown,
+    };
+    Some((name, kind))
+}
+
+/// Whether a sample of this name is of the family. OpenMetrics' counters are named without `_total`.
+fn is_of(name: &str, family: &str) -> bool {
+    let rest = if family.is_empty() { None } else { name.strip_prefix(family) };
+    rest.is_some_and(|rest| matches!(rest, "" | "_total" | "_bucket" | "_sum" | "_count"))
 }
 
 fn split_name(line: &str) -> (&str, &str) {
@@ -232,6 +273,19 @@ job:latency:p99{le="0.05",} NaN
             read.samples.iter().map(|sample| (sample.name.as_str(), sample.value)).collect();
         let expected = [("reqs_total", 5.0), ("reqs_created", 1.395066363e9), ("lat_bucket", 7.0)];
         assert_eq!((values.as_slice(), read.malformed), (expected.as_slice(), 0));
+    }
+
+    #[test]
+    fn a_sample_has_the_type_of_its_family() {
+        let (_, kinds) = parse_typed(
+            "a 1\n# TYPE a counter\na 1\n# HELP x TYPE a gauge\na 2\nab 2\n# TYPE r counter\nr_total 1\n\
+             # TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_sum 1\na 5\n# TYPE g gauge\ng 1\n# TYPE u\ng 1\n# TYPE w whatever\nw 1\n",
+            |_| true,
+        )
+        .unwrap();
+        use Kind::{Counter as C, Gauge as G, Histogram as H, Unknown as U};
+        // The second `a` and the second `g` are repeated: the first counts.
+        assert_eq!(kinds, [U, U, C, H, H, G, U]);
     }
 
     #[test]

@@ -29,13 +29,19 @@ pub enum Metric {
     TaskPanics,
     /// Counter of samples that came in, by `door` and `result`.
     IntakeSamples,
+    /// Counter of samples that were not taken and whose sender was told so, by `tenant`, `door`, `source`
+    /// (of those that are asked) and `result`: tenants and sources are declared, so they are few.
+    IntakeRefused,
     /// Counter: series that were pushed as another type than before.
     IntakeTypeChanges,
     /// Gauge: pushed series held by this node.
     IntakeSeries,
-    /// Counter of rounds of sources that are asked, by `result` (good, failed).
+    /// Counter of rounds of sources that are asked, by `result` (good, partly, failed).
     SourceRounds,
-    /// Counter of alerts received, by `result` (reported, cleared, unmapped, refused, failed).
+    /// Counter, by `tenant` and `source`: lines of a scrape that are no samples, and values of a query's
+    /// answer that are no numbers.
+    SourceUnread,
+    /// Counter of alerts received, by `result` (reported, cleared, unmapped, foreign, refused).
     Alerts,
     /// Counter of pieces of detector state, by `result` (sent, failed, taken, unreadable).
     Checkpoints,
@@ -87,9 +93,11 @@ impl Metric {
             Self::Clears => "medic_symptom_clears_total",
             Self::TaskPanics => "medic_detection_task_panics_total",
             Self::IntakeSamples => "medic_intake_samples_total",
+            Self::IntakeRefused => "medic_intake_refused_samples_total",
             Self::IntakeTypeChanges => "medic_intake_type_changes_total",
             Self::IntakeSeries => "medic_intake_series",
             Self::SourceRounds => "medic_source_rounds_total",
+            Self::SourceUnread => "medic_source_unread_total",
             Self::Alerts => "medic_alerts_received_total",
             Self::Checkpoints => "medic_detector_checkpoints_total",
             Self::CheckpointsRefused => "medic_detector_checkpoints_refused_total",

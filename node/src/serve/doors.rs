@@ -7,7 +7,7 @@ use medic_api::{
     control::Views,
     door::{Door, Limits, TlsSource, node_identity, serve_grpc},
     fleet::FleetHub,
-    http::{HttpDoor, Readiness, push::Turns, serve_http},
+    http::{HttpDoor, Readiness, Turns, serve_http},
 };
 use medic_raft::{ClusterAdmin, Consensus, Ledger};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -156,7 +156,7 @@ fn http_door(
         predictions,
         ready: Arc::new(move || readiness(admin.as_ref())),
         clock: ledger.env().clock.clone(),
-        alerts: Arc::new(Alerts::new(ledger)),
+        alerts: Arc::new(Alerts::new(ledger, intake.clone())),
         pushes: intake,
         turns: Turns::default(),
         token: std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty()),

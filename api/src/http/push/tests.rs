@@ -1,19 +1,27 @@
 //! Tests of the doors for telemetry.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use axum::{extract::Request, response::IntoResponse as _};
+use medic_state::Digest;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::http::{AlertRefusal, AlertSink, IncomingAlert, Readiness, router};
+use crate::http::{AlertRefusal, AlertSink, IncomingAlert, Readiness, Turns, router};
 
 #[derive(Default)]
 pub(in crate::http) struct Sink(pub(in crate::http) Mutex<Vec<Push>>);
 
 #[async_trait]
 impl PushSink for Sink {
+    fn admit(&self, _: PushForm, sender: &Sender) -> Result<(), PushRefusal> {
+        match sender.tenant.as_str() {
+            "spent" => Err(PushRefusal::Slow("a tenant's quota".to_owned(), 3)),
+            _ => Ok(()),
+        }
+    }
+
     async fn push(&self, push: Push) -> Result<PushTaken, PushRefusal> {
         let answer = match push.tenant.as_str() {
             "wrong" => Err(PushRefusal::Wrong("no message".to_owned())),
@@ -37,7 +45,11 @@ struct NoAlerts;
 
 #[async_trait]
 impl AlertSink for NoAlerts {
-    async fn take(&self, _: &str, _: Vec<IncomingAlert>) -> Result<Vec<String>, AlertRefusal> {
+    fn admit(&self, _: &Sender) -> Result<(), AlertRefusal> {
+        Ok(())
+    }
+
+    async fn take(&self, _: &Sender, _: Vec<IncomingAlert>) -> Result<Vec<String>, AlertRefusal> {
         Ok(Vec::new())
     }
 }
@@ -138,9 +150,35 @@ async fn large_bodies_and_crowds_are_turned_away() {
     let large = vec![0; PUSH_BYTES_MAX + 1];
     assert_eq!(send(door(&sink, None), request("/api/v1/write", &[], large)).await.0, 413);
     let door = door(&sink, None);
-    let _all = door.turns.0.clone().acquire_many_owned(16).await.unwrap();
+    let _all = door.turns.pushes.semaphore().clone().acquire_many_owned(16).await.unwrap();
     tokio::time::pause();
     let (status, headers, _) = send(door.clone(), request("/api/v1/write", &[], vec![])).await;
     assert_eq!((status, headers["retry-after"].to_str().unwrap()), (429, "1"));
     assert!(sink.0.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_not_push_is_told_before_its_body_is_there_and_a_slow_one_disturbs_nobody() {
+    let sink = Arc::new(Sink::default());
+    let door = door(&sink, None);
+    let never = || Body::from_stream(futures::stream::pending::<std::io::Result<Vec<u8>>>());
+    let slow = |tenant: &str| {
+        let request = Request::post("/api/v1/write").header("x-scope-orgid", tenant);
+        send(door.clone(), request.body(never()).unwrap())
+    };
+    let begun = tokio::time::Instant::now();
+    let (status, headers, said) = slow("spent").await;
+    assert_eq!((status, headers["retry-after"].to_str().unwrap()), (429, "3"), "{said}");
+    // As many slow ones as there are turns, and more.
+    let mut waiting = Vec::new();
+    for _ in 0..40 {
+        waiting.push(tokio::spawn(slow("blue")));
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(send(door.clone(), request("/api/v1/write", &[], vec![1])).await.0, 204);
+    for one in waiting {
+        assert_eq!(one.await.unwrap().0, 503, "Prometheus sends it again");
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(11));
+    assert_eq!(sink.0.lock().unwrap().len(), 1);
 }

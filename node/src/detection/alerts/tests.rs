@@ -60,6 +60,90 @@ fn symptoms_stay_small_whatever_is_sent() {
     assert!(medic_state::codec::encode(&symptom).len() < 16 * 1024);
 }
 
+fn sender(token: Option<&str>, vouched: bool) -> Sender {
+    let token = token.map(|token| medic_state::Digest::of(&[token.as_bytes()]).to_string());
+    Sender { tenant: "default".to_owned(), token, vouched }
+}
+
+/// A source's spec, and one declared service.
+fn declared(source: &serde_json::Value) -> State {
+    use medic_state::manifest::{Manifest, Stored};
+    let mut state = State::new();
+    for (kind, name, spec) in [
+        ("Source", "team", source.clone()),
+        ("Service", "web", serde_json::json!({"instances": [{"name": "web-1", "port": 80}]})),
+    ] {
+        let manifest = Manifest {
+            metadata: serde_json::from_value(serde_json::json!({"name": name})).unwrap(),
+            spec: serde_json::from_value(serde_json::json!({"kind": kind, "spec": spec})).unwrap(),
+        };
+        let stored = Stored {
+            digest: manifest.digest(),
+            manifest: Arc::new(manifest),
+            index: 1,
+            by: "user:test".to_owned(),
+            at: Timestamp(0),
+        };
+        state.manifests.insert(stored.manifest.key(), stored);
+    }
+    state
+}
+
+fn door_over(state: State) -> Alerts {
+    use medic_raft::{LocalLedger, env::Env};
+    let law = LocalLedger::new(medic_state::NodeId(1), medic_state::BootId(1), Env::system());
+    *law.state().write().unwrap() = state;
+    Alerts::new(law.clone(), Hub::new(law))
+}
+
+#[tokio::test]
+async fn a_source_is_spoken_for_by_its_token_alone_and_of_what_it_matches() {
+    let secret = medic_state::Digest::of(&[b"secret"]).to_string();
+    let guarded = declared(&serde_json::json!({
+        "type": "alertmanager", "tokenSha256": secret, "match": ["team=\"blue\""],
+    }));
+    let alerts = door_over(guarded);
+    for stranger in [sender(None, true), sender(Some("guess"), true), sender(None, false)] {
+        assert!(matches!(alerts.admit(&stranger), Err(AlertRefusal::Denied(_))), "{stranger:?}");
+        let taken = alerts.take(&stranger, vec![alert("Slow", true, "critical")]).await;
+        assert!(matches!(taken, Err(AlertRefusal::Denied(_))), "{taken:?}");
+    }
+    // Its token is enough where the door has one of its own.
+    let team = sender(Some("secret"), false);
+    assert_eq!(alerts.admit(&team), Ok(()));
+    let red = alert("Slow", true, "critical");
+    let taken = alerts.receive(&team, std::slice::from_ref(&red)).await.unwrap();
+    assert_eq!((taken.reported, taken.foreign.len(), taken.unmapped.len()), (0, 1, 0));
+    assert!(taken.foreign[0].contains("no Source that this sender may speak for"));
+    // What it matches is found; who stands behind a wall is not vouched for.
+    let mut blue = red;
+    blue.labels.insert("team".to_owned(), "blue".to_owned());
+    let (mapper, allowed) = alerts.ledger.read(|state| Alerts::allowed(state, &team)).unwrap();
+    let found =
+        alerts.ledger.read(|state| find_target(state, "default", &mapper, allowed, &blue).unwrap());
+    assert_eq!((found.0.service.as_str(), found.1.as_str()), ("web", "team"));
+    let open = door_over(declared(&serde_json::json!({"type": "alertmanager"})));
+    assert!(matches!(open.admit(&sender(None, false)), Err(AlertRefusal::Denied(_))));
+    assert_eq!(open.admit(&sender(None, true)), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenants_alerts_are_bounded_by_its_quota() {
+    let alerts = door_over(declared(&serde_json::json!({"type": "alertmanager"})));
+    let anyone = sender(None, true);
+    let stranger = IncomingAlert::default();
+    // A burst of five seconds at 200 a second, and one call that overdraws.
+    for _ in 0..2 {
+        let taken = alerts.take(&anyone, vec![stranger.clone(); 600]).await.unwrap();
+        assert_eq!((taken.len(), taken.last().unwrap().as_str()), (21, "and 580 more"));
+    }
+    assert!(matches!(alerts.admit(&anyone), Err(AlertRefusal::Slow(_, 1))));
+    let slow = alerts.take(&anyone, vec![stranger.clone()]).await;
+    assert!(matches!(slow, Err(AlertRefusal::Slow(_, 1))), "{slow:?}");
+    tokio::time::advance(std::time::Duration::from_millis(1_100)).await;
+    assert_eq!(alerts.take(&anyone, vec![stranger]).await.unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn any_node_passes_alerts_on_and_the_law_takes_them() {
     use medic_raft::{LocalLedger, env::Env};
@@ -89,9 +173,10 @@ async fn any_node_passes_alerts_on_and_the_law_takes_them() {
     // The other node owns every shard.
     let moves = (0..medic_state::state::SHARDS).map(|shard| (ShardId(shard), NodeId(2))).collect();
     must(law.entry(TraceId::default(), Command::AssignShards(AssignShards { moves }))).await;
-    let alerts = Alerts::new(law.clone());
+    let alerts = Alerts::new(law.clone(), Hub::new(law.clone()));
+    let anyone = sender(None, true);
     let firing = [IncomingAlert { firing: true, ..alert("Slow", true, "critical") }];
-    assert!(matches!(alerts.receive("default", &firing).await, Err(AlertsError::NoSource(_))));
+    assert!(matches!(alerts.receive(&anyone, &firing).await, Err(AlertsError::NoSource(_))));
     for (by, manifest) in [
         (
             Principal::node(NodeId(1)),
@@ -122,14 +207,14 @@ async fn any_node_passes_alerts_on_and_the_law_takes_them() {
     };
     let mut sent = firing[0].clone();
     sent.labels.insert("instance".to_owned(), "127.0.0.1:80".to_owned());
-    let taken = alerts.receive("default", &[sent.clone(), stranger]).await.unwrap();
+    let taken = alerts.receive(&anyone, &[sent.clone(), stranger]).await.unwrap();
     assert_eq!((taken.reported, taken.cleared, taken.unmapped.len()), (1, 0, 1));
     assert_eq!(taken.refused, Vec::<String>::new());
     let active = |state: &State| standing(state, &target()).cloned();
     let symptom = law.read(active).unwrap();
     assert_eq!((symptom.kind.as_str(), symptom.severity), ("alert", Severity::Critical));
     sent.firing = false;
-    let taken = alerts.receive("default", &[sent]).await.unwrap();
+    let taken = alerts.receive(&anyone, &[sent]).await.unwrap();
     assert_eq!((taken.reported, taken.cleared), (0, 1));
     assert_eq!(law.read(active), None);
 }

@@ -13,16 +13,62 @@ use crate::detection::{
     indicator::{Values, idle},
 };
 
-/// A pushed value is good for so long: four rounds of a Prometheus at its usual interval.
-const GOOD_FOR_MS: u64 = 60_000;
+/// A pushed value is good for so many of its sender's intervals,
+const ROUNDS_GOOD: u64 = 4;
+/// and at least for so long: four rounds at the 15 s that most are set to,
+const GOOD_FOR_MIN_MS: u64 = 60_000;
+/// and at most: three rounds of a source that is asked every five minutes.
+const GOOD_FOR_MAX_MS: u64 = 900_000;
+/// The first one is good for as long as a series lives for Prometheus: nobody knows yet how often it comes.
+const FIRST_GOOD_FOR_MS: u64 = 300_000;
+
+/// When something was heard of last, and how often it is.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    at_ms: u64,
+    /// Time between two of it: at once when it grows, slowly when it shrinks, since the series of one round
+    /// may come in several pushes.
+    every_ms: Option<u64>,
+}
+
+impl Heard {
+    const fn first(at_ms: u64) -> Self {
+        Self { at_ms, every_ms: None }
+    }
+
+    fn again(&mut self, at_ms: u64) {
+        let gap = at_ms.saturating_sub(self.at_ms);
+        let known = self.every_ms.unwrap_or_default();
+        (self.at_ms, self.every_ms) = (at_ms, Some(gap.max(known / 4 * 3)));
+    }
+
+    fn good_for_ms(&self) -> u64 {
+        self.every_ms.map_or(FIRST_GOOD_FOR_MS, |every| {
+            every.saturating_mul(ROUNDS_GOOD).clamp(GOOD_FOR_MIN_MS, GOOD_FOR_MAX_MS)
+        })
+    }
+
+    fn silent(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.at_ms) >= self.good_for_ms()
+    }
+}
+
+fn heard(all: &mut BTreeMap<String, Heard>, name: &str, now_ms: u64) {
+    match all.get_mut(name) {
+        Some(known) => known.again(now_ms),
+        None => {
+            all.insert(name.to_owned(), Heard::first(now_ms));
+        }
+    }
+}
 
 /// What fed which indicator.
 #[derive(Debug, Default)]
 pub(super) struct Fed {
     scraped: BTreeSet<String>,
-    pushed_ms: BTreeMap<String, u64>,
+    pushed: BTreeMap<String, Heard>,
     /// When pushes last said that there was nothing to measure.
-    idle_ms: BTreeMap<String, u64>,
+    idle: BTreeMap<String, Heard>,
     /// Scrapes come: what stands beside waits for the next one.
     by_scrapes: bool,
     beside: BTreeMap<String, f64>,
@@ -50,8 +96,7 @@ impl Fed {
 
     /// Whether pushes have fed it of late.
     pub(super) fn by_pushes(&self, name: &str, now_ms: u64) -> bool {
-        let pushed = self.pushed_ms.get(name);
-        pushed.is_some_and(|at| now_ms.saturating_sub(*at) < GOOD_FOR_MS)
+        self.pushed.get(name).is_some_and(|pushed| !pushed.silent(now_ms))
     }
 }
 
@@ -94,38 +139,31 @@ impl Entity {
             let fresh: Vec<(&str, Measured)> =
                 values.measured().filter(|(name, _)| !self.fed.scraped.contains(*name)).collect();
             for (name, _) in &fresh {
-                match self.fed.pushed_ms.get_mut(*name) {
-                    Some(at) => *at = now.mono_ms,
-                    None => {
-                        self.fed.pushed_ms.insert((*name).to_owned(), now.mono_ms);
-                    }
-                }
+                heard(&mut self.fed.pushed, name, now.mono_ms);
             }
             self.feed(fresh.into_iter(), now);
             self.pushed_none(values, now);
         }
-        let silent = |at: u64| now.mono_ms.saturating_sub(at) >= GOOD_FOR_MS;
         let (series, why) = (&mut self.series, &mut self.silence);
-        let nothing = || format!("nothing was pushed for {} s", GOOD_FOR_MS / 1_000);
-        let idle_ms = &mut self.fed.idle_ms;
-        self.fed.pushed_ms.retain(|name, at| {
-            if silent(*at)
-                && let Some(series) = series.get_mut(name)
-            {
+        let nothing =
+            |heard: &Heard| format!("nothing was pushed for {} s", heard.good_for_ms() / 1_000);
+        let idle = &mut self.fed.idle;
+        self.fed.pushed.retain(|name, heard| {
+            let silent = heard.silent(now.mono_ms);
+            if silent && let Some(series) = series.get_mut(name) {
                 series.no_value();
-                let idles = idle_ms.contains_key(name);
-                why.insert(
-                    name.clone(),
-                    if idles { NOTHING_COUNTED.to_owned() } else { nothing() },
-                );
+                let idles = idle.contains_key(name);
+                let text = if idles { NOTHING_COUNTED.to_owned() } else { nothing(heard) };
+                why.insert(name.clone(), text);
             }
-            !silent(*at)
+            !silent
         });
-        idle_ms.retain(|name, at| {
-            if silent(*at) && series.get(name).is_some_and(|series| series.last.is_none()) {
-                why.insert(name.clone(), nothing());
+        idle.retain(|name, heard| {
+            let silent = heard.silent(now.mono_ms);
+            if silent && series.get(name).is_some_and(|series| series.last.is_none()) {
+                why.insert(name.clone(), nothing(heard));
             }
-            !silent(*at)
+            !silent
         });
     }
 
@@ -141,7 +179,7 @@ impl Entity {
             let known = self.series.get(name).filter(|_| !self.fed.scraped.contains(name));
             let Some(series) = known else { continue };
             if idle(why) {
-                self.fed.idle_ms.insert(name.clone(), now.mono_ms);
+                heard(&mut self.fed.idle, name, now.mono_ms);
             }
             if series.last.is_none() && (idle(why) || !self.fed.by_scrapes) {
                 self.silence.insert(name.clone(), why.clone());
@@ -211,9 +249,33 @@ mod tests {
         entity.on_beside(None, at(3));
         assert_eq!((value(&entity, "load"), value(&entity, "memory")), (Some(5.0), None));
         // The pushes have stopped.
+        entity.on_pushed(Some(&values(&[("load", 5.0)])), at(16));
         entity.on_beside(Some(values(&[("load", 2.0)])), at(90));
         assert_eq!(value(&entity, "load"), Some(2.0));
         entity.on_beside(None, at(91));
         assert_eq!(value(&entity, "load"), None);
+    }
+
+    #[test]
+    fn a_value_is_good_for_four_of_its_senders_intervals() {
+        for (every, good_s) in [(5, 60), (15, 60), (60, 240), (300, 900)] {
+            let mut entity = entity(false);
+            for round in 0..10 {
+                let now = round * every;
+                // It comes in two pushes, a second apart, at times.
+                for part in 0..=round % 2 {
+                    entity.on_pushed(Some(&values(&[("load", 5.0)])), at(now + part));
+                }
+                entity.on_pushed(None, at(now + every - 1));
+                assert_eq!(value(&entity, "load"), Some(5.0), "every {every} s, round {round}");
+            }
+            let last = 9 * every + 1;
+            entity.on_pushed(None, at(last + good_s / 2));
+            assert_eq!(value(&entity, "load"), Some(5.0), "every {every} s");
+            entity.on_pushed(None, at(last + good_s));
+            assert_eq!(value(&entity, "load"), None, "every {every} s");
+            let why = &entity.silence["load"];
+            assert!(why.starts_with("nothing was pushed for"), "{why}");
+        }
     }
 }

@@ -160,7 +160,14 @@ impl Counts {
     /// So many samples of this metric were refused.
     pub fn add_refused(&mut self, result: Result, samples: usize, name: &str) {
         self.add(result, samples);
-        if matches!(result, Result::Limit | Result::Foreign) && self.example.is_none() {
+        if matches!(result, Result::Limit | Result::Foreign) {
+            self.note_example(name);
+        }
+    }
+
+    /// The name of a metric of which a sample was no measurement, or too old to be one.
+    pub fn note_example(&mut self, name: &str) {
+        if self.example.is_none() {
             self.example = Some(head(name, EXAMPLE_BYTES_MAX).to_owned());
         }
     }
@@ -196,8 +203,6 @@ impl Counts {
     /// What the sender should know of, if anything.
     #[must_use]
     pub fn complaint(&self, tenant: &str, series_max: usize) -> Option<String> {
-        let example =
-            self.example.as_deref().map(|e| format!(" (`{e}` among them)")).unwrap_or_default();
         let mut text = String::new();
         let mut say = |part: std::fmt::Arguments<'_>| {
             // Writing into a String cannot fail.
@@ -212,13 +217,13 @@ impl Counts {
         }
         if self.of(Result::Limit) > 0 {
             say(format_args!(
-                "{} samples are of new series beyond the {series_max} that tenant `{tenant}` may have on a node{example}",
+                "{} samples are of new series beyond the {series_max} that tenant `{tenant}` may have on a node",
                 self.of(Result::Limit)
             ));
         }
         if self.of(Result::Foreign) > 0 {
             say(format_args!(
-                "{} samples match no Source that this sender may speak for{example}",
+                "{} samples match no Source that this sender may speak for",
                 self.of(Result::Foreign)
             ));
         }
@@ -227,6 +232,18 @@ impl Counts {
                 "{} samples are more than ten minutes ahead: set the sender's clock",
                 self.of(Result::TooNew)
             ));
+        }
+        if self.of(Result::TooOld) > 0 {
+            say(format_args!(
+                "{} samples are more than an hour old: set the sender's clock, or send what is new first",
+                self.of(Result::TooOld)
+            ));
+        }
+        if self.of(Result::NotFinite) > 0 {
+            say(format_args!("{} samples are infinite or no numbers", self.of(Result::NotFinite)));
+        }
+        if self.of(Result::Negative) > 0 {
+            say(format_args!("{} samples of counters are below zero", self.of(Result::Negative)));
         }
         if self.of(Result::Histogram) > 0 && self.known() == 0 {
             say(format_args!(
@@ -237,16 +254,41 @@ impl Counts {
         if text.is_empty() {
             return None;
         }
-        Some(format!("{text}{} samples were taken", self.known()))
+        let example = self.example.as_deref().map(|e| format!("`{e}` is among them; "));
+        Some(format!("{text}{}{} samples were taken", example.unwrap_or_default(), self.known()))
     }
 
     /// How many the sender should know were not taken, and why: what [`Self::complaint`] and
     /// [`Self::unread`] speak of.
     #[must_use]
     pub fn rejected(&self) -> u64 {
-        [Result::BadSeries, Result::Limit, Result::Foreign, Result::TooNew, Result::Histogram]
-            .into_iter()
-            .fold(0, |sum, result| sum.saturating_add(self.of(result)))
+        Self::REJECTED.into_iter().fold(0, |sum, result| sum.saturating_add(self.of(result)))
+    }
+
+    /// What a sender can mend. Late, repeated and unwanted samples are none of it: they are what a sender
+    /// that repeats, or sends all it has, sends.
+    const REJECTED: [Result; 8] = [
+        Result::BadSeries,
+        Result::Limit,
+        Result::Foreign,
+        Result::TooOld,
+        Result::TooNew,
+        Result::NotFinite,
+        Result::Negative,
+        Result::Histogram,
+    ];
+
+    /// Into the node's metrics, with whose it is: what a sender should know was not taken.
+    pub fn record_refused(&self, tenant: &str, door: &'static str, source: &str) {
+        for result in Self::REJECTED.into_iter().filter(|result| self.of(*result) > 0) {
+            let labels = [
+                ("tenant", tenant.to_owned()),
+                ("door", door.to_owned()),
+                ("source", source.to_owned()),
+                ("result", result.label().to_owned()),
+            ];
+            counter!(Metric::IntakeRefused.name(), &labels).increment(self.of(result));
+        }
     }
 
     /// What was of a form that is not read, in words.
@@ -298,15 +340,22 @@ mod tests {
         counts.add(Result::Histogram, 1);
         assert_eq!(counts.complaint("blue", 10), None);
         counts.add_refused(Result::Limit, 2, "http_requests_total");
+        counts.add(Result::NotFinite, 3);
+        counts.add(Result::Negative, 4);
+        counts.add(Result::TooOld, 5);
         counts.add_bad(BadSeries::TooMany, 1);
         let said = counts.complaint("blue", 10).unwrap();
         for part in [
-            "`http_requests_total`",
+            "`http_requests_total` is among them",
             "the 10 that tenant `blue`",
             "64 labels",
+            "3 samples are infinite or no numbers",
+            "4 samples of counters are below zero",
+            "5 samples are more than an hour old",
             "6 samples were taken",
         ] {
             assert!(said.contains(part), "{said}");
         }
+        assert_eq!(counts.rejected(), 1 + 2 + 3 + 4 + 5 + 1);
     }
 }

@@ -29,7 +29,7 @@ use super::{
     quota::{self, Bucket},
     sample::SeriesView,
     table::{Refused, Table},
-    tally::Moment,
+    tally::{Moment, Offered},
     write::{self, BadWrite, Version},
 };
 use crate::detection::{exposition::Sample, indicator::Values, runtime::lock};
@@ -78,15 +78,20 @@ pub trait Forward: Send + Sync + 'static {
 pub(super) struct Tenant {
     table: Table,
     bucket: Bucket,
+    /// Of alerts: a tenant whose telemetry is too much is still heard when it calls for help.
+    alerts: Bucket,
     quotas: TenantSpec,
 }
 
 impl Tenant {
     pub(super) fn of(mapper: Mapper, quotas: TenantSpec, now_ms: u64) -> Self {
-        let mut tenant =
-            Self { table: Table::new(Arc::new(mapper)), bucket: Bucket::full(0, 0), quotas };
-        tenant.bucket = Bucket::full(tenant.per_second(), now_ms);
-        tenant
+        let per_second = per_second(&quotas);
+        Self {
+            table: Table::new(Arc::new(mapper)),
+            bucket: Bucket::full(per_second, now_ms),
+            alerts: Bucket::full(quota::alerts_per_second(per_second), now_ms),
+            quotas,
+        }
     }
 
     pub(super) fn values(&mut self, service: &str, instance: &str, now_ms: u64) -> Option<Values> {
@@ -98,8 +103,12 @@ impl Tenant {
     }
 
     fn per_second(&self) -> u32 {
-        self.quotas.max_samples_per_second.unwrap_or(quota::SAMPLES_PER_SECOND_MAX)
+        per_second(&self.quotas)
     }
+}
+
+fn per_second(quotas: &TenantSpec) -> u32 {
+    quotas.max_samples_per_second.unwrap_or(quota::SAMPLES_PER_SECOND_MAX)
 }
 
 type Shared = Arc<Mutex<Tenant>>;
@@ -183,6 +192,21 @@ impl Hub {
         Some(mapper)
     }
 
+    /// Takes so many alerts out of what a tenant may send (none: asks whether it may).
+    ///
+    /// # Errors
+    /// In words, with the seconds to wait.
+    pub fn charge_alerts(&self, tenant: &str, alerts: usize) -> Result<(), (String, u64)> {
+        let Some(shared) = self.tenant(tenant) else {
+            return Err((format!("more than {TENANTS_MAX} tenants send to this node"), 1));
+        };
+        let mut of_it = lock(&shared);
+        let rate = quota::alerts_per_second(of_it.per_second());
+        of_it.alerts.take(alerts, rate, self.moment().mono_ms).map_err(|seconds| {
+            (format!("tenant `{tenant}` sends more than {rate} alerts a second"), seconds)
+        })
+    }
+
     /// An instance's log as samples; see [`Book::samples`].
     #[must_use]
     pub fn log_samples(&self, target: &Target) -> Vec<Sample> {
@@ -263,7 +287,8 @@ impl Hub {
         Ok(counts)
     }
 
-    /// Takes samples that this node has fetched for a source of a tenant.
+    /// Takes samples that this node has fetched for a source of a tenant; gives what was not taken, in
+    /// words.
     ///
     /// # Errors
     /// When they could not be brought to their owners.
@@ -272,15 +297,19 @@ impl Hub {
         tenant: &str,
         source: &str,
         message: Vec<u8>,
-    ) -> Result<Counts, PushRefusal> {
+    ) -> Result<Option<String>, PushRefusal> {
         let shared = self.tenant(tenant).ok_or_else(too_many_tenants)?;
         let sources = vec![source.to_owned()];
-        let allowed = lock(&shared).table.mapper().named(&sources);
+        let (allowed, series_max) = {
+            let tenant = lock(&shared);
+            (tenant.table.mapper().named(&sources), tenant.series_max())
+        };
         let walk = self.walk_of(allowed, false);
         let walked = self.walk(shared, Version::V1, message, walk).await.map_err(refusal)?;
         let counts = self.bring(tenant, sources, walked).await?;
         counts.record("source");
-        Ok(counts)
+        counts.record_refused(tenant, "source", source);
+        Ok(counts.complaint(tenant, series_max))
     }
 
     async fn walk(
@@ -394,15 +423,22 @@ fn take_series(
     };
     match walk.owners.get(spot.shard.0 as usize).copied().flatten() {
         Some(owner) if owner == walk.me => {
-            let changed =
-                tenant.table.offer(spot, view, walk.now, |offered| counts.add(offered.into(), 1));
+            let changed = tenant.table.offer(spot, view, walk.now, |offered| {
+                counts.add(offered.into(), 1);
+                if matches!(offered, Offered::NotFinite | Offered::Negative) {
+                    counts.note_example(view.name());
+                }
+            });
             counts.type_changes += u64::from(changed);
         }
         Some(owner) if !walk.last => {
             let message = &mut away.entry(owner).or_default().message;
             match raw {
                 Some(raw) => super::wire::put_bytes(message, 1, raw),
-                None => write::put_series(message, view.labels.iter().copied(), &view.samples),
+                None => {
+                    let labels = view.labels.iter().copied();
+                    write::put_typed_series(message, labels, &view.samples, view.kind);
+                }
             }
         }
         Some(_) | None => counts.add(Became::NoOwner, view.samples.len()),

@@ -200,6 +200,21 @@ impl Mapper {
         bits.filter(|(at, _)| allowed.0 >> at & 1 == 1).map(|(_, s)| s.name.clone()).collect()
     }
 
+    /// The sources among these that take labels like these: the name of each, and the labels that name
+    /// service and instance.
+    pub fn taking<'m>(
+        &'m self,
+        allowed: Allowed,
+        labels: &'m BTreeMap<String, String>,
+    ) -> impl Iterator<Item = (&'m str, &'m str, &'m str)> {
+        let sources = self.sources.iter().enumerate();
+        sources
+            .filter(move |(at, source)| {
+                allowed.0 >> at & 1 == 1 && source.matchers.iter().all(|m| m.matches(labels))
+            })
+            .map(|(_, s)| (s.name.as_str(), s.service_label.as_str(), s.instance_label.as_str()))
+    }
+
     /// Whether an indicator of any service may want series of this name.
     #[must_use]
     pub fn wants(&self, metric: &str) -> bool {

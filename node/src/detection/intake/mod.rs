@@ -28,6 +28,7 @@ pub mod otlp_json;
 pub mod promql;
 pub mod quota;
 pub mod sample;
+pub mod scraped;
 pub mod srv;
 pub mod table;
 pub mod tally;

@@ -9,13 +9,14 @@
 //! other odd characters become `_`. Of a resource `service.name` gives `service` and `job`, and
 //! `service.instance.id` gives `instance`. Cumulative sums and histograms are counters; deltas and
 //! exponential histograms are counted as not read: sums of deltas need a memory of every one of them.
+//! A point that says that there is no value any more ends its series, as Prometheus' stale marker does.
 
 use std::{borrow::Cow, io::Read as _};
 
 use super::{
-    sample::{LABELS_MAX, NAME, Sample},
+    sample::{Kind, LABELS_MAX, NAME, STALE_BITS, Sample},
     wire::{BadWire, Reader, Value},
-    write::{MESSAGE_BYTES_MAX, SAMPLES_MAX, put_series},
+    write::{MESSAGE_BYTES_MAX, SAMPLES_MAX, put_typed_series},
 };
 
 /// `AGGREGATION_TEMPORALITY_CUMULATIVE`.
@@ -152,16 +153,24 @@ fn metric(bytes: &[u8], resource: &Labels<'_>, out: &mut Translated) -> Result<(
     Ok(())
 }
 
-/// Whether a sum or histogram is cumulative.
-fn cumulative(bytes: &[u8]) -> Result<bool, BadOtlp> {
-    let mut temporality = 0;
+/// Whether a sum or histogram is cumulative, and whether a sum only ever grows.
+fn cumulative(bytes: &[u8]) -> Result<(bool, bool), BadOtlp> {
+    let (mut temporality, mut monotonic) = (0, false);
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.field()? {
-        if number == 2 {
-            temporality = value.varint(number)?;
+        match number {
+            2 => temporality = value.varint(number)?,
+            3 => monotonic = value.varint(number)? != 0,
+            _ => {}
         }
     }
-    Ok(temporality == CUMULATIVE)
+    Ok((temporality == CUMULATIVE, monotonic))
+}
+
+/// The sample, or the end of its series.
+fn told(sample: Sample, flags: u64) -> Sample {
+    let ended = flags & NO_VALUE_FLAG != 0;
+    Sample { value: if ended { f64::from_bits(STALE_BITS) } else { sample.value }, ..sample }
 }
 
 fn points(
@@ -171,7 +180,12 @@ fn points(
     resource: &Labels<'_>,
     out: &mut Translated,
 ) -> Result<(), BadOtlp> {
-    let readable = !sum || cumulative(bytes)?;
+    let (readable, kind) = match sum.then(|| cumulative(bytes)).transpose()? {
+        None => (true, Kind::Gauge),
+        Some((readable, true)) => (readable, Kind::Counter),
+        // A sum that may shrink, such as of connections that are open.
+        Some((readable, false)) => (readable, Kind::Gauge),
+    };
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.field()? {
         if number != 1 {
@@ -196,9 +210,8 @@ fn points(
             }
         }
         attributes(point, 7, &mut labels)?;
-        if flags & NO_VALUE_FLAG == 0 {
-            put(out, name, &labels, resource, None, sample)?;
-        }
+        let series = Series { name, own: &labels, resource, le: None, kind };
+        put(out, &series, told(sample, flags))?;
     }
     Ok(())
 }
@@ -209,7 +222,7 @@ fn histogram(
     resource: &Labels<'_>,
     out: &mut Translated,
 ) -> Result<(), BadOtlp> {
-    let readable = cumulative(bytes)?;
+    let (readable, _) = cumulative(bytes)?;
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.field()? {
         if number != 1 {
@@ -230,7 +243,7 @@ fn histogram_point(
     resource: &Labels<'_>,
     out: &mut Translated,
 ) -> Result<(), BadOtlp> {
-    let (mut at_ms, mut count, mut sum) = (0, 0, None);
+    let (mut at_ms, mut count, mut sum, mut flags) = (0, 0, None, 0);
     let (mut counts, mut bounds) = (Vec::new(), Vec::new());
     let mut fields = Reader::new(point);
     while let Some((number, value)) = fields.field()? {
@@ -242,34 +255,44 @@ fn histogram_point(
             (6, _) => counts.push(value.fixed64(number)?),
             (7, Value::Bytes(packed)) => bounds.extend(fixed(packed).map(f64::from_bits)),
             (7, _) => bounds.push(f64::from_bits(value.fixed64(number)?)),
+            (10, _) => flags = value.varint(number)?,
             _ => {}
         }
     }
     let mut labels = Labels::new();
     attributes(point, 9, &mut labels)?;
-    let total = Sample { at_ms, value: count as f64 };
-    put(out, &format!("{name}_count"), &labels, resource, None, total)?;
-    if let Some(value) = sum {
-        put(out, &format!("{name}_sum"), &labels, resource, None, Sample { at_ms, value })?;
+    let mut each = |name: &str, le: Option<&str>, value: f64| {
+        let series = Series { name, own: &labels, resource, le, kind: Kind::Histogram };
+        put(out, &series, told(Sample { at_ms, value }, flags))
+    };
+    each(&format!("{name}_count"), None, count as f64)?;
+    if let Some(sum) = sum.or((flags & NO_VALUE_FLAG != 0).then_some(0.0)) {
+        each(&format!("{name}_sum"), None, sum)?;
     }
     let bucket = format!("{name}_bucket");
+    if flags & NO_VALUE_FLAG != 0 {
+        // A point without a value need not say how much was in its buckets.
+        counts.resize(bounds.len(), 0);
+    }
     let mut below = 0_u64;
     for (bound, count) in bounds.iter().zip(&counts) {
         below = below.saturating_add(*count);
-        let sample = Sample { at_ms, value: below as f64 };
-        put(out, &bucket, &labels, resource, Some(&bound.to_string()), sample)?;
+        each(&bucket, Some(&bound.to_string()), below as f64)?;
     }
-    put(out, &bucket, &labels, resource, Some("+Inf"), total)
+    each(&bucket, Some("+Inf"), count as f64)
 }
 
-fn put(
-    out: &mut Translated,
-    name: &str,
-    own: &Labels<'_>,
-    resource: &Labels<'_>,
-    le: Option<&str>,
-    sample: Sample,
-) -> Result<(), BadOtlp> {
+/// What a point is of.
+struct Series<'s> {
+    name: &'s str,
+    own: &'s Labels<'s>,
+    resource: &'s Labels<'s>,
+    le: Option<&'s str>,
+    kind: Kind,
+}
+
+fn put(out: &mut Translated, series: &Series<'_>, sample: Sample) -> Result<(), BadOtlp> {
+    let Series { name, own, resource, le, kind } = *series;
     out.samples += 1;
     // Every point carries its resource's labels: what comes out may be larger than what came in.
     if out.samples > SAMPLES_MAX || out.message.len() > MESSAGE_BYTES_MAX {
@@ -278,7 +301,7 @@ fn put(
     let given = [(NAME, name)].into_iter().chain(le.map(|le| ("le", le)));
     let others = resource.iter().filter(|(name, _)| !own.iter().any(|(known, _)| known == name));
     let others = own.iter().chain(others).map(|(name, value)| (name.as_ref(), value.as_ref()));
-    put_series(&mut out.message, given.chain(others), &[sample]);
+    put_typed_series(&mut out.message, given.chain(others), &[sample], kind);
     Ok(())
 }
 

@@ -4,6 +4,11 @@
 pub const SERIES_MAX: u32 = 100_000;
 /// Samples a second of a tenant per node, where its Tenant manifest does not say.
 pub const SAMPLES_PER_SECOND_MAX: u32 = 200_000;
+/// Of its samples a second, what a tenant may send of alerts: a thousandth, since each may cost an entry of
+/// the log,
+const ALERTS_OF_SAMPLES: u32 = 1_000;
+/// but never less than this.
+const ALERTS_PER_SECOND_MIN: u32 = 10;
 /// Seconds of its rate that a tenant may send at once: what piled up while a node was away.
 const BURST_S: f64 = 5.0;
 /// Longest time that a sender is told to wait.
@@ -21,6 +26,14 @@ impl Bucket {
     #[must_use]
     pub fn full(per_second: u32, now_ms: u64) -> Self {
         Self { level: f64::from(per_second) * BURST_S, at_ms: now_ms }
+    }
+
+    /// Whether anything may be sent now; takes nothing.
+    ///
+    /// # Errors
+    /// With the seconds to wait.
+    pub fn ready(&mut self, per_second: u32, now_ms: u64) -> Result<(), u64> {
+        self.take(0, per_second, now_ms)
     }
 
     /// Takes samples out. Whoever finds anything in it may take all it has to send, and the next one
@@ -42,9 +55,28 @@ impl Bucket {
     }
 }
 
+/// Alerts a second of a tenant that may send so many samples.
+#[must_use]
+pub const fn alerts_per_second(samples_per_second: u32) -> u32 {
+    let share = samples_per_second / ALERTS_OF_SAMPLES;
+    if share < ALERTS_PER_SECOND_MIN { ALERTS_PER_SECOND_MIN } else { share }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whether_there_is_anything_left_can_be_asked_for_nothing() {
+        let mut bucket = Bucket::full(100, 0);
+        for _ in 0..1_000 {
+            assert_eq!(bucket.ready(100, 0), Ok(()));
+        }
+        assert_eq!(bucket.take(700, 100, 0), Ok(()));
+        assert_eq!(bucket.ready(100, 0), Err(2));
+        assert_eq!(bucket.ready(100, 2_001), Ok(()));
+        assert_eq!((alerts_per_second(200_000), alerts_per_second(1)), (200, 10));
+    }
 
     #[test]
     fn a_rate_is_kept_and_a_burst_forgiven() {

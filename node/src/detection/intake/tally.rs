@@ -138,6 +138,13 @@ impl Held {
         if sample.at_ms < now.wall_ms.saturating_sub(BEHIND_MAX_MS) {
             return Offered::TooOld;
         }
+        // Judged first: what is no value says nothing about the sender's clock either.
+        if !sample.stale() && !sample.value.is_finite() {
+            return Offered::NotFinite;
+        }
+        if sample.value < 0.0 && self.counts() {
+            return Offered::Negative;
+        }
         if let Some(held) = self.at_ms
             && sample.at_ms <= held
         {
@@ -145,7 +152,8 @@ impl Held {
                 let same = sample.value.to_bits() == self.value.to_bits() || sample.stale();
                 return if same { Offered::Duplicate } else { Offered::OutOfOrder };
             }
-            self.behind = if sample.at_ms > self.behind_ms { self.behind + 1 } else { 1 };
+            let newer = sample.at_ms > self.behind_ms;
+            self.behind = if newer { self.behind.saturating_add(1) } else { 1 };
             self.behind_ms = sample.at_ms;
             if self.behind < PUT_BACK_AFTER {
                 return Offered::OutOfOrder;
@@ -153,14 +161,9 @@ impl Held {
             self.base = None;
         }
         if sample.stale() {
-            (self.ended, self.at_ms, self.behind) = (true, Some(sample.at_ms), 0);
+            (self.ended, self.at_ms) = (true, Some(sample.at_ms));
+            (self.behind, self.behind_ms) = (0, i64::MIN);
             return Offered::Ended;
-        }
-        if !sample.value.is_finite() {
-            return Offered::NotFinite;
-        }
-        if sample.value < 0.0 && self.counts() {
-            return Offered::Negative;
         }
         (self.at_ms, self.value, self.ended) = (Some(sample.at_ms), sample.value, false);
         (self.behind, self.behind_ms, self.heard_ms) = (0, i64::MIN, now.mono_ms);

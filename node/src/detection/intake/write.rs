@@ -7,7 +7,8 @@
 //!
 //! A message is walked twice: once to see that it is one and how much is in it, and again to take it.
 //! So a malformed one leaves nothing behind, and a sender that is too fast is told before anything is
-//! taken. Native histograms and exemplars are counted, not read.
+//! taken. Native histograms and exemplars are counted, not read. Of types version 1 tells in messages of
+//! their own (`WriteRequest.metadata`, once a minute, by family): those are not read.
 
 use super::{
     sample::{Kind, LABELS_MAX, Sample, SeriesView},
@@ -22,6 +23,10 @@ pub const SERIES_MAX: usize = 100_000;
 pub const SAMPLES_MAX: usize = 200_000;
 /// Symbols of one message.
 pub const SYMBOLS_MAX: usize = 200_000;
+
+/// In a version 1 message of ours, which says between nodes what has come in otherwise: the type of a
+/// series. Who does not know it reads over it.
+const KIND_FIELD: u32 = 1_000;
 
 /// Which form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +147,7 @@ fn series_v1<'b>(bytes: &'b [u8], view: &mut SeriesView<'b>) -> Result<(), BadWr
             2 => view.samples.push(sample(value.bytes(number)?)?),
             3 => view.exemplars += 1,
             4 => view.histograms += 1,
+            KIND_FIELD => view.kind = kind_of(value.varint(number)?),
             _ => {}
         }
         if view.samples.len() > SAMPLES_MAX {
@@ -215,15 +221,29 @@ fn kind(bytes: &[u8]) -> Result<Kind, BadWrite> {
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.field()? {
         if number == 1 {
-            kind = match value.varint(number)? {
-                1 => Kind::Counter,
-                2 => Kind::Gauge,
-                3..=5 => Kind::Histogram,
-                _ => Kind::Unknown,
-            };
+            kind = kind_of(value.varint(number)?);
         }
     }
     Ok(kind)
+}
+
+/// By version 2's numbers of types.
+const fn kind_of(number: u64) -> Kind {
+    match number {
+        1 => Kind::Counter,
+        2 => Kind::Gauge,
+        3..=5 => Kind::Histogram,
+        _ => Kind::Unknown,
+    }
+}
+
+const fn number_of(kind: Kind) -> u64 {
+    match kind {
+        Kind::Unknown => 0,
+        Kind::Counter => 1,
+        Kind::Gauge => 2,
+        Kind::Histogram => 3,
+    }
 }
 
 fn symbols(message: &[u8]) -> Result<Vec<&str>, BadWrite> {
@@ -246,6 +266,16 @@ pub fn put_series<'l>(
     labels: impl Iterator<Item = (&'l str, &'l str)>,
     samples: &[Sample],
 ) {
+    put_typed_series(out, labels, samples, Kind::Unknown);
+}
+
+/// The same, with what it is said to be.
+pub fn put_typed_series<'l>(
+    out: &mut Vec<u8>,
+    labels: impl Iterator<Item = (&'l str, &'l str)>,
+    samples: &[Sample],
+    kind: Kind,
+) {
     let (mut series, mut part) = (Vec::new(), Vec::new());
     for (name, value) in labels {
         part.clear();
@@ -258,6 +288,10 @@ pub fn put_series<'l>(
         wire::put_double(&mut part, 1, sample.value);
         wire::put_number(&mut part, 2, sample.at_ms.cast_unsigned());
         wire::put_bytes(&mut series, 2, &part);
+    }
+    let number = number_of(kind);
+    if number != 0 {
+        wire::put_number(&mut series, KIND_FIELD, number);
     }
     wire::put_bytes(out, 1, &series);
 }

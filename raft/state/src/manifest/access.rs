@@ -52,6 +52,11 @@ impl SourceSpec {
             || self.query.is_some()
             || self.scrape.is_some()
     }
+
+    /// Whether it says whose labels win.
+    pub(super) fn says_whose_labels_win(&self) -> bool {
+        self.scrape.as_ref().is_some_and(|scrape| scrape.honor_labels.is_some())
+    }
 }
 
 /// Instant queries to a Prometheus (or what speaks its API).
@@ -106,11 +111,20 @@ pub struct DiscoverySpec {
     #[n(4)]
     #[serde(default = "source_interval")]
     pub interval: Millis,
-    /// Labels given to everything that is scraped, unless the series has them.
+    /// Labels given to everything that is scraped. A series' own label of the same name becomes
+    /// `exported_…`, as for Prometheus, unless `honorLabels` says otherwise.
     #[n(5)]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// The series' own labels win over those given here and over `instance`: for endpoints that speak for
+    /// others, such as another Prometheus (`/federate`) or a push gateway. Absent: no.
+    #[n(6)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub honor_labels: Option<bool>,
 }
+
+/// The cluster version from which on a scrape may honour the labels of its series.
+pub(super) const HONOR_LABELS_SINCE: u32 = 8;
 
 /// A name to resolve.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize, JsonSchema)]

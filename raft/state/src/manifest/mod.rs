@@ -88,6 +88,7 @@ impl Spec {
     #[must_use]
     pub fn since(&self) -> u32 {
         match self {
+            Self::Source(source) if source.says_whose_labels_win() => access::HONOR_LABELS_SINCE,
             Self::Source(source) if source.beyond_alerts() => INTAKE_SINCE,
             Self::Tenant(tenant)
                 if tenant.max_series.is_some() || tenant.max_samples_per_second.is_some() =>

@@ -1,7 +1,10 @@
 //! What comes in at the doors for telemetry.
 
 use async_trait::async_trait;
-use medic_api::http::push::{Push, PushForm, PushRefusal, PushSink, PushTaken};
+use medic_api::http::{
+    Sender,
+    push::{Push, PushForm, PushRefusal, PushSink, PushTaken},
+};
 use medic_raft::LedgerExt as _;
 use medic_state::{NodeId, manifest::SourceKind, symptom::Target};
 
@@ -49,11 +52,18 @@ impl From<BadBody> for PushRefusal {
 }
 
 const OTLP: (SourceKind, &str) = (SourceKind::Otlp, "otlp");
+const REMOTE_WRITE: (SourceKind, &str) = (SourceKind::RemoteWrite, "remote-write");
+
+const fn kind_of(form: PushForm) -> (SourceKind, &'static str) {
+    match form {
+        PushForm::RemoteWriteV1 | PushForm::RemoteWriteV2 => REMOTE_WRITE,
+        PushForm::OtlpMetrics | PushForm::OtlpLogs => OTLP,
+    }
+}
 
 impl Hub {
     async fn write(&self, push: Push, version: Version) -> Result<PushTaken, PushRefusal> {
-        const KIND: (SourceKind, &str) = (SourceKind::RemoteWrite, "remote-write");
-        let shared = self.admit(&push, KIND)?;
+        let shared = self.source_of(push.form, &sender_of(&push))?;
         let Push { tenant, body, .. } = push;
         let opened = self.apart(move || {
             let message = write::open(&body)?;
@@ -65,7 +75,7 @@ impl Hub {
     }
 
     async fn otlp(&self, push: Push) -> Result<PushTaken, PushRefusal> {
-        let shared = self.admit(&push, OTLP)?;
+        let shared = self.source_of(push.form, &sender_of(&push))?;
         let tenant = push.tenant.clone();
         let translated = self.apart(move || {
             let body = opened(push, otlp_json::metrics)?;
@@ -77,7 +87,7 @@ impl Hub {
     }
 
     async fn logs(&self, push: Push) -> Result<PushTaken, PushRefusal> {
-        let (shared, allowed) = self.admit(&push, OTLP)?;
+        let (shared, allowed) = self.source_of(push.form, &sender_of(&push))?;
         let tenant = push.tenant.clone();
         let read = self.apart(move || {
             let body = opened(push, otlp_json::logs)?;
@@ -90,6 +100,7 @@ impl Hub {
         let walked = self.sort(&tenant, &mapper, allowed, batches);
         let counts = self.bring(&tenant, mapper.names(allowed), walked).await?;
         counts.record("otlp_logs");
+        counts.record_refused(&tenant, "otlp_logs", "");
         let full = (counts.of(Became::Limit) > 0).then(|| {
             let lines = counts.of(Became::Limit);
             format!("{lines} lines are of more instances than the {INSTANCES_MAX} whose logs a node holds")
@@ -166,19 +177,16 @@ impl Hub {
     }
 
     /// The tenant's table, and the sources that the push may speak for.
-    fn admit(
-        &self,
-        push: &Push,
-        kind: (SourceKind, &'static str),
-    ) -> Result<(Shared, Allowed), PushRefusal> {
-        let tenant = &push.tenant;
+    fn source_of(&self, form: PushForm, sender: &Sender) -> Result<(Shared, Allowed), PushRefusal> {
+        let tenant = &sender.tenant;
         // A tenant without such a source costs no table.
         let mapper = match lock(&self.tenants).get(tenant).cloned() {
             Some(_) => None,
             None => Some(self.ledger.read(|state| Mapper::of_sources(state, tenant))),
         };
         let allowed = |mapper: &Mapper| {
-            let allowed = mapper.allowed(tenant, kind, push.token.as_deref(), push.vouched);
+            let token = sender.token.as_deref();
+            let allowed = mapper.allowed(tenant, kind_of(form), token, sender.vouched);
             allowed.map_err(|error| match error {
                 NoSource::None(..) => PushRefusal::Wrong(error.to_string()),
                 NoSource::Token(_) => PushRefusal::Denied(error.to_string()),
@@ -196,10 +204,8 @@ impl Hub {
     fn pay(&self, name: &str, shared: &Shared, samples: usize) -> Result<usize, PushRefusal> {
         let mut tenant = lock(shared);
         let rate = tenant.per_second();
-        tenant.bucket.take(samples, rate, self.moment().mono_ms).map_err(|seconds| {
-            let text = format!("tenant `{name}` sends more than {rate} samples a second");
-            PushRefusal::Slow(text, seconds)
-        })?;
+        let paid = tenant.bucket.take(samples, rate, self.moment().mono_ms);
+        paid.map_err(|seconds| too_fast(name, rate, seconds))?;
         Ok(tenant.series_max())
     }
 
@@ -217,6 +223,7 @@ impl Hub {
         let mut counts = self.bring(name, sources, walked).await?;
         counts.add(Became::Histogram, unread);
         counts.record(door);
+        counts.record_refused(name, door, "");
         let mut refused = counts.complaint(name, series_max);
         if door == "otlp" {
             // To remote write, histograms that are not read are no complaint: see `complaint`.
@@ -227,6 +234,16 @@ impl Hub {
         }
         Ok(PushTaken { samples: counts.known(), rejected: counts.rejected(), refused })
     }
+}
+
+fn too_fast(tenant: &str, rate: u32, seconds: u64) -> PushRefusal {
+    let text = format!("tenant `{tenant}` sends more than {rate} samples a second");
+    PushRefusal::Slow(text, seconds)
+}
+
+fn sender_of(push: &Push) -> Sender {
+    let (tenant, token) = (push.tenant.clone(), push.token.clone());
+    Sender { tenant, token, vouched: push.vouched }
 }
 
 /// The body as protobuf, within bounds.
@@ -241,6 +258,15 @@ fn opened(
 
 #[async_trait]
 impl PushSink for Hub {
+    /// Whose it is, and whether the tenant's quota is spent: before anything is opened.
+    fn admit(&self, form: PushForm, sender: &Sender) -> Result<(), PushRefusal> {
+        let (shared, _) = self.source_of(form, sender)?;
+        let mut tenant = lock(&shared);
+        let rate = tenant.per_second();
+        let ready = tenant.bucket.ready(rate, self.moment().mono_ms);
+        ready.map_err(|seconds| too_fast(&sender.tenant, rate, seconds))
+    }
+
     async fn push(&self, push: Push) -> Result<PushTaken, PushRefusal> {
         match push.form {
             PushForm::RemoteWriteV1 => self.write(push, Version::V1).await,

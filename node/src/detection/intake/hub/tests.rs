@@ -4,7 +4,10 @@
 mod bad;
 mod logs;
 
-use medic_api::http::push::{Encoding, Push, PushForm, PushSink as _, PushTaken};
+use medic_api::http::{
+    Sender,
+    push::{Encoding, Push, PushForm, PushSink as _, PushTaken},
+};
 use medic_raft::{LocalLedger, env::Env};
 use medic_state::{
     BootId, Epoch, State,
@@ -154,10 +157,34 @@ async fn what_cannot_be_taken_is_told_why() {
     let team = Push { vouched: false, token: Some(token), ..good.clone() };
     let taken = one.push(team).await.unwrap();
     assert_eq!(taken.samples, 0);
-    assert!(
-        taken.refused.unwrap().contains("match no Source that this sender may speak for (`load`")
-    );
+    let why = taken.refused.unwrap();
+    assert!(why.contains("match no Source that this sender may speak for"), "{why}");
+    assert!(why.contains("`load` is among them"), "{why}");
     assert_eq!(one.push(good).await.unwrap().samples, 1);
+}
+
+/// The good are taken, and what is none is named: Prometheus drops what is answered 400, and repeats
+/// nothing of it.
+#[tokio::test(start_paused = true)]
+async fn what_is_no_measurement_is_named_and_the_rest_is_taken() {
+    let hub = hub(1, TenantSpec::default());
+    let total: &[(&str, &str)] = &[(NAME, "total"), ("job", "solo")];
+    let body = message(&hub, &[(SOLO, f64::NAN), (total, -1.0), (SOLO, 0.5)]);
+    let taken = hub.push(push(&body)).await.unwrap();
+    assert_eq!((taken.samples, taken.rejected), (1, 2));
+    let why = taken.refused.unwrap();
+    for part in ["1 samples are infinite or no numbers", "1 samples of counters are below zero"] {
+        assert!(why.contains(part), "{why}");
+    }
+    // A quota that is spent is told by the head alone.
+    let sender = |tenant: &str| Sender { tenant: tenant.to_owned(), token: None, vouched: true };
+    let form = PushForm::RemoteWriteV1;
+    assert_eq!(hub.admit(form, &sender("default")), Ok(()));
+    lock(&hub.tenant("default").unwrap()).bucket.take(2_000_000, 200_000, 0).unwrap();
+    assert!(matches!(hub.admit(form, &sender("default")), Err(PushRefusal::Slow(_, 5..))));
+    assert!(matches!(hub.admit(form, &sender("moon")), Err(PushRefusal::Wrong(_))));
+    let stranger = Sender { vouched: false, ..sender("default") };
+    assert!(matches!(hub.admit(form, &stranger), Err(PushRefusal::Denied(_))));
 }
 
 #[tokio::test(start_paused = true)]

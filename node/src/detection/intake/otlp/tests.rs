@@ -94,6 +94,40 @@ fn gauges_sums_and_histograms_become_series() {
 }
 
 #[test]
+fn points_without_a_value_end_their_series_and_types_are_told() {
+    let kinds = |metric: &[u8]| {
+        let mut all = Vec::new();
+        let translated = translate(&request(&[metric.to_vec()])).unwrap();
+        read(Version::V1, &translated.message, |view, _| {
+            view.check().unwrap();
+            all.push((view.name().to_owned(), view.kind, view.samples[0].stale()));
+        })
+        .unwrap();
+        all
+    };
+    let one = |name: &str, kind, stale| vec![(name.to_owned(), kind, stale)];
+    let mut gone = point(0.0);
+    put_number(&mut gone, 8, NO_VALUE_FLAG);
+    let gauge = message(&[(1, b"mem"), (5, &message(&[(1, &gone)]))]);
+    assert_eq!(kinds(&gauge), one("mem", Kind::Gauge, true));
+    assert_eq!(kinds(&sum(2)), one("http_requests", Kind::Counter, false));
+    let mut open = message(&[(1, &point(3.0))]);
+    put_number(&mut open, 2, 2);
+    let open = message(&[(1, b"open"), (7, &open)]);
+    assert_eq!(kinds(&open), one("open", Kind::Gauge, false), "it may shrink");
+    let mut bars = Vec::new();
+    put_fixed(&mut bars, 3, AT_NS);
+    put_bytes(&mut bars, 7, &0.5_f64.to_bits().to_le_bytes());
+    put_number(&mut bars, 10, NO_VALUE_FLAG);
+    let mut histogram = message(&[(1, &bars)]);
+    put_number(&mut histogram, 2, 2);
+    let ended = kinds(&message(&[(1, b"lat"), (9, &histogram)]));
+    let names: Vec<&str> = ended.iter().map(|(name, _, _)| name.as_str()).collect();
+    assert_eq!(names, ["lat_count", "lat_sum", "lat_bucket", "lat_bucket"]);
+    assert!(ended.iter().all(|(_, kind, stale)| *kind == Kind::Histogram && *stale));
+}
+
+#[test]
 fn deltas_are_counted_and_not_read() {
     let translated = translate(&request(&[sum(1)])).unwrap();
     assert_eq!((translated.unread, translated.message.len()), (1, 0));

@@ -138,6 +138,21 @@ fn a_clock_put_back_is_followed_after_a_few_samples() {
     assert_eq!(all.values(7_000).unwrap().values["memory"], 2.0);
 }
 
+/// Late ones that are never taken neither count towards a clock put back nor cost a counter its base.
+#[test]
+fn any_number_of_late_samples_that_are_none_moves_nothing() {
+    let mut all = tally();
+    let reqs = series(&mut all, "reqs", &[(1, Part::Of)]);
+    all.offer(reqs, sample(1_000, 50.0), at(1_000));
+    all.values(1_000_500).unwrap();
+    for n in 1..=600 {
+        assert_eq!(all.offer(reqs, sample(n, f64::NAN), at(1_000)), Offered::NotFinite);
+        assert_eq!(all.offer(reqs, sample(n, -1.0), at(1_000)), Offered::Negative);
+    }
+    all.offer(reqs, sample(1_010, 60.0), at(1_010));
+    assert_eq!(all.values(1_010_500).unwrap().values["traffic"], 1.0);
+}
+
 #[test]
 fn silent_series_are_not_counted() {
     let mut all = tally();

@@ -59,6 +59,24 @@ async fn what_is_no_measurement_is_counted_under_its_reason() {
     assert!(hub.series() <= 2);
 }
 
+/// A task that panicked over its message once gave no answer, and its sender sent it for ever.
+#[tokio::test(start_paused = true)]
+async fn one_push_of_late_samples_that_are_no_numbers_is_answered() {
+    let hub = hub(1, TenantSpec::default());
+    let now_ms = hub.moment().wall_ms;
+    let samples: Vec<Sample> = (0..600)
+        .map(|n| match n {
+            0 => Sample { at_ms: now_ms, value: 1.0 },
+            n => Sample { at_ms: now_ms - 1_000 + n, value: f64::NAN },
+        })
+        .collect();
+    let mut message = Vec::new();
+    write::put_series(&mut message, SOLO.iter().copied(), &samples);
+    assert_eq!(hub.push(push(&message)).await.unwrap().samples, 1);
+    let counts = taken(&hub, Version::V1, &message);
+    assert_eq!((counts.of(Became::Duplicate), counts.of(Became::NotFinite)), (1, 599));
+}
+
 /// A new label each time, for as long as it likes.
 #[tokio::test(start_paused = true)]
 async fn churn_costs_no_more_than_the_quota() {

@@ -108,8 +108,9 @@ async fn logs_that_cannot_be_taken_are_told_why() {
     }]});
     let taken =
         one.push(Push { body: body.to_string().into_bytes(), ..good.clone() }).await.unwrap();
-    assert_eq!((taken.samples, taken.rejected), (1, 2), "{taken:?}");
-    assert!(taken.refused.unwrap().contains("ten minutes ahead"));
+    assert_eq!((taken.samples, taken.rejected), (1, 3), "{taken:?}");
+    let why = taken.refused.unwrap();
+    assert!(why.contains("ten minutes ahead") && why.contains("an hour old"), "{why}");
     // Nobody watches it: the sender is to come again. And an owner takes only what is declared.
     one.reach(Arc::new(Direct(None)));
     let lines = vec![crate::detection::intake::log::records::Line {
