@@ -15,6 +15,8 @@ pub enum Metric {
     Denied,
     /// Alerts received, by tenant.
     Alerts,
+    /// Reports of agents about instances that they do not run, by agent.
+    StrangeReports,
 }
 
 impl Metric {
@@ -28,6 +30,7 @@ impl Metric {
             Self::Calls => "medic_api_calls_total",
             Self::Denied => "medic_api_denied_total",
             Self::Alerts => "medic_alerts_received_total",
+            Self::StrangeReports => "medic_fleet_strange_reports_total",
         }
     }
 }
