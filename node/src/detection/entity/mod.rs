@@ -18,6 +18,7 @@
 
 mod checkpoint;
 mod closer;
+mod guard;
 mod health;
 mod lasting;
 mod prognosis;
@@ -132,7 +133,8 @@ pub struct Entity {
     target: Target,
     source: String,
     standby: bool,
-    has_agent: bool,
+    /// An agent runs a process of it, and speaks of it.
+    has_process: bool,
     process: ProcessTrack,
     agent_away_ms: Option<u64>,
     agent_back_ms: u64,
@@ -152,6 +154,9 @@ pub struct Entity {
     /// Why an indicator has no value.
     silence: BTreeMap<String, String>,
     silences: silence::Silences,
+    guard: guard::Guard,
+    /// Indicators whose figures are a host's.
+    of_host: BTreeSet<String>,
 }
 
 impl Entity {
@@ -171,7 +176,7 @@ impl Entity {
             target,
             source,
             standby: instance.standby,
-            has_agent: instance.agent.is_some(),
+            has_process: instance.agent.is_some() && service.process.is_some(),
             process: ProcessTrack::default(),
             agent_away_ms: None,
             agent_back_ms: now.mono_ms,
@@ -190,6 +195,8 @@ impl Entity {
             proofs: Proofs::default(),
             silence: BTreeMap::new(),
             silences: silence::Silences::new(service),
+            guard: guard::Guard::new(service, instance),
+            of_host: health::of_host(service),
         }
     }
 
@@ -232,12 +239,20 @@ impl Entity {
                 process.since_ms = now.mono_ms;
                 self.series.values_mut().for_each(Series::process_changed);
                 self.silences.process_changed();
+                self.guard.forget();
                 self.prognosis.replaced();
             }
         }
         let outcome = super::probe::check_process(seen);
         self.process.track.note(outcome, now);
-        if self.has_agent {
+        match seen.filter(|_| self.process.liveness == Liveness::Running) {
+            Some(Seen { status, .. }) => {
+                status.guard.iter().for_each(|said| self.guard.note(said, now));
+            }
+            None if self.has_process => self.guard.forget(),
+            None => {}
+        }
+        if self.has_process {
             self.heed(&Voter::Process, now);
         }
     }

@@ -52,6 +52,7 @@ impl Trust {
             Voter::Series(name) => name.as_str(),
             Voter::Together => TOGETHER,
             Voter::Process | Voter::Probe(_) | Voter::Agent => return 0,
+            Voter::Guard(_) | Voter::Budget => return 0,
         };
         self.weights.get(&detector).and_then(|of| of.get(family)).copied().unwrap_or(0)
     }

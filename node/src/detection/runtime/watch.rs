@@ -30,7 +30,7 @@ use super::{
     treatment::{AFTERMATH_MS, Treatment},
 };
 use crate::detection::{
-    beside::Whose,
+    beside::{self, Whose},
     entity::{Change, Circumstances, Entity, Now, Trust},
     fill::fill,
     indicator::{Counters, Indicators, Values},
@@ -131,7 +131,8 @@ impl Watcher {
                 due.insert(Job::Scrape, self.jittered(self.interval(Job::Scrape)));
             }
             indicators = Indicators::of(service);
-            if !indicators.list.is_empty() {
+            let of_host_alone = service.process.is_none();
+            if of_host_alone || !indicators.list.is_empty() {
                 due.insert(Job::Beside, Instant::now());
             }
         }
@@ -210,7 +211,12 @@ impl Watcher {
         let values = (!read.samples.is_empty()).then(|| {
             desk.indicators.compute(&read, self.shared.begun.elapsed(), &mut desk.counters_beside)
         });
-        lock(&self.entity).on_beside(values, now);
+        let failures = beside::auth_failures(&*self.senses, instance);
+        let mut entity = lock(&self.entity);
+        if let Some(failures) = failures {
+            entity.on_auth_failures(failures, now);
+        }
+        entity.on_beside(values, now);
     }
 
     fn begin_probe(&self, i: usize, desk: &mut Desk) {
