@@ -13,6 +13,8 @@ pub enum Metric {
     Calls,
     /// Calls denied before they reached a handler, by method.
     Denied,
+    /// Reports of agents about instances that they do not run, by agent.
+    StrangeReports,
 }
 
 impl Metric {
@@ -25,6 +27,7 @@ impl Metric {
             Self::Open => "medic_door_connections_open",
             Self::Calls => "medic_api_calls_total",
             Self::Denied => "medic_api_denied_total",
+            Self::StrangeReports => "medic_fleet_strange_reports_total",
         }
     }
 }

@@ -32,9 +32,10 @@ impl Meaning {
     /// Of an indicator, by its name.
     #[must_use]
     pub(crate) fn of(indicator: &str) -> Self {
-        let name = indicator.to_ascii_lowercase();
-        let says = |words: &[&str]| words.iter().any(|word| name.contains(word));
+        let name = Words::of(indicator);
+        let says = |words: &[&str]| words.iter().any(|word| name.say(word));
         match () {
+            () if says(&["latency", "duration"]) => Self::Requests,
             () if says(&["memory", "heap", "rss"]) => Self::Memory,
             () if says(&["fds", "descriptor", "open_files"]) => Self::Descriptors,
             () if says(&["disk", "spool", "volume"]) => Self::Disk,
@@ -42,13 +43,48 @@ impl Meaning {
             () if says(&["upstream", "dependency"]) && says(&["refused", "resolve", "dns"]) => {
                 Self::CallsRefused
             }
-            () if says(&["certificate", "cert_"]) => Self::Certificate,
+            () if says(&["certificate", "cert"]) => Self::Certificate,
             () if says(&["listener", "open_ports"]) => Self::Listener,
-            () if says(&["modified", "tamper", "integrity"]) => Self::Modified,
-            () if says(&["login", "auth"]) => Self::Logins,
-            () if says(&["error", "latency"]) => Self::Requests,
+            () if says(&["modified", "tamper", "integrity", "privilege"]) => Self::Modified,
+            () if says(&["login", "auth", "authentication"]) => Self::Logins,
+            () if says(&["error"]) => Self::Requests,
             () => Self::Other,
         }
+    }
+}
+
+/// A name in its words: `jvm_heapUsed` is jvm, heap, used.
+struct Words(Vec<String>);
+
+/// From so many letters on a word is unlike any other, and what follows it (`tampered`, `listeners`) is its
+/// ending.
+const LONG: usize = 5;
+
+impl Words {
+    fn of(name: &str) -> Self {
+        let mut words = vec![String::new()];
+        let mut lower = false;
+        for letter in name.chars() {
+            if !letter.is_ascii_alphanumeric() || (lower && letter.is_ascii_uppercase()) {
+                words.push(String::new());
+            }
+            lower = letter.is_ascii_lowercase();
+            if let Some(last) = words.last_mut().filter(|_| letter.is_ascii_alphanumeric()) {
+                last.push(letter.to_ascii_lowercase());
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        Self(words)
+    }
+
+    /// Whether a word, or several in a row joined by `_`, is among them; in the plural too.
+    fn say(&self, wanted: &str) -> bool {
+        let wanted: Vec<&str> = wanted.split('_').collect();
+        let is = |(word, wanted): (&String, &&str)| {
+            let ending = word.strip_prefix(*wanted);
+            ending.is_some_and(|ending| matches!(ending, "" | "s") || wanted.len() >= LONG)
+        };
+        self.0.windows(wanted.len()).any(|row| row.iter().zip(&wanted).all(is))
     }
 }
 
@@ -73,6 +109,21 @@ mod tests {
             ("latency_p99", Meaning::Requests),
             ("cpu", Meaning::Other),
             ("queue_depth", Meaning::Other),
+            ("jvmHeapUsed", Meaning::Memory),
+            ("open_files", Meaning::Descriptors),
+            ("auth_failures", Meaning::Logins),
+            ("login_storm", Meaning::Logins),
+            ("privilege_changes", Meaning::Modified),
+            ("cert_expiry", Meaning::Certificate),
+            // Words within words say nothing, and how long something takes is no security figure.
+            ("author_count", Meaning::Other),
+            ("oauth_latency", Meaning::Requests),
+            ("login_latency_p99", Meaning::Requests),
+            ("concert_tickets", Meaning::Other),
+            ("cheap_calls", Meaning::Other),
+            ("plugins_loaded", Meaning::Other),
+            ("unmodified_files", Meaning::Other),
+            ("terrors", Meaning::Other),
         ] {
             assert_eq!(Meaning::of(name), meaning, "{name}");
         }

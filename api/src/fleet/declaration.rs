@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use medic_proto::fleet::v1 as wire;
 use medic_state::{
     Digest, State,
-    manifest::{InstanceSpec, Kind, ManifestKey, ProcessSpec, Spec},
+    manifest::{InstanceSpec, Kind, ManifestKey, ProbeKind, ProcessSpec, ServiceSpec, Spec},
     symptom::Target,
 };
 use prost::Message as _;
@@ -64,7 +64,7 @@ pub(super) fn build(state: &State) -> Declarations {
                 service: key.name.clone(),
                 instance: instance.name.clone(),
             });
-            declared.instances.push(wire_instance(key, process, instance));
+            declared.instances.push(wire_instance(key, service, process, instance));
         }
     }
     Declarations { stamp: stamp(state), index: state.applied, by_agent }
@@ -93,6 +93,7 @@ impl Declarations {
 
 fn wire_instance(
     key: &ManifestKey,
+    service: &ServiceSpec,
     process: &ProcessSpec,
     instance: &InstanceSpec,
 ) -> wire::Instance {
@@ -124,7 +125,32 @@ fn wire_instance(
         config_path: config_path.unwrap_or_default(),
         reload_signal: process.reload_signal.clone().unwrap_or_default(),
         standby: instance.standby,
+        ports: ports(service, instance, filled),
     }
+}
+
+/// The ports that a Service names for an instance: its own, and those where it is looked at. (An agent
+/// sees command, arguments, environment and configuration by itself.)
+fn ports(
+    service: &ServiceSpec,
+    instance: &InstanceSpec,
+    filled: impl Fn(&String) -> String,
+) -> Vec<u32> {
+    let probed = service.probes.iter().filter_map(|probe| match &probe.kind {
+        ProbeKind::Http(at) | ProbeKind::Tcp(at) | ProbeKind::Grpc(at) => Some(at),
+        ProbeKind::Process(_) => None,
+    });
+    let looked = probed.chain(service.scrape.as_ref().map(|scrape| &scrape.url));
+    let named = looked.filter_map(|at| port_of(&filled(at)));
+    let all: BTreeSet<u32> = named.chain(instance.port).map(u32::from).collect();
+    all.into_iter().collect()
+}
+
+/// Of `http://host:port/path` or `host:port`.
+fn port_of(at: &str) -> Option<u16> {
+    let address = at.split_once("://").map_or(at, |(_, rest)| rest);
+    let address = address.split(['/', '?', '#']).next()?;
+    address.rsplit_once(':')?.1.parse().ok()
 }
 
 /// Replaces `${name}` for every name in `values`, once, left to right; what is replaced is not
@@ -160,5 +186,27 @@ mod tests {
         assert_eq!(fill("${port}${port}", &values), "8080");
         assert_eq!(fill("${${port}}", &values), "${80}");
         assert_eq!(fill("plain", &values), "plain");
+    }
+
+    #[test]
+    fn ports_are_those_of_the_instance_its_probes_and_its_scrape() {
+        for (at, port) in [
+            ("http://h:8080/x:1", Some(8080)),
+            ("h:25", Some(25)),
+            ("[::1]:443", Some(443)),
+            ("https://h/", None),
+            ("h:port", None),
+        ] {
+            assert_eq!(port_of(at), port, "{at}");
+        }
+        let service: ServiceSpec = serde_json::from_value(serde_json::json!({
+            "instances": [{"name": "a", "port": 80}],
+            "probes": [{"name": "p", "http": "http://${host}:${port}/"}, {"name": "q", "tcp": "h:81"},
+                {"name": "r", "process": true}],
+            "scrape": {"url": "http://h:82/metrics"},
+        }))
+        .unwrap_or_else(|error| panic!("{error}"));
+        let filled = |text: &String| text.replace("${port}", "80");
+        assert_eq!(ports(&service, &service.instances[0], filled), [80, 81, 82]);
     }
 }

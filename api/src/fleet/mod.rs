@@ -17,6 +17,7 @@ mod declaration;
 mod marks;
 mod serve;
 mod session;
+mod strange;
 
 use std::{
     collections::VecDeque,
@@ -108,6 +109,7 @@ pub struct FleetHub {
     hosts: DashMap<String, (Arc<wire::HostStatus>, Instant)>,
     declarations: Mutex<Arc<Declarations>>,
     late: Mutex<VecDeque<Late>>,
+    strange: strange::Strange,
     serial: AtomicU64,
     /// What the hub does by itself, until somebody watches over it.
     tasks: Mutex<Option<JoinSet<()>>>,
@@ -159,6 +161,7 @@ impl FleetHub {
             hosts: DashMap::new(),
             declarations: Mutex::default(),
             late: Mutex::default(),
+            strange: strange::Strange::default(),
             serial: AtomicU64::new(0),
             tasks: Mutex::default(),
         });
@@ -368,6 +371,7 @@ impl FleetHub {
             let Some(key) = &status.key else { continue };
             let target = target_of(key);
             if !declarations.runs(agent, &target) {
+                self.strange.note(agent, &target);
                 continue;
             }
             let bytes = status.encoded_len();

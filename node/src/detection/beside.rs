@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   agent's report ─► node_…, medic_host_…           ┐
+//!   its word on the process ─► medic_process_…       │
 //!   lines of its log ─► medic_log_…                  │
 //!   events of its cluster ─► medic_kube_…            ├─► samples ─► indicators ─► Entity
 //!   https looked at ─► probe_ssl_…, medic_certificate_…┘
@@ -13,7 +14,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use medic_proto::fleet::v1::HostStatus;
+use medic_proto::fleet::v1::{HostStatus, InstanceStatus};
 use medic_state::{
     Timestamp,
     manifest::{InstanceSpec, ProbeKind, ServiceSpec},
@@ -24,12 +25,14 @@ use super::{
     exposition::{Exposition, Sample},
     fill::fill,
     indicator::Indicators,
-    probe::Validity,
+    probe::{Liveness, Validity, liveness},
     senses::Senses,
 };
 
 /// Agents look at their hosts every five seconds; what is older than three looks says nothing.
 const HOST_AGE_MAX: Duration = Duration::from_secs(15);
+/// As the agent names them.
+const AUTH_FAILURES: &str = "medic_host_auth_failures_total";
 
 /// An instance with all that stands beside it.
 #[derive(Debug)]
@@ -53,6 +56,11 @@ impl Whose<'_> {
             && age <= HOST_AGE_MAX
         {
             samples.extend(of_host(&host, indicators));
+        }
+        if let Some(seen) = senses.seen(self.target)
+            && liveness(Some(&seen)) == Liveness::Running
+        {
+            samples.extend(of_process(&seen.status));
         }
         samples.extend(senses.log(self.target));
         samples.extend(senses.cluster(self.target));
@@ -91,6 +99,37 @@ fn of_host<'h>(
         })
 }
 
+/// What its agent says of a process that runs, with all that belong to it.
+fn of_process(status: &InstanceStatus) -> Vec<Sample> {
+    let flag = |said: &str| f64::from(u8::from(!said.is_empty()));
+    let usage = [
+        ("medic_process_resident_memory_bytes", status.rss_bytes as f64),
+        ("medic_process_cpu_seconds_total", status.cpu_ms as f64 / 1e3),
+        ("medic_process_open_fds", f64::from(status.open_files)),
+    ];
+    let guard = status.guard.iter().flat_map(|guard| {
+        [
+            ("medic_process_unexpected_listeners", f64::from(guard.unexpected_listeners)),
+            ("medic_process_executable_modified", flag(&guard.executable)),
+            ("medic_process_config_modified", flag(&guard.config)),
+            ("medic_process_privilege_changes_total", guard.privilege_changes as f64),
+        ]
+    });
+    let sample = |(name, value): (&str, f64)| Sample {
+        name: name.to_owned(),
+        labels: BTreeMap::new(),
+        value,
+    };
+    usage.into_iter().chain(guard).map(sample).collect()
+}
+
+/// Logins that failed on the host of an instance, as far as its agent counts them.
+pub(super) fn auth_failures(senses: &dyn Senses, instance: &InstanceSpec) -> Option<f64> {
+    let (host, age) = senses.host(instance.agent.as_ref()?)?;
+    let counted = host.samples.iter().find(|sample| sample.name == AUTH_FAILURES);
+    counted.filter(|_| age <= HOST_AGE_MAX).map(|sample| sample.value)
+}
+
 /// Of several certificates the one that ends first, and the one that has lived most of its time.
 fn of_certificates(shown: impl Iterator<Item = Validity>, now: Timestamp) -> Vec<Sample> {
     let now_s = now.0 as f64 / 1e3;
@@ -120,7 +159,7 @@ mod tests {
     use std::sync::Arc;
 
     use async_trait::async_trait;
-    use medic_proto::fleet::v1::HostSample;
+    use medic_proto::fleet::v1::{HostSample, ProcessGuard, ProcessState};
 
     use super::*;
     use crate::{
@@ -143,7 +182,14 @@ mod tests {
             Err(ScrapeError::Timeout(timeout))
         }
         fn seen(&self, _: &Target) -> Option<Seen> {
-            None
+            let guard = ProcessGuard { unexpected_listeners: 2, ..ProcessGuard::default() };
+            let status = InstanceStatus {
+                state: ProcessState::Running.into(),
+                rss_bytes: 4_096,
+                guard: Some(guard),
+                ..InstanceStatus::default()
+            };
+            Some(Seen { status, age: self.host_age })
         }
         fn connected(&self, _: &str) -> bool {
             false
@@ -175,6 +221,8 @@ mod tests {
             "indicators": [
                 {"name": "load", "source": {"gauge": "node_load1"}},
                 {"name": "lines", "source": {"rate": "medic_log_lines_total"}},
+                {"name": "rss", "source": {"gauge": "medic_process_resident_memory_bytes"}},
+                {"name": "ports", "source": {"gauge": "medic_process_unexpected_listeners"}},
                 {"name": "up", "source": {"gauge": "up"}},
                 {"name": "cert_expiry", "source": {"gauge": "probe_ssl_earliest_cert_expiry"}},
                 {"name": "cert_used", "source": {"gauge": "medic_certificate_used_ratio"}},
@@ -203,6 +251,8 @@ mod tests {
         let told = told(&senses, &service());
         let expected: BTreeMap<String, f64> = [
             ("node_load1", 3.0),
+            ("medic_process_resident_memory_bytes", 4_096.0),
+            ("medic_process_unexpected_listeners", 2.0),
             ("medic_log_lines_total", 7.0),
             ("probe_ssl_earliest_cert_expiry", 9_000.0),
             ("medic_certificate_used_ratio", 0.5),

@@ -11,6 +11,8 @@
 //! | odd value, or a small lasting shift | 1 | errors, latency, anomaly |
 //! | all indicators together are odd, and stay so | 1 | anomaly |
 //! | agent away from every node | 2 | agent-lost |
+//! | an agent's sign of trouble with its safety | 2 | saturation |
+//! | its error budget burns too fast | 2 | errors |
 //!
 //! Odd latency weighs nothing until it has lasted for seconds: a hiccup of a callee is as odd, for two scrapes.
 //! Who says nothing does not vote: that is `monitor-silent`, see [`super::entity`].
@@ -132,6 +134,10 @@ pub enum Voter {
     Together,
     /// The connections of agents.
     Agent,
+    /// A sign of its safety, by name.
+    Guard(String),
+    /// The error budget.
+    Budget,
 }
 
 impl fmt::Display for Voter {
@@ -141,7 +147,8 @@ impl fmt::Display for Voter {
             Self::Agent => f.write_str("agent.connected"),
             Self::Together => f.write_str("metrics.together"),
             Self::Probe(name) => write!(f, "probe.{name}"),
-            Self::Series(name) => write!(f, "metric.{name}"),
+            Self::Series(name) | Self::Guard(name) => write!(f, "metric.{name}"),
+            Self::Budget => f.write_str("slo.budget"),
         }
     }
 }
@@ -219,7 +226,7 @@ pub fn agree(votes: &[Vote], tested: f64) -> Option<Finding> {
         + strongest(|voter| matches!(voter, Voter::Together)).unwrap_or(0)
         + votes
             .iter()
-            .filter(|vote| matches!(vote.voter, Voter::Series(_)))
+            .filter(|vote| matches!(vote.voter, Voter::Series(_) | Voter::Guard(_) | Voter::Budget))
             .map(|vote| u32::from(vote.weight))
             .sum::<u32>();
     if weight < NEEDED {
@@ -249,16 +256,26 @@ pub fn describe(kind: Kind, votes: &[Vote], tested: f64) -> Option<Finding> {
     Some(Finding {
         kind,
         severity,
-        summary: format!("{}: {}", kind.says(), clauses.join("; ")),
+        summary: format!("{}: {}", says(kind, ordered.first()), clauses.join("; ")),
         p_value: ppm(smallest * tested.max(1.0)),
         signals: ordered.iter().take(MAX_SIGNALS).map(|vote| vote.signal()).collect(),
         time_to_event: own.clone().filter_map(|vote| vote.time_to_event).min(),
         voters: own.clone().map(|vote| vote.voter.clone()).collect(),
         indicator: ordered.iter().find_map(|vote| match &vote.voter {
-            Voter::Series(name) => Some(name.clone()),
-            Voter::Process | Voter::Probe(_) | Voter::Together | Voter::Agent => None,
+            Voter::Series(name) | Voter::Guard(name) => Some(name.clone()),
+            Voter::Process | Voter::Probe(_) | Voter::Together => None,
+            Voter::Agent | Voter::Budget => None,
         }),
     })
+}
+
+/// How a summary begins. What listens where it should not is at no limit.
+fn says(kind: Kind, first: Option<&&Vote>) -> &'static str {
+    match first.map(|vote| &vote.voter) {
+        Some(Voter::Guard(_)) => "not what was started",
+        Some(Voter::Budget) => "spending its error budget",
+        _ => kind.says(),
+    }
 }
 
 /// A probability as the law keeps it.

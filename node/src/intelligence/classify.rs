@@ -73,7 +73,9 @@ fn explains(class: &str) -> &'static [&'static str] {
         "application/crash" | "application/hang" => {
             &["application/errors", "application/latency", "network/unreachable"]
         }
-        "security/certificate-expiry" => &["application/errors", "network/unreachable"],
+        "security/certificate-expiry" | "security/certificate-invalid" => {
+            &["application/errors", "application/hang", "network/unreachable"]
+        }
         "security/tampering" | "security/unexpected-listener" => {
             &["application/errors", "application/latency", "infrastructure/saturation"]
         }
@@ -96,6 +98,7 @@ fn observed(class: &str) -> bool {
         "application/crash"
             | "infrastructure/disk-full"
             | "security/certificate-expiry"
+            | "security/certificate-invalid"
             | "security/unexpected-listener"
             | "security/tampering"
     )

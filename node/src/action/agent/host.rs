@@ -2,7 +2,8 @@
 //! all others there.
 //!
 //! ```text
-//!   stat, meminfo, vmstat, loadavg, pressure/*, sys/fs/file-nr, net/dev, self/mountinfo + statvfs
+//!   stat, meminfo, vmstat, loadavg, pressure/*, sys/fs/file-nr, net/dev, self/mountinfo + statvfs,
+//!   diskstats, /var/log/btmp
 //!      └─► samples under the node exporter's names ─► the agent's reports ─► indicators
 //! ```
 //!
@@ -11,6 +12,8 @@
 //! Invariants: the number of samples is bounded; what cannot be read is named with its reason and
 //! costs nothing else. Deliberately absent: filesystems of the network, as a look at one whose server is
 //! gone may never come back.
+
+mod more;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -67,11 +70,11 @@ impl Gathered {
 type Read = Result<(), String>;
 type Part = fn(&Path, &mut Gathered) -> Read;
 
-/// Reads the host's figures; `proc` is where procfs is mounted.
+/// Reads the host's figures; `proc` is where procfs is mounted, `btmp` the record of failed logins.
 ///
-/// Blocks for as long as the kernel takes. At most some 500 samples.
-pub(super) fn read(proc: &Path, now_unix_ms: u64) -> HostStatus {
-    let parts: [(&str, Part); 10] = [
+/// Blocks for as long as the kernel takes. At most some 800 samples.
+pub(super) fn read(proc: &Path, btmp: &Path, now_unix_ms: u64) -> HostStatus {
+    let parts: [(&str, Part); 11] = [
         ("cpu", cpu),
         ("memory", memory),
         ("load", load),
@@ -81,6 +84,7 @@ pub(super) fn read(proc: &Path, now_unix_ms: u64) -> HostStatus {
         ("pressure.io", pressure_io),
         ("files", files),
         ("network", network),
+        ("disks", more::disks),
         ("filesystems", filesystems),
     ];
     let mut gathered = Gathered::default();
@@ -89,6 +93,9 @@ pub(super) fn read(proc: &Path, now_unix_ms: u64) -> HostStatus {
         if let Err(why) = part(proc, &mut gathered) {
             missing.insert(name.to_owned(), why);
         }
+    }
+    if let Err(why) = more::auth_failures(btmp, &mut gathered) {
+        missing.insert("auth_failures".to_owned(), why);
     }
     HostStatus { read_unix_ms: now_unix_ms, samples: gathered.0, missing }
 }

@@ -10,6 +10,7 @@
 //! again), and a process is only ever taken for ours by pid, start time and boot. Absent on purpose:
 //! restarting what died. Medic decides; this reports.
 
+mod guarded;
 mod lifecycle;
 
 use std::{
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     config_file::{ConfigFile, ConfigRecord},
+    guard,
     process::{self, Life, ProcessId},
     procfs,
     spec::{self, Key, Spec},
@@ -100,6 +102,12 @@ struct Record {
     starts: u64,
     last_exit: String,
     config: ConfigRecord,
+    /// The configuration by Medic's own hand, or the one that the process started with. Absent: not known.
+    #[serde(default)]
+    config_known: Option<String>,
+    /// What the process was at its start.
+    #[serde(default)]
+    baseline: guard::Baseline,
 }
 
 #[derive(Debug)]
@@ -114,6 +122,9 @@ struct Core {
     /// Its process has ended since the configuration file was last looked at: it may be what it ended
     /// of, and goes with the first report of that.
     config_due: bool,
+    watch: guard::Watch,
+    /// What was last seen of the safety of a process.
+    guard: Option<(ProcessId, wire::ProcessGuard)>,
 }
 
 /// One instance.
@@ -157,6 +168,8 @@ impl Instance {
             usage: procfs::Usage::default(),
             problem: String::new(),
             config_due: false,
+            watch: guard::Watch::default(),
+            guard: None,
         };
         let (key, boot) = (spec.key.clone(), boot.to_owned());
         let instance = Self { key, dir, boot, env, act: Mutex::default(), core: Mutex::new(core) };
@@ -287,6 +300,7 @@ impl Instance {
         let mut core = self.core();
         let Core { spec, record, config, .. } = &mut *core;
         config.put(Path::new(&spec.config_path), bytes, &mut record.config, self.now_ms())?;
+        core.know_config();
         Ok(self.save(&core)?)
     }
 
@@ -324,6 +338,7 @@ impl Instance {
             rss_bytes: usage.rss_bytes,
             cpu_ms: usage.cpu_ms,
             open_files: usage.open_files,
+            guard: process.and_then(|process| core.guard_of(&process.id)),
         }
     }
 

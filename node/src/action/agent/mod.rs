@@ -17,6 +17,7 @@
 mod acts;
 pub mod book;
 mod config_file;
+mod guard;
 mod host;
 mod instance;
 mod journal;
@@ -37,7 +38,7 @@ use medic_proto::fleet::v1 as wire;
 use medic_raft::Env;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::Instant,
 };
@@ -57,6 +58,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// How often the host is looked at.
 const HOST_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked whether processes still are what was started.
+const GUARD_EVERY: Duration = Duration::from_secs(3);
 /// How often certificate files are looked at.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
 
@@ -138,13 +141,18 @@ pub async fn serve(
     }
     let (told, host) = watch::channel(None);
     let hosting = watch_host(Arc::clone(&supervisor), told);
+    let looks = Arc::new(Semaphore::new(1));
+    let guarding = guard_processes(Arc::clone(&supervisor), Arc::clone(&looks));
     let watching = watch_processes(supervisor, publish, host);
     tokio::select! {
         () = stop => tracing::info!("agent stops; its services run on"),
         failed = watching => failed?,
         failed = hosting => failed?,
+        failed = guarding => failed?,
     }
     tasks.shutdown().await;
+    // A look that is under way keeps the state directory until it ends.
+    drop(looks.acquire().await);
     Ok(())
 }
 
@@ -171,6 +179,24 @@ async fn watch_host(
         }
         missing.clone_from(&status.missing);
         told.send_replace(Some(status));
+    }
+}
+
+/// Looks at an interval whether processes still are what was started. By itself: reading a large file must
+/// not hold up the reports either.
+async fn guard_processes(supervisor: Arc<Supervisor>, looks: Arc<Semaphore>) -> anyhow::Result<()> {
+    let mut every = tokio::time::interval(GUARD_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let looking = Arc::clone(&supervisor);
+        let permit = Arc::clone(&looks).acquire_owned().await.context("waiting for a look")?;
+        let look = move || {
+            looking.guard();
+            drop(looking);
+            drop(permit);
+        };
+        tokio::task::spawn_blocking(look).await.context("looking at the safety of processes")?;
     }
 }
 

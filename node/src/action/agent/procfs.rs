@@ -141,6 +141,14 @@ impl Table {
         false
     }
 
+    /// A process and all that belong to it, each with the time of its start; `leader` comes first.
+    pub(super) fn members(&self, leader: u32) -> Vec<(u32, u64)> {
+        let belongs = |pid: &u32| *pid != leader && self.belongs(*pid, leader);
+        let first = self.0.get_key_value(&leader).into_iter();
+        let all = first.chain(self.0.iter().filter(|(pid, _)| belongs(pid)));
+        all.map(|(pid, stat)| (*pid, stat.start_ticks)).collect()
+    }
+
     /// What a process uses together with all that belong to it: a leak in a child is a leak.
     pub(super) fn usage(&self, leader: u32) -> Usage {
         let mut usage = Usage::default();

@@ -1,6 +1,10 @@
 //! What an agent is told to run, in its own words: checked, and in a form that is kept on disk.
 
-use std::{collections::BTreeMap, fmt, str::FromStr as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr as _,
+};
 
 use medic_proto::fleet::v1 as wire;
 use nix::sys::signal::Signal;
@@ -62,6 +66,9 @@ pub(super) struct Spec {
     /// Empty: restart instead.
     pub(super) reload_signal: String,
     pub(super) standby: bool,
+    /// Ports that its manifest names.
+    #[serde(default)]
+    pub(super) ports: BTreeSet<u16>,
 }
 
 impl Spec {
@@ -83,6 +90,9 @@ impl Spec {
             config_content: instance.config_content,
             reload_signal: instance.reload_signal,
             standby: instance.standby,
+            ports: (instance.ports.into_iter())
+                .filter_map(|port| u16::try_from(port).ok())
+                .collect(),
         };
         let key = &spec.key;
         if ![&key.tenant, &key.service, &key.instance].into_iter().all(|name| plain_name(name)) {

@@ -21,6 +21,7 @@ use medic_raft::Env;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    guard::{Hashes, Round},
     host,
     instance::{ActError, Instance, Wanted},
     journal::{Journal, JournalError},
@@ -69,6 +70,7 @@ pub struct Supervisor {
     /// Held while a declaration is taken in, so that an older one cannot overtake.
     declared: Mutex<Declared>,
     instances: RwLock<BTreeMap<Key, Arc<Instance>>>,
+    hashes: Mutex<Hashes>,
 }
 
 impl Supervisor {
@@ -100,6 +102,7 @@ impl Supervisor {
             boot,
             declared: Mutex::new(declared),
             instances: RwLock::new(instances),
+            hashes: Mutex::default(),
         })
     }
 
@@ -205,7 +208,15 @@ impl Supervisor {
     /// Looks at the host, for as long as its kernel takes to answer.
     #[must_use]
     pub fn observe_host(&self) -> wire::HostStatus {
-        host::read(Path::new("/proc"), self.env.clock.now().0)
+        host::read(Path::new("/proc"), Path::new("/var/log/btmp"), self.env.clock.now().0)
+    }
+
+    /// Looks whether the processes still are what was started; the next report tells. Reads `/proc`, and
+    /// files that changed: at most 256 MiB of them (or one) a time.
+    pub fn guard(&self) {
+        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut round = Round::begin(&mut hashes);
+        self.all().iter().for_each(|instance| instance.guard(&mut round));
     }
 
     /// Looks at every instance. `thorough`: at usage, logs and configuration files too.

@@ -21,6 +21,7 @@ use super::Supervisor;
 
 mod dying;
 mod end_to_end;
+mod guard;
 mod recovery;
 
 /// A state directory, a supervisor over it, and the services it runs.
@@ -28,11 +29,17 @@ struct Host {
     dir: tempfile::TempDir,
     supervisor: Option<Supervisor>,
     index: u64,
+    env: Env,
 }
 
 impl Host {
     fn new() -> Self {
-        let mut host = Self { dir: tempfile::tempdir().unwrap(), supervisor: None, index: 0 };
+        Self::with_env(Env::system())
+    }
+
+    fn with_env(env: Env) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut host = Self { dir, supervisor: None, index: 0, env };
         host.restart_agent();
         host
     }
@@ -40,7 +47,7 @@ impl Host {
     /// Leaves the agent's memory behind, as its death would.
     fn restart_agent(&mut self) {
         drop(self.supervisor.take());
-        let supervisor = Supervisor::open(&self.state_dir(), Env::system()).unwrap();
+        let supervisor = Supervisor::open(&self.state_dir(), self.env.clone()).unwrap();
         supervisor.reconcile();
         self.supervisor = Some(supervisor);
     }

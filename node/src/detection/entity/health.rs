@@ -1,14 +1,19 @@
 //! What each source says of how the instance does, for the monitors.
 
-use medic_state::{manifest::SloSpec, symptom::Severity};
+use std::collections::BTreeSet;
 
-use super::{Entity, Now, SILENT_MS, silence::Said};
+use medic_state::{
+    manifest::{IndicatorSource, ServiceSpec, SloSpec},
+    symptom::Severity,
+};
+
+use super::{Entity, Now, SILENT_MS, silence::Said, votes::hard};
 use crate::detection::{
     detector::Role,
-    ensemble::{Vote, Voter},
-    health::{Burn, InstanceHealth, Monitor, Sign, Word, of_instance},
+    ensemble::{Kind, Vote, Voter},
+    health::{Burn, Burning, InstanceHealth, Monitor, Sign, Word, of_instance},
     predict::budget::Objective,
-    probe::Outcome,
+    probe::{CERTIFICATE, Outcome},
 };
 
 /// The error budget of the instance, where its service has an objective.
@@ -18,30 +23,67 @@ pub(super) struct BudgetWatch {
     pub(super) allowed: f64,
     pub(super) burn: Burn,
     noted_ms: Option<u64>,
+    /// When more than is allowed failed last.
+    failed_ms: Option<u64>,
 }
 
 impl BudgetWatch {
     pub(super) fn new(slo: &SloSpec) -> Self {
         let (indicator, allowed) = (slo.indicator.clone(), Objective::of(slo).allowed);
-        Self { indicator, allowed, burn: Burn::default(), noted_ms: None }
+        Self { indicator, allowed, burn: Burn::default(), noted_ms: None, failed_ms: None }
     }
 
     pub(super) fn note(&mut self, failures: f64, now: Now) {
         let before = self.noted_ms.replace(now.mono_ms).unwrap_or(now.mono_ms);
+        if failures > self.allowed {
+            self.failed_ms = Some(now.mono_ms);
+        }
         self.burn.note(failures, now.mono_ms.saturating_sub(before) as f64 / 1e3);
     }
 
+    /// The fact that it burns too fast, as long as it does: windows remember what is over.
+    pub(super) fn vote(&self, now: Now) -> Option<Vote> {
+        let burning = self.burn.burning(self.allowed)?;
+        let since_ms = now.mono_ms.saturating_sub(self.failed_ms?) as f64;
+        (since_ms / 1e3 <= burning.lasts()).then(|| Vote {
+            text: self.says(&burning),
+            value: format!("{:.1}", burning.rate),
+            expected: format!("< {}", burning.most),
+            detector: "burn",
+            ..hard(Voter::Budget, Kind::Errors, burning.severity)
+        })
+    }
+
+    fn says(&self, burning: &Burning) -> String {
+        format!(
+            "the error budget of {} burns {:.1} times as fast as it may, over {:.0} h",
+            self.indicator,
+            burning.rate,
+            burning.window / 3_600.0
+        )
+    }
+
     fn sign(&self) -> Sign {
-        let word = self.burn.burning(self.allowed).map_or(Word::Good, |burning| {
-            let hours = burning.window / 3_600.0;
-            let text = format!(
-                "the error budget burns {:.1} times as fast as it may, over {hours:.0} h",
-                burning.rate
-            );
-            Word::Bad(burning.severity, 2, text)
-        });
+        let word = self
+            .burn
+            .burning(self.allowed)
+            .map_or(Word::Good, |burning| Word::Bad(burning.severity, 2, self.says(&burning)));
         Sign { monitor: Monitor::Performance, source: "budget".to_owned(), word }
     }
+}
+
+/// Indicators whose figures are those of a host, by the names of the series.
+pub(super) fn of_host(service: &ServiceSpec) -> BTreeSet<String> {
+    let of_host = |selector: &str| {
+        let selector = selector.trim_start();
+        selector.starts_with("node_") || selector.starts_with("medic_host_")
+    };
+    let all = service.indicators.iter().filter(|indicator| match &indicator.source {
+        IndicatorSource::Gauge(one) | IndicatorSource::Rate(one) => of_host(one),
+        IndicatorSource::Ratio { of, .. } => of_host(of),
+        IndicatorSource::Quantile { histogram, .. } => of_host(histogram),
+    });
+    all.map(|indicator| indicator.name.clone()).collect()
 }
 
 impl Entity {
@@ -52,29 +94,39 @@ impl Entity {
     }
 
     fn signs(&self, now: Now) -> Vec<Sign> {
-        let role = |name: &str| self.series.get(name).map_or(Role::Other, |series| series.role);
-        let votes = self.votes(now);
+        // The budget's word lasts for as long as its windows say.
+        let mut votes = self.votes(now);
+        votes.retain(|vote| vote.voter != Voter::Budget);
         let bad = |vote: &Vote| Sign {
-            monitor: Monitor::of_voter(&vote.voter, role),
+            monitor: match vote.detector {
+                CERTIFICATE => Monitor::Security,
+                _ => self.monitor_of(&vote.voter),
+            },
             source: vote.voter.to_string(),
             word: Word::Bad(vote.severity, vote.weight, vote.text.clone()),
         };
         let mut signs: Vec<Sign> = votes.iter().map(bad).collect();
         let voted = |voter: &Voter| votes.iter().any(|vote| vote.voter == *voter);
-        let sources = self.has_agent.then_some(Voter::Process).into_iter();
+        let sources = self.has_process.then_some(Voter::Process).into_iter();
         let sources = sources.chain(self.probes.keys().cloned().map(Voter::Probe));
         for voter in sources.chain(self.series.keys().cloned().map(Voter::Series)) {
             if !voted(&voter) {
-                let monitor = Monitor::of_voter(&voter, role);
                 signs.push(Sign {
-                    monitor,
+                    monitor: self.monitor_of(&voter),
                     source: voter.to_string(),
                     word: self.word(&voter, now),
                 });
             }
         }
         signs.extend(self.budget.as_ref().map(BudgetWatch::sign));
+        signs.extend(self.guard.signs());
         signs
+    }
+
+    /// Whose word somebody's is.
+    pub(super) fn monitor_of(&self, voter: &Voter) -> Monitor {
+        let role = |name: &str| self.series.get(name).map_or(Role::Other, |series| series.role);
+        Monitor::of_voter(voter, |name| (role(name), self.of_host.contains(name)))
     }
 
     /// What somebody says who does not vote.
@@ -92,7 +144,8 @@ impl Entity {
                     }
                     _ => Word::Good,
                 },
-                Voter::Process | Voter::Series(_) | Voter::Together | Voter::Agent => Word::Good,
+                Voter::Process | Voter::Series(_) | Voter::Together => Word::Good,
+                Voter::Agent | Voter::Guard(_) | Voter::Budget => Word::Good,
             },
         }
     }

@@ -19,6 +19,7 @@
 pub mod carried;
 mod checkpoint;
 mod closer;
+mod guard;
 mod health;
 mod lasting;
 mod prognosis;
@@ -140,7 +141,8 @@ pub struct Entity {
     target: Target,
     source: String,
     standby: bool,
-    has_agent: bool,
+    /// An agent runs a process of it, and speaks of it.
+    has_process: bool,
     process: ProcessTrack,
     agent_away_ms: Option<u64>,
     agent_back_ms: u64,
@@ -165,6 +167,9 @@ pub struct Entity {
     sources: checkpoint::Sources,
     /// Counters as last scraped, here or by whoever watched it before.
     pub(in crate::detection) counters: Option<Counters>,
+    guard: guard::Guard,
+    /// Indicators whose figures are a host's.
+    of_host: BTreeSet<String>,
 }
 
 impl Entity {
@@ -184,7 +189,7 @@ impl Entity {
             target,
             source,
             standby: instance.standby,
-            has_agent: instance.agent.is_some(),
+            has_process: instance.agent.is_some() && service.process.is_some(),
             process: ProcessTrack::default(),
             agent_away_ms: None,
             agent_back_ms: now.mono_ms,
@@ -206,6 +211,8 @@ impl Entity {
             silences: silence::Silences::new(service),
             sources: checkpoint::Sources::of(service),
             counters: None,
+            guard: guard::Guard::new(service, instance),
+            of_host: health::of_host(service),
         }
     }
 
@@ -255,11 +262,19 @@ impl Entity {
                 self.series.values_mut().for_each(Series::process_changed);
                 self.silences.process_changed();
                 self.prognosis.replaced(now);
+                self.guard.forget();
             }
         }
         let outcome = super::probe::check_process(seen);
         self.process.track.note(outcome, now);
-        if self.has_agent {
+        match seen.filter(|_| self.process.liveness == Liveness::Running) {
+            Some(Seen { status, .. }) => {
+                status.guard.iter().for_each(|said| self.guard.note(said, now));
+            }
+            None if self.has_process => self.guard.forget(),
+            None => {}
+        }
+        if self.has_process {
             self.heed(&Voter::Process, now);
         }
     }

@@ -27,7 +27,6 @@ use medic_state::{
 
 use super::{Circumstances, Entity, Now};
 use crate::detection::{
-    detector::Role,
     ensemble::{Finding, Kind, Voter},
     health::Monitor,
     indicator,
@@ -164,7 +163,7 @@ impl Entity {
                     (None, None) => nothing("no value has come"),
                 }
             }
-            Voter::Together | Voter::Agent => Said::Word,
+            Voter::Together | Voter::Agent | Voter::Guard(_) | Voter::Budget => Said::Word,
         }
     }
 
@@ -193,9 +192,8 @@ impl Entity {
         if ripe.is_empty() {
             return None;
         }
-        let role = |name: &str| self.series.get(name).map_or(Role::Other, |series| series.role);
         let monitors: BTreeSet<Monitor> =
-            ripe.iter().map(|(voter, _)| Monitor::of_voter(voter, role)).collect();
+            ripe.iter().map(|(voter, _)| self.monitor_of(voter)).collect();
         let monitors: Vec<&str> = monitors.into_iter().map(Monitor::as_str).collect();
         let reasons: BTreeSet<&str> = ripe.iter().map(|(_, quiet)| quiet.why.as_str()).collect();
         let reasons: Vec<&str> = reasons.into_iter().take(3).collect();
@@ -223,10 +221,10 @@ impl Entity {
     pub(super) fn all_speak(&self, voters: &BTreeSet<Voter>) -> bool {
         voters.iter().all(|voter| {
             let gone = match voter {
-                Voter::Process => !self.has_agent,
+                Voter::Process => !self.has_process,
                 Voter::Probe(name) => !self.probes.contains_key(name),
                 Voter::Series(name) => !self.series.contains_key(name),
-                Voter::Together | Voter::Agent => true,
+                Voter::Together | Voter::Agent | Voter::Guard(_) | Voter::Budget => true,
             };
             gone || (self.silences.heard.contains(voter)
                 && !self.silences.quiet.contains_key(voter))

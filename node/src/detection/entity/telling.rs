@@ -114,6 +114,18 @@ impl Entity {
                 Some(series) if series.good >= GOOD_AFTER => Goodness::Good,
                 Some(_) => Goodness::NotYet,
             },
+            Voter::Guard(sign) if !self.guard.watches(sign) => Goodness::Gone,
+            Voter::Guard(sign) if self.guard.good(sign) >= GOOD_AFTER => Goodness::Good,
+            Voter::Guard(_) => {
+                let heard = self.guard.heard_ms().unwrap_or_default().max(self.begun_ms);
+                let silent = now.mono_ms.saturating_sub(heard) >= SILENT_MS;
+                if silent { Goodness::Silent } else { Goodness::NotYet }
+            }
+            Voter::Budget => match &self.budget {
+                None => Goodness::Gone,
+                Some(budget) if budget.vote(now).is_none() => Goodness::Good,
+                Some(_) => Goodness::NotYet,
+            },
             Voter::Together if self.together.good() => Goodness::Good,
             Voter::Together => Goodness::NotYet,
             Voter::Agent => {

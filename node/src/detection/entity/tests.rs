@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod closer;
+mod guard;
 mod handover;
 mod lasting;
 mod missed;
@@ -28,7 +29,7 @@ impl Bench {
 
     fn with(instance: &str) -> Self {
         Self::with_spec(
-            r#"{"probes":[{"name":"http","http":"http://x/"},{"name":"tcp","tcp":"x:1"}],
+            r#"{"process":{"command":"/x"},"probes":[{"name":"http","http":"http://x/"},{"name":"tcp","tcp":"x:1"}],
                 "indicators":[
                   {"name":"error_rate","source":{"ratio":{"of":"e","to":"r"}},"limit":"0.05"},
                   {"name":"latency_p99","source":{"quantile":{"histogram":"d","q":0.99}}},

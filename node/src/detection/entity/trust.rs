@@ -57,6 +57,7 @@ impl Trust {
             Voter::Series(name) => self.of_family(name, detector),
             Voter::Together => self.of_family(TOGETHER, detector),
             Voter::Process | Voter::Probe(_) | Voter::Agent => 0,
+            Voter::Guard(_) | Voter::Budget => 0,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::detection::{
     detector::{Reading, Role, Series},
     ensemble::{Finding, Kind, Vote, Voter},
     predict::forecast::Forecast,
-    probe::{Failure, Liveness, Outcome},
+    probe::{CERTIFICATE, Failure, Liveness, Outcome},
 };
 
 /// From this many bad outcomes in a row a probe suffices alone.
@@ -51,6 +51,8 @@ impl Entity {
         let lasts = |series: &Series| self.lasting.lasts(series);
         votes.extend(self.series.values().filter_map(|one| series_vote(one, lasts(one))));
         votes.extend(self.together_vote());
+        votes.extend(self.guard.votes());
+        votes.extend(self.budget.as_ref().and_then(|budget| budget.vote(now)));
         votes
     }
 
@@ -63,20 +65,24 @@ impl Entity {
         let probes = || self.probes.keys().map(|name| Voter::Probe(name.clone()));
         match kind {
             Kind::Down | Kind::Unresponsive => {
-                probes().chain(self.has_agent.then_some(Voter::Process)).collect()
+                probes().chain(self.has_process.then_some(Voter::Process)).collect()
             }
-            Kind::Errors => series(&[Role::Errors]).into_iter().chain(probes()).collect(),
+            Kind::Errors => {
+                let budget = self.budget.as_ref().map(|_| Voter::Budget);
+                series(&[Role::Errors]).into_iter().chain(probes()).chain(budget).collect()
+            }
             Kind::Latency => series(&[Role::Latency]).into_iter().collect(),
             Kind::Saturation | Kind::SaturationPredicted => {
                 let limited = self.series.values().filter(|series| {
                     series.limit.is_some() && matches!(series.role, Role::Resource | Role::Other)
                 });
-                limited.map(|series| Voter::Series(series.name.clone())).collect()
+                let guard = self.guard.voters().filter(|_| kind == Kind::Saturation);
+                limited.map(|series| Voter::Series(series.name.clone())).chain(guard).collect()
             }
             Kind::AgentLost => BTreeSet::from([Voter::Agent]),
             Kind::MonitorSilent => {
                 let series = self.series.keys().cloned().map(Voter::Series);
-                probes().chain(series).chain(self.has_agent.then_some(Voter::Process)).collect()
+                probes().chain(series).chain(self.has_process.then_some(Voter::Process)).collect()
             }
             Kind::Anomaly => series(&[Role::Errors, Role::Latency, Role::Resource, Role::Other])
                 .into_iter()
@@ -179,7 +185,7 @@ fn told(forecast: &Forecast) -> [(String, String); 5] {
     .map(|(name, value)| (name.to_owned(), value))
 }
 
-fn hard(voter: Voter, kind: Kind, severity: Severity) -> Vote {
+pub(super) fn hard(voter: Voter, kind: Kind, severity: Severity) -> Vote {
     Vote {
         voter,
         kind,
@@ -208,6 +214,7 @@ fn probe_vote(name: &str, track: &Track) -> Option<Vote> {
         }
         Failure::Status(status) if *status < 500 => (Kind::Errors, Severity::Warning),
         Failure::Status(_) | Failure::NotServing(_) => (Kind::Errors, Severity::Critical),
+        Failure::Certificate(_) => (Kind::Errors, Severity::Critical),
         // A declared process probe says what `process_vote` says already.
         Failure::Process(_) => return None,
     };
@@ -218,9 +225,12 @@ fn probe_vote(name: &str, track: &Track) -> Option<Vote> {
         weight: if certain { 2 } else { 1 },
         p_value: if certain { 0.0 } else { 0.01 },
         text: format!("probe {name}: {failure}{times}"),
-        value: "0".to_owned(),
+        value: match failure {
+            Failure::Certificate(flaw) => flaw.as_str().to_owned(),
+            _ => "0".to_owned(),
+        },
         expected: "1".to_owned(),
-        detector: "probe",
+        detector: if matches!(failure, Failure::Certificate(_)) { CERTIFICATE } else { "probe" },
         ..hard(Voter::Probe(name.to_owned()), kind, severity)
     })
 }

@@ -32,7 +32,7 @@ use medic_state::{
 use minicbor::{Decode, Encode};
 use tokio::time::Instant;
 
-use super::{InstanceHealth, Status, of_services, shown};
+use super::{InstanceHealth, Status, callees, of_services, shown};
 use crate::detection::{
     runtime::{Health, lock},
     share::{Lack, STALE, Tells, Unknown, gaps, lack, owned},
@@ -221,8 +221,8 @@ impl HealthView for HealthBook {
                 .map(ShardId)
                 .filter_map(|shard| Some((shard, self.unknown(state, &told, shard)?)))
                 .collect();
-            let (mut instances, mut of_service) = (Vec::new(), Vec::new());
-            for target in declared(state) {
+            let (mut words, mut of_service) = (Vec::new(), Vec::new());
+            for (target, depends_on) in declared(state) {
                 let shard = State::shard_of(&target);
                 let (health, word) = match unknown.get(&shard) {
                     Some((status, (node, why))) => {
@@ -248,6 +248,16 @@ impl HealthView for HealthBook {
                         )
                     }
                 };
+                let known = (target.tenant.clone(), target.service.clone(), health.clone());
+                of_service.push(known);
+                words.push((target, depends_on, health, word));
+            }
+            let alone = of_services(of_service);
+            let by_name = callees::by_name(&alone);
+            let mut of_service = Vec::new();
+            let mut instances = Vec::new();
+            for (target, depends_on, mut health, word) in words {
+                callees::heed(&mut health, &target.tenant, depends_on, &by_name);
                 instances.push(shown::instance(&target, &health, &word));
                 of_service.push((target.tenant, target.service, health));
             }
@@ -263,18 +273,21 @@ fn nothing_known(target: &Target, status: Status) -> InstanceHealth {
     InstanceHealth { instance, status, score: None, monitors: Vec::new() }
 }
 
-/// Every instance that is declared.
-fn declared(state: &State) -> Vec<Target> {
+/// Every instance that is declared, and on what its service depends.
+fn declared(state: &State) -> Vec<(Target, &[String])> {
     let services = state.manifests.iter().filter(|(key, _)| key.kind == Kind::Service);
     let all = services.flat_map(|(key, stored)| {
-        let named = match &stored.manifest.spec {
-            Spec::Service(service) => service.instances.as_slice(),
-            _ => &[],
+        let (named, depends_on) = match &stored.manifest.spec {
+            Spec::Service(service) => (service.instances.as_slice(), service.depends_on.as_slice()),
+            _ => (&[][..], &[][..]),
         };
-        named.iter().map(|instance| Target {
-            tenant: key.tenant.clone(),
-            service: key.name.clone(),
-            instance: instance.name.clone(),
+        named.iter().map(move |instance| {
+            let target = Target {
+                tenant: key.tenant.clone(),
+                service: key.name.clone(),
+                instance: instance.name.clone(),
+            };
+            (target, depends_on)
         })
     });
     all.collect()

@@ -33,8 +33,22 @@ pub struct Burning {
     pub rate: f64,
     /// Over this time, seconds.
     pub window: f64,
+    /// From which rate on it is too fast.
+    pub most: f64,
+    /// The short window that says that it goes on, seconds.
+    pub short: f64,
     /// How bad that is.
     pub severity: Severity,
+}
+
+impl Burning {
+    /// For how long after the last failures it counts as going on, seconds: a thirtieth of the short
+    /// window (10 s, a minute, 12 minutes). The window itself falls slowly, and what is over is nothing
+    /// to act on.
+    #[must_use]
+    pub fn lasts(&self) -> f64 {
+        self.short / 30.0
+    }
 }
 
 impl Burn {
@@ -52,12 +66,14 @@ impl Burn {
     #[must_use]
     pub fn burning(&self, allowed: f64) -> Option<Burning> {
         let allowed = if allowed > 0.0 { allowed } else { return None };
-        ALERTS.iter().enumerate().find_map(|(at, (window, _, most, severity))| {
+        ALERTS.iter().enumerate().find_map(|(at, (window, short, most, severity))| {
             let (rate, lately) = (self.long[at] / allowed, self.short[at] / allowed);
             let severity = *severity;
             (rate >= *most && lately >= *most).then_some(Burning {
                 rate,
                 window: *window,
+                most: *most,
+                short: *short,
                 severity,
             })
         })

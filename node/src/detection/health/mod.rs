@@ -10,11 +10,14 @@
 //!   error budget
 //! ```
 //!
+//! How the services do on which a service depends is added where all are known (`callees`).
+//!
 //! A monitor whose sources are silent is in [`Status::Error`], never healthy: not to know is a finding of its
 //! own. Pure: what was seen comes from the watched entity as [`Sign`]s.
 
 mod book;
 mod burn;
+mod callees;
 mod monitor;
 mod shown;
 
@@ -200,10 +203,15 @@ pub struct ServiceHealth {
 pub fn of_instance(name: &str, signs: &[Sign], stopped: bool) -> InstanceHealth {
     let monitors: Vec<MonitorHealth> =
         Monitor::ALL.map(|monitor| of_monitor(monitor, signs)).into();
-    let worst = monitors.iter().map(|monitor| monitor.status).max().unwrap_or(Status::NotWatched);
-    let score = monitors.iter().filter_map(|monitor| monitor.score).min();
-    let (status, score) = if stopped { (Status::Stopped, None) } else { (worst, score) };
+    let (status, score) = if stopped { (Status::Stopped, None) } else { worst(&monitors) };
     InstanceHealth { instance: name.to_owned(), status, score, monitors }
+}
+
+/// What monitors come to.
+fn worst(monitors: &[MonitorHealth]) -> (Status, Option<u8>) {
+    let status = monitors.iter().map(|monitor| monitor.status).max();
+    let score = monitors.iter().filter_map(|monitor| monitor.score).min();
+    (status.unwrap_or(Status::NotWatched), score)
 }
 
 fn of_monitor(monitor: Monitor, signs: &[Sign]) -> MonitorHealth {

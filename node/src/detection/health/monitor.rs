@@ -52,15 +52,16 @@ impl Monitor {
         }
     }
 
-    /// Whose an indicator is.
+    /// Whose an indicator is. `of_host`: its figures are a host's.
     #[must_use]
-    pub fn of_indicator(name: &str, role: Role) -> Self {
+    pub fn of_indicator(name: &str, role: Role, of_host: bool) -> Self {
         match Meaning::of(name) {
             Meaning::Memory | Meaning::Descriptors | Meaning::Disk => Self::Infrastructure,
             Meaning::CallsTimeOut | Meaning::CallsRefused => Self::Dependencies,
             Meaning::Certificate | Meaning::Listener | Meaning::Modified | Meaning::Logins => {
                 Self::Security
             }
+            Meaning::Requests | Meaning::Other if of_host => Self::Infrastructure,
             Meaning::Requests | Meaning::Other => match role {
                 Role::Errors => Self::Application,
                 Role::Latency | Role::Resource => Self::Performance,
@@ -69,14 +70,18 @@ impl Monitor {
         }
     }
 
-    /// Whose word a vote is. `role`: of the indicator that votes.
+    /// Whose word a vote is. `about`: the role of the indicator that votes, and whether it is of a host.
     #[must_use]
-    pub fn of_voter(voter: &Voter, role: impl Fn(&str) -> Role) -> Self {
+    pub fn of_voter(voter: &Voter, about: impl Fn(&str) -> (Role, bool)) -> Self {
         match voter {
             Voter::Process | Voter::Agent => Self::Infrastructure,
             Voter::Probe(_) => Self::Application,
-            Voter::Series(name) => Self::of_indicator(name, role(name)),
-            Voter::Together => Self::Performance,
+            Voter::Series(name) => {
+                let (role, of_host) = about(name);
+                Self::of_indicator(name, role, of_host)
+            }
+            Voter::Guard(_) => Self::Security,
+            Voter::Together | Voter::Budget => Self::Performance,
         }
     }
 }
@@ -87,16 +92,19 @@ mod tests {
 
     #[test]
     fn names_and_roles_say_whose_an_indicator_is() {
-        for (name, role, monitor) in [
-            ("memory", Role::Resource, Monitor::Infrastructure),
-            ("error_rate", Role::Errors, Monitor::Application),
-            ("requests", Role::Other, Monitor::Application),
-            ("upstream_timeouts", Role::Errors, Monitor::Dependencies),
-            ("logins_denied", Role::Errors, Monitor::Security),
-            ("latency_p99", Role::Latency, Monitor::Performance),
-            ("queue_depth", Role::Resource, Monitor::Performance),
+        for (name, role, of_host, monitor) in [
+            ("cpu_busy", Role::Other, true, Monitor::Infrastructure),
+            ("io_stalled", Role::Other, true, Monitor::Infrastructure),
+            ("logins_denied", Role::Errors, true, Monitor::Security),
+            ("memory", Role::Resource, false, Monitor::Infrastructure),
+            ("error_rate", Role::Errors, false, Monitor::Application),
+            ("requests", Role::Other, false, Monitor::Application),
+            ("upstream_timeouts", Role::Errors, false, Monitor::Dependencies),
+            ("logins_denied", Role::Errors, false, Monitor::Security),
+            ("latency_p99", Role::Latency, false, Monitor::Performance),
+            ("queue_depth", Role::Resource, false, Monitor::Performance),
         ] {
-            assert_eq!(Monitor::of_indicator(name, role), monitor, "{name}");
+            assert_eq!(Monitor::of_indicator(name, role, of_host), monitor, "{name}");
         }
     }
 }

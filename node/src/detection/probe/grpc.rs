@@ -4,14 +4,9 @@
 //! `SSL_CERT_FILE` and `SSL_CERT_DIR` name), like the HTTP probes. Deliberately absent: a way to skip
 //! that, as an unverified connection would prove nothing.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, ServerName, TrustAnchor},
-};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use rustls::{RootCertStore, pki_types::TrustAnchor};
 use tonic::{
     Code,
     transport::{ClientTlsConfig, Endpoint},
@@ -20,7 +15,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use super::{Certificates, Failure, Outcome, io_cause, judge_io};
+use super::{Certificates, Failure, Flaw, Outcome, io_cause, judge_io};
 use crate::cause::innermost;
 
 /// A health answer is two bytes.
@@ -42,33 +37,13 @@ pub(super) async fn check(url: &str, certificates: &Certificates) -> Outcome {
     if url.starts_with("https:") {
         let outcome = check_trusting(url, &TRUSTED.roots).await;
         // tonic does not tell what it was shown: another connection looks, now and then.
-        if outcome == Outcome::Good
-            && certificates.due(url)
-            && let Some(shown) = shown_at(url, &TRUSTED.roots).await
-        {
-            certificates.note(url, &shown);
+        if matches!(outcome, Outcome::Good | Outcome::Bad(Failure::Certificate(_))) {
+            certificates.look(url).await;
         }
         outcome
     } else {
         check_trusting(url, &[]).await
     }
-}
-
-/// The certificate that a server shows; `None`: no connection, or none that is trusted.
-async fn shown_at(url: &str, trusted: &[TrustAnchor<'static>]) -> Option<CertificateDer<'static>> {
-    let uri: tonic::transport::Uri = url.parse().ok()?;
-    let host = uri.host()?.trim_matches(['[', ']']).to_owned();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .ok()?
-        .with_root_certificates(RootCertStore { roots: trusted.to_vec() })
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let tcp = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(443))).await.ok()?;
-    let name = ServerName::try_from(host).ok()?;
-    let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.ok()?;
-    tls.get_ref().1.peer_certificates()?.first().cloned().map(CertificateDer::into_owned)
 }
 
 async fn check_trusting(url: &str, trusted: &[TrustAnchor<'static>]) -> Outcome {
@@ -93,6 +68,9 @@ async fn check_trusting(url: &str, trusted: &[TrustAnchor<'static>]) -> Outcome 
     let channel = match endpoint.connect().await {
         Ok(channel) => channel,
         Err(error) => {
+            if let Some(flaw) = Flaw::of(&error) {
+                return Outcome::Bad(Failure::Certificate(flaw));
+            }
             return io_cause(&error)
                 .map_or_else(|| Outcome::Bad(Failure::Unreachable(innermost(&error))), judge_io);
         }
@@ -116,11 +94,11 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use medic_raft::env::{Clock as _, SystemClock};
-    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, pem::PemObject as _};
     use tonic::transport::{Identity, Server, ServerTlsConfig};
     use tonic_health::{ServingStatus as Says, server::HealthReporter};
 
-    use super::*;
+    use super::{super::certificate::shown_at, *};
     use crate::security::{Authority, Issued, Subject, Unit, provide_crypto};
 
     fn authority() -> (Authority, Vec<TrustAnchor<'static>>) {
@@ -157,10 +135,9 @@ mod tests {
         let (port, reporter) = server(&authority).await;
         let url = format!("https://127.0.0.1:{port}");
         assert_eq!(check_trusting(&url, &trusted).await, Outcome::Good);
-        let shown = shown_at(&url, &trusted).await.unwrap();
+        let shown = shown_at(&url).await.unwrap();
         let ends_s = super::super::Validity::of(&shown).unwrap().not_after_s;
         assert!(ends_s > i64::try_from(SystemClock.now().0 / 1_000).unwrap());
-        assert_eq!(shown_at(&url, &[]).await, None, "what is not trusted proves nothing");
         assert_eq!(
             check_trusting(&format!("https://localhost:{port}"), &trusted).await,
             Outcome::Good
@@ -172,10 +149,7 @@ mod tests {
 
         let (_, strangers) = self::authority();
         let found = check_trusting(&url, &strangers).await;
-        assert!(
-            matches!(&found, Outcome::Bad(Failure::Broken(why)) if why.contains("certificate")),
-            "{found:?}"
-        );
+        assert_eq!(found, Outcome::Bad(Failure::Certificate(Flaw::UnknownIssuer)));
         let found = check_trusting(&url, &[]).await;
         assert!(
             matches!(&found, Outcome::NoData(why) if why.contains("SSL_CERT_FILE")),

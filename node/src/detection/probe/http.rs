@@ -1,6 +1,6 @@
 //! HTTP: GET; 2xx and 3xx are good. Redirects are not followed, bodies not read.
 
-use super::{Certificates, Failure, Outcome, io_cause, judge_io};
+use super::{Certificates, Failure, Flaw, Outcome, io_cause, judge_io};
 use crate::cause::innermost;
 
 /// The client of probes and scrapes: a fresh connection each time (a kept one would hide that
@@ -48,7 +48,13 @@ pub(super) async fn check(
                 Outcome::Bad(Failure::Status(response.status().as_u16()))
             }
         }
-        Err(error) => judge(&error),
+        Err(error) => {
+            let outcome = judge(&error);
+            if matches!(outcome, Outcome::Bad(Failure::Certificate(_))) {
+                certificates.look(url).await;
+            }
+            outcome
+        }
     }
 }
 
@@ -67,6 +73,9 @@ pub(in crate::detection) fn note_certificate(
 pub(in crate::detection) fn judge(error: &reqwest::Error) -> Outcome {
     if error.is_builder() {
         return Outcome::NoData(format!("bad URL: {}", innermost(error)));
+    }
+    if let Some(flaw) = Flaw::of(error) {
+        return Outcome::Bad(Failure::Certificate(flaw));
     }
     if error.is_timeout() {
         return Outcome::Bad(Failure::Timeout);
@@ -94,14 +103,19 @@ mod tests {
 
     /// A server behind TLS that answers whatever it is asked with a metric.
     async fn server(authority: &Authority) -> u16 {
+        let now = medic_raft::env::Clock::now(&medic_raft::env::SystemClock);
+        server_of(authority, now).await
+    }
+
+    /// The same with a certificate of a day that begins at some time.
+    async fn server_of(authority: &Authority, from: medic_state::Timestamp) -> u16 {
         let subject = Subject {
             name: "node-1".to_owned(),
             cluster: "probes".to_owned(),
             unit: Unit::Nodes,
             hosts: Vec::new(),
         };
-        let now = medic_raft::env::Clock::now(&medic_raft::env::SystemClock);
-        let Issued { cert, key } = authority.issue(&subject, now, 1).unwrap();
+        let Issued { cert, key } = authority.issue(&subject, from, 1).unwrap();
         let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
         let config = rustls::ServerConfig::builder().with_no_client_auth();
@@ -113,7 +127,9 @@ mod tests {
             while let Ok((stream, _)) = listener.accept().await {
                 let Ok(mut tls) = acceptor.accept(stream).await else { continue };
                 let mut request = [0; 1_024];
-                assert!(tls.read(&mut request).await.unwrap() > 0);
+                if !matches!(tls.read(&mut request).await, Ok(read) if read > 0) {
+                    continue;
+                }
                 let answer =
                     b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 6\r\n\r\nmem 1\n";
                 tls.write_all(answer).await.unwrap();
@@ -129,7 +145,7 @@ mod tests {
         let now = medic_raft::env::Clock::now(&medic_raft::env::SystemClock);
         let (authority, _) = Authority::create("probes", now, 1).unwrap();
         let root = reqwest::Certificate::from_pem(authority.certificate().as_bytes()).unwrap();
-        let client = builder().tls_certs_only([root]).build().unwrap();
+        let client = builder().tls_certs_only([root.clone()]).build().unwrap();
         let in_a_day = i64::try_from(now.0 / 1_000).unwrap() + 86_400;
         let certificates = Certificates::default();
         let url = format!("https://127.0.0.1:{}/health", server(&authority).await);
@@ -142,10 +158,31 @@ mod tests {
         assert_eq!(body.unwrap(), "mem 1\n");
         assert!(certificates.of(&url).is_some());
 
-        // Who is not trusted proves nothing, and leaves nothing.
+        // Who is not trusted proves nothing; when it ends is told all the same.
         let (stranger, _) = Authority::create("probes", now, 1).unwrap();
         let url = format!("https://127.0.0.1:{}/health", server(&stranger).await);
-        assert!(matches!(check(&client, &url, &certificates).await, Outcome::Bad(_)));
-        assert_eq!(certificates.of(&url), None);
+        let flawed = |flaw| Outcome::Bad(Failure::Certificate(flaw));
+        assert_eq!(check(&client, &url, &certificates).await, flawed(Flaw::UnknownIssuer));
+        let shown = certificates.of(&url).unwrap();
+        assert!((shown.not_after_s - in_a_day).abs() <= 3_600, "{shown:?}");
+
+        // Trusted, and for other names; or of another time.
+        let port = server(&authority).await;
+        let elsewhere = builder()
+            .tls_certs_only([root])
+            .resolve("elsewhere.test", ([127, 0, 0, 1], port).into())
+            .build()
+            .unwrap();
+        let error = elsewhere.get(format!("https://elsewhere.test:{port}/")).send().await;
+        assert_eq!(judge(&error.unwrap_err()), flawed(Flaw::WrongName));
+        let day = medic_state::Millis::from_secs(86_400);
+        for (at, flaw) in [
+            (medic_state::Timestamp(now.0 - 40 * day.0), Flaw::Expired),
+            (now.plus(medic_state::Millis(40 * day.0)), Flaw::NotYetValid),
+        ] {
+            let url = format!("https://127.0.0.1:{}/", server_of(&authority, at).await);
+            assert_eq!(check(&client, &url, &certificates).await, flawed(flaw));
+            assert!(certificates.of(&url).is_some(), "its end is known");
+        }
     }
 }

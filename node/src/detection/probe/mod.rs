@@ -13,7 +13,7 @@ use std::{fmt, time::Duration};
 
 use medic_state::manifest::ProbeKind;
 
-pub use certificate::{Certificates, Validity};
+pub use certificate::{CERTIFICATE, Certificates, Flaw, Validity};
 pub use http::client;
 pub(super) use http::{judge as judge_http, note_certificate};
 pub(super) use process::check as check_process;
@@ -53,6 +53,8 @@ pub enum Failure {
     Unreachable(String),
     /// The connection broke, or what came back is not the protocol.
     Broken(String),
+    /// The certificate that was shown proves nothing.
+    Certificate(Flaw),
     /// HTTP status outside 2xx and 3xx.
     Status(u16),
     /// The gRPC health service says so.
@@ -68,6 +70,7 @@ impl fmt::Display for Failure {
             Self::Timeout => f.write_str("no answer in time"),
             Self::Unreachable(why) => write!(f, "unreachable: {why}"),
             Self::Broken(why) => write!(f, "broken answer: {why}"),
+            Self::Certificate(flaw) => write!(f, "the certificate {flaw}"),
             Self::Status(status) => write!(f, "HTTP status {status}"),
             Self::NotServing(why) => write!(f, "health service says {why}"),
             Self::Process(liveness) => write!(f, "process is {liveness}"),

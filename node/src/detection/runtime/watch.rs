@@ -31,7 +31,7 @@ use super::{
     treatment::{AFTERMATH_MS, Treatment},
 };
 use crate::detection::{
-    beside::Whose,
+    beside::{self, Whose},
     entity::{BEGUN_MS, Change, Circumstances, Entity, Now, Trust},
     exposition::Exposition,
     fill::fill,
@@ -134,7 +134,8 @@ impl Watcher {
                 due.insert(Job::Scrape, self.jittered(self.interval(Job::Scrape)));
             }
             indicators = Indicators::of(service);
-            if !indicators.list.is_empty() {
+            let of_host_alone = service.process.is_none();
+            if of_host_alone || !indicators.list.is_empty() {
                 due.insert(Job::Beside, Instant::now());
             }
         }
@@ -217,8 +218,13 @@ impl Watcher {
         let values = (!read.samples.is_empty()).then(|| {
             desk.indicators.compute(&read, self.shared.begun.elapsed(), &mut desk.counters_beside)
         });
+        let failures = beside::auth_failures(&*self.senses, instance);
         let first = values.as_ref().is_some_and(Values::needs_second);
-        lock(&self.entity).on_beside(values, now);
+        let mut entity = lock(&self.entity);
+        if let Some(failures) = failures {
+            entity.on_auth_failures(failures, now);
+        }
+        entity.on_beside(values, now);
         first.then(|| SECOND_LOOK.min(self.interval(Job::Beside)))
     }
 

@@ -3,6 +3,7 @@
 //! Weights are an operator's odds, set by hand: near 1 when the symptom *is* the fault (the agent
 //! says the process is dead), about one half when it is only compatible with it.
 
+mod certificates;
 mod named;
 pub(super) use named::class_foretold;
 
@@ -26,6 +27,7 @@ pub(super) const RULES: &[Rule] = &[
     hung_process,
     unreachable,
     bad_rollout,
+    certificates::shown,
     named::limits,
     named::foretold,
     named::calls,
@@ -298,7 +300,7 @@ fn host(scene: &Scene<'_>) -> Vec<Evidence> {
 
 /// Alerts: those that name their class, and those about certificates.
 fn alerts(scene: &Scene<'_>) -> Vec<Evidence> {
-    const KNOWN: [&str; 18] = [
+    const KNOWN: [&str; 19] = [
         "application/crash",
         "application/hang",
         "application/memory-leak",
@@ -310,6 +312,7 @@ fn alerts(scene: &Scene<'_>) -> Vec<Evidence> {
         "network/unreachable",
         "dependency/failure",
         "security/certificate-expiry",
+        "security/certificate-invalid",
         "application/descriptor-leak",
         "infrastructure/disk-full",
         "network/partition",

@@ -8,11 +8,13 @@
 //! | `disk`, `spool`, `volume` | or will be | infrastructure/disk-full |
 //! | `upstream`, `dependency` with `timeout` | at one instance, while others and the called do well | network/partition |
 //! | `upstream`, `dependency` with `refused`, `resolve`, `dns` | the same | network/name-resolution |
-//! | `certificate`, `cert_` | | security/certificate-expiry |
+//! | `certificate`, `cert` | | security/certificate-expiry |
 //! | `listener`, `open_ports` | | security/unexpected-listener |
-//! | `modified`, `tamper`, `integrity` | | security/tampering |
-//! | `login`, `auth` | | security/login-storm |
+//! | `modified`, `tamper`, `integrity`, `privilege` | | security/tampering |
+//! | `login`, `auth`, `authentication` | | security/login-storm |
 //! | anything else | or will be | infrastructure/saturation |
+//!
+//! Names are read word by word: `auth` is none of `author_count`.
 //!
 //! An indicator speaks with the symptom of the greater trouble that it comes with, too: a full disk
 //! makes requests fail, and is still the reason.
@@ -73,6 +75,7 @@ pub(super) fn limits(scene: &Scene<'_>) -> Vec<Evidence> {
         if out {
             names.insert(Scene::label(s, "indicator"));
         }
+        names.remove("");
         for name in names {
             let meaning = Meaning::of(name);
             // Beside failing requests a busy processor is an effect as often as the cause.

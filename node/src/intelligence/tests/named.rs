@@ -227,3 +227,42 @@ fn what_is_foretold_is_named_and_uses_preventive_playbooks_alone() {
         }
     }
 }
+
+#[test]
+fn a_flawed_certificate_is_named_and_nothing_hung_is_restarted() {
+    for (flaw, class, playbook) in [
+        ("expired", "security/certificate-expiry", Some("renew-certificate")),
+        ("not-yet-valid", "security/certificate-expiry", Some("renew-certificate")),
+        ("wrong-name", "security/certificate-invalid", None),
+        ("unknown-issuer", "security/certificate-invalid", None),
+    ] {
+        let mut shown = symptom("orders-1", "errors", &[("process", "running")]);
+        shown.signals = vec![Signal {
+            name: "probe.tls".to_owned(),
+            value: flaw.to_owned(),
+            expected: "1".to_owned(),
+            detector: "certificate".to_owned(),
+            p_value: Ppm(0),
+        }];
+        let mut state = fleet();
+        let id = open(&mut state, 7, vec![shown]);
+        let found = proposal(&state, id, WELL);
+        assert_eq!(found.class, class, "{:#?}", found.class_reasons);
+        let plan = found.plan.as_ref().map(|plan| plan.playbook.as_str());
+        assert_eq!(plan, playbook, "{flaw}");
+    }
+}
+
+#[test]
+fn what_an_agent_says_of_a_process_is_named() {
+    for (indicator, class) in [
+        ("unexpected_listeners", "security/unexpected-listener"),
+        ("executable_modified", "security/tampering"),
+        ("privilege_changes", "security/tampering"),
+        ("auth_failures", "security/login-storm"),
+    ] {
+        let mut state = fleet();
+        let id = open(&mut state, 7, vec![over("orders-1", "saturation", &[indicator])]);
+        assert_eq!(proposal(&state, id, WELL).class, class);
+    }
+}

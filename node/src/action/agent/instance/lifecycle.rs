@@ -57,6 +57,8 @@ impl Instance {
         let pid = {
             let mut core = self.core();
             self.first_config(&mut core)?;
+            self.look_at_config(&mut core);
+            core.know_config();
             // What a killed parent left behind may still hold the port.
             if let Some(process) = &core.record.process {
                 process.id.kill_all(&self.boot).map_err(ActError::retryable)?;
