@@ -13,7 +13,7 @@
 //! file of its own there; of each name its first 50.
 
 /// Every name, without the positions of steps.
-pub const POINTS: [&str; 61] = [
+pub const POINTS: [&str; 62] = [
     "agent_after_act",
     "agent_after_begin",
     "agent_before_begin",
