@@ -48,8 +48,8 @@ fn beside(other: &str) -> String {
             instance: String::new(),
         })
     };
-    let names = (0..).map(|number| format!("alone-{number}"));
-    names.into_iter().find(|name| shard(name) == shard(other)).unwrap()
+    let mut names = (0..).map(|number| format!("alone-{number}"));
+    names.find(|name| shard(name) == shard(other)).unwrap()
 }
 
 /// A whole number from a node's metrics; zero while there is none.

@@ -71,30 +71,13 @@ mod tests {
 
     use super::*;
 
-    /// The scores of a panel, when one of its columns goes wild in the end.
-    fn scores(wild: usize) -> Vec<f64> {
-        let mut panel = Panel::new(TOGETHER_MAX + 2);
-        let judge = |row: u32| {
-            let usual = |at: usize| {
-                let noise = (row * 7_919 + u32::try_from(at).unwrap() * 104_729) % 1_009;
-                10.0 + f64::from(noise) / 1_009.0
-            };
-            let mut values: Vec<f64> = (0..TOGETHER_MAX + 2).map(usual).collect();
-            if row >= 600 {
-                values[wild] = 1e6;
-            }
-            panel.update(Some(i64::from(row) * 5_000), &values).score
-        };
-        (0..610).map(judge).collect()
-    }
-
     #[test]
     fn what_is_beyond_the_bound_is_not_looked_at_together() {
-        let (inside, beyond) = (scores(TOGETHER_MAX - 1), scores(TOGETHER_MAX));
-        assert_eq!(beyond, scores(TOGETHER_MAX + 1), "which of them makes no difference");
-        assert_ne!(inside[600..], beyond[600..]);
-        let most = |scores: &[f64]| scores[600..].iter().copied().fold(0.0, f64::max);
-        assert!(most(&inside) > most(&beyond), "{} {}", most(&inside), most(&beyond));
+        let bytes = |metrics| medic_state::codec::encode(&Panel::new(metrics)).len();
+        let added = |metrics| bytes(metrics) - bytes(metrics - 1);
+        let alone = added(TOGETHER_MAX + 1);
+        assert_eq!(added(TOGETHER_MAX + 2), alone, "beyond it each is watched by itself alone");
+        assert!(added(TOGETHER_MAX) > alone, "within it there is a place among the others too");
     }
 
     #[test]

@@ -46,6 +46,8 @@ struct Watched {
 impl Watched {
     async fn with(sees: Vec<Look>) -> Self {
         let lab = Lab::new().await;
+        let newest = Command::SetClusterVersion(medic_state::CLUSTER_VERSION);
+        lab.must(lab.law.entry(TraceId::default(), newest)).await;
         let probe = serde_json::json!({"name": "http", "http": "http://${host}:1/",
             "interval": "100ms", "timeout": "100ms", "observers": {"of": 3, "agree": 2}});
         lab.declare(
