@@ -3,6 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Request, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use medic_proto::v1 as pb;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -197,6 +201,36 @@ async fn post(world: &World, body: String) -> (u16, String) {
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
+/// A connection to a node's HTTP door that speaks HTTP/2.
+pub(super) async fn http_2(world: &World, node: u64) -> http2::SendRequest<Full<Bytes>> {
+    let port = world.cluster.ports(node).unwrap().http;
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// 32 alerts of a megabyte at once on each of eight connections.
+async fn flood(world: &World) -> Vec<u16> {
+    let body = Bytes::from(format!("{{\"alerts\":[{}", " ".repeat((1 << 20) - 32)));
+    let mut asked = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let sender = http_2(world, 1).await;
+        for _ in 0..32 {
+            let mut sender = sender.clone();
+            let request = Request::post("http://node/api/v1/alertmanager/default")
+                .header("content-type", "application/json")
+                .body(Full::new(body.clone()))
+                .unwrap();
+            asked.spawn(
+                async move { sender.send_request(request).await.unwrap().status().as_u16() },
+            );
+        }
+    }
+    asked.join_all().await
+}
+
 const SOURCE: &str = r#"---
 apiVersion: medic/v1
 kind: Source
@@ -230,6 +264,12 @@ async fn alerts_of_any_size_and_form_are_taken_or_refused_in_words() {
     assert!(answer.contains("larger than 1048576 bytes"), "{answer:.300}");
     watched.check("a gigabyte in one body");
     served(&world, "a gigabyte in one body").await;
+
+    // Over one connection many may come at once.
+    let answers = flood(&world).await;
+    assert!(answers.iter().all(|status| [400, 429, 503].contains(status)), "{answers:?}");
+    watched.check("alerts over HTTP/2");
+    served(&world, "alerts over HTTP/2").await;
 
     let many = |count: usize, one: &str| format!("{{\"alerts\":[{}]}}", vec![one; count].join(","));
     let megabyte = "v".repeat(1 << 20);

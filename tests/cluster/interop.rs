@@ -201,7 +201,7 @@ fn start_all(folder: &Path, ports: &Ports) -> Vec<Child> {
 }
 
 /// Sum over all nodes of a counter of samples that were taken at a door.
-async fn taken(world: &World, door: &str) -> f64 {
+pub(super) async fn taken(world: &World, door: &str) -> f64 {
     let wanted = format!("medic_intake_samples_total{{door=\"{door}\",result=\"taken\"}} ");
     let mut sum = 0.0;
     for node in 1..=3 {

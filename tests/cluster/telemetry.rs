@@ -3,8 +3,13 @@
 
 use std::{io::Write as _, time::Duration};
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use medic_node::detection::intake::otlp_json;
+
 use super::{
-    bad_input::{Watched, served},
+    bad_input::{Watched, http_2, served},
+    interop::taken,
     support::World,
 };
 
@@ -101,6 +106,55 @@ async fn hosts_and_logs_are_watched() {
     world
         .until("errors in the log are at their limit", || reported(&world, "logged", "error_lines"))
         .await;
+    world.cluster.stop().await.unwrap();
+}
+
+/// One message of a gauge, in its frame.
+fn heat() -> Bytes {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let service = serde_json::json!({"key": "service.name", "value": {"stringValue": "logged"}});
+    let point = serde_json::json!({"asDouble": 5.5, "timeUnixNano": now.as_nanos().to_string()});
+    let told = serde_json::json!({"resourceMetrics": [{
+        "resource": {"attributes": [service]},
+        "scopeMetrics": [{"metrics": [{"name": "heat", "gauge": {"dataPoints": [point]}}]}],
+    }]});
+    let message = otlp_json::metrics(told.to_string().as_bytes()).unwrap();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[0], length.as_slice(), message.as_slice()].concat().into()
+}
+
+/// OpenTelemetry's own form: a call of gRPC, on the port of everything else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_come_in_over_grpc() {
+    const EXPORT: &str =
+        "http://node/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+    let mut world = World::start().await;
+    world.apply(MANIFESTS).await;
+    let call = async |body: Bytes| {
+        let mut sender = http_2(&world, 2).await;
+        let request = hyper::Request::post(EXPORT)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Full::new(body))
+            .unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let mut said = answer.headers().clone();
+        let body = answer.into_body().collect().await.unwrap();
+        said.extend(body.trailers().cloned().unwrap_or_default());
+        said["grpc-status"].to_str().unwrap().to_owned()
+    };
+    // A moment without an owner is UNAVAILABLE, and the sender's to bridge.
+    world
+        .until("the call is taken", || async {
+            let status = call(heat()).await;
+            assert!(["0", "14"].contains(&status.as_str()), "{status}");
+            status == "0"
+        })
+        .await;
+    assert!(taken(&world, "otlp").await >= 1.0);
+    let torn = heat().slice(..20);
+    assert_eq!(call(torn).await, "3", "INVALID_ARGUMENT");
     world.cluster.stop().await.unwrap();
 }
 

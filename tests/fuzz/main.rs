@@ -61,9 +61,13 @@ macro_rules! fuzzed {
 }
 
 fuzzed!(
+    alerts,
     checkpoints,
+    commands,
     discovery,
     exposition,
+    frames,
+    kubernetes,
     logs,
     manifests,
     mapper,
@@ -72,9 +76,12 @@ fuzzed!(
     otlp_json,
     promql,
     quantities,
+    raft,
     remote_write_1,
     remote_write_2,
     selectors,
     snappy,
+    snapshots,
     srv,
+    tables,
 );

@@ -2,6 +2,9 @@
 //!
 //! `run` says whether the input was taken; it panics when something is taken that must not be.
 
+#[path = "wires.rs"]
+mod wires;
+
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use medic_node::detection::{
@@ -26,6 +29,8 @@ use medic_state::{
     matcher::{Matcher, Selector},
     symptom::Target,
 };
+
+pub(crate) use self::wires::{alerts, commands, frames, kubernetes, raft, snapshots, tables};
 
 /// A parser under test.
 pub(crate) struct Parser {
