@@ -9,6 +9,7 @@
 //! Absent on purpose: anything that replicas must agree on (thresholds and budgets are a `Policy`),
 //! except what only the first node of a new cluster needs (`admins`).
 
+mod detection;
 #[cfg(test)]
 mod tests;
 
@@ -25,19 +26,8 @@ use medic_state::{
 };
 use serde::{Deserialize, Deserializer};
 
-use crate::detection::{
-    intake::KubeConfig,
-    predict::forecast::{Horizons, Opens},
-};
-
-/// Trends are looked at over hours at the most: no prediction reaches further than a day.
-const LEAD_MAX: Millis = Millis::from_secs(86_400);
-/// A limit is reached this far ahead at the least: what is nearer, `detection.lead` opens.
-const HORIZON_MIN: Millis = Millis::from_secs(3_600);
-/// Farther than this no trend is seen: the slowest looks back over nine hours, and reaches ten times that.
-const HORIZON_MAX: Millis = Millis::from_secs(30 * 86_400);
-/// Certificates of the longest kind that is still issued are renewed this long before their end.
-const CERTIFICATE_MAX: Millis = Millis::from_secs(90 * 86_400);
+pub use self::detection::DetectionConfig;
+use crate::detection::intake::KubeConfig;
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -209,34 +199,6 @@ impl Default for RaftTimings {
     }
 }
 
-/// Timings of detection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DetectionConfig {
-    /// Time between scrapes where a service does not say. `DETECTION_INTERVAL`, in seconds.
-    pub interval: Millis,
-    /// A limit that will be reached within this time is reported before it is.
-    pub lead: Millis,
-    /// How far ahead predictions look, beside the ends of certificates.
-    pub horizon: Millis,
-    /// How far ahead the end of a certificate is foreseen.
-    pub certificate_horizon: Millis,
-    /// Which predictions open an incident, beside those of limits.
-    pub opens: Opens,
-    /// Share of false ones kept to among the findings that rest on detectors alone; 1: all are told.
-    pub false_discovery_rate: Ppm,
-}
-
-impl Default for DetectionConfig {
-    fn default() -> Self {
-        let (interval, lead) = (Millis::from_secs(5), Millis::from_secs(600));
-        let Horizons { general: horizon, certificate: certificate_horizon } = Horizons::default();
-        let false_discovery_rate = crate::detection::lord::LEVEL;
-        let opens = Opens::default();
-        Self { interval, lead, horizon, certificate_horizon, opens, false_discovery_rate }
-    }
-}
-
 /// Auto-execute bounds that replace the policy's in decisions this node makes as leader. Set them
 /// alike on all nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -405,27 +367,8 @@ impl NodeConfig {
         if timings.snapshot_every == 0 {
             return bad("raft.snapshot_every", "is at least 1; 5000 is the default");
         }
-        if self.detection.interval < Millis(100) {
-            return bad("detection.interval", "is at least 100ms");
-        }
-        if !(Millis::from_secs(10)..=LEAD_MAX).contains(&self.detection.lead) {
-            return bad("detection.lead", "is from 10s to 24h");
-        }
-        let lead = self.detection.lead;
-        if !(HORIZON_MIN.max(lead)..=HORIZON_MAX).contains(&self.detection.horizon) {
-            return bad("detection.horizon", "is from 1h (and `detection.lead`) to 30d");
-        }
-        if !(HORIZON_MIN..=CERTIFICATE_MAX).contains(&self.detection.certificate_horizon) {
-            return bad("detection.certificate_horizon", "is from 1h to 90d");
-        }
-        self.kubernetes.iter().try_for_each(KubeConfig::check)?;
-        if self.detection.false_discovery_rate == Ppm::ZERO {
-            return bad(
-                "detection.false_discovery_rate",
-                "is above 0, up to 1; 0.1 is the default",
-            );
-        }
-        Ok(())
+        self.detection.check()?;
+        self.kubernetes.iter().try_for_each(KubeConfig::check)
     }
 }
 

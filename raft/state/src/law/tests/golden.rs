@@ -5,6 +5,7 @@
 //! are there are never rewritten.
 
 mod alerts;
+mod observers;
 mod sources;
 
 use std::{
@@ -21,8 +22,7 @@ use crate::{
     law::judge::tests::odd,
     manifest::{
         ChannelRules, ChannelSpec, EmailSpec, EmailTls, Kind, MaintenanceWindowSpec, ManifestKey,
-        ObserversSpec, PagerdutySpec, ProbeKind, ProbeSpec, Rate, ScheduleSpec, SecretRef,
-        SilenceSpec, SlackSpec, Spec,
+        PagerdutySpec, Rate, ScheduleSpec, SecretRef, SilenceSpec, SlackSpec, Spec,
     },
     notice::{Delivery, NoticeKind},
     plan::Direction,
@@ -374,24 +374,6 @@ fn golden_bytes_of_channels_and_of_what_they_were_told() {
     let since: Vec<u32> = channels().into_iter().map(|one| apply(one).since()).collect();
     assert_eq!(since, [1, 5, 5, 5, 5], "an older build knows the first alone");
     assert_eq!(Command::NoteTold(told_on(IncidentId(42))).since(), 5);
-}
-
-#[test]
-fn golden_bytes_of_probes_with_observers_and_without() {
-    let probe = |observers| ProbeSpec {
-        name: "up".into(),
-        kind: ProbeKind::Tcp("${host}:${port}".into()),
-        interval: Millis(2_000),
-        timeout: Millis(1_000),
-        observers,
-    };
-    let several = probe(Some(ObserversSpec { of: 3, agree: 2 }));
-    compare("v4/observers", &codec::encode(&vec![probe(None), several.clone()]));
-    for (probe, since) in [(probe(None), 1), (several, 8)] {
-        let mut declared = service(&["a"], &[]);
-        declared.probes = vec![probe];
-        assert_eq!(lab::apply(manifest("api", TENANT, Spec::Service(declared))).since(), since);
-    }
 }
 
 /// Nothing is left out of the sample, and what could be confused is told apart.
