@@ -215,6 +215,7 @@ fn story() -> pb::ExplainIncidentResponse {
             approval_confidence: 0.6,
             approval_risk: 0.5,
         }),
+        hushed_by: String::new(),
     }
 }
 

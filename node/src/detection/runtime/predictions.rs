@@ -103,7 +103,7 @@ impl Shared {
     pub(super) fn share_failures(&self, now: Now) {
         let watched = lock(&self.entities).clone();
         let mut services: BTreeMap<(&str, &str), Baseline> = BTreeMap::new();
-        for (target, (_, entity)) in &watched {
+        for (target, Watched { entity, .. }) in &watched {
             let service = services.entry((&target.tenant, &target.service)).or_default();
             lock(entity).tell_failures(now, service);
         }
@@ -119,7 +119,7 @@ impl Shared {
                 Some((about, Arc::new(service.ratios(tenants.get(about.0)?))))
             })
             .collect();
-        for (target, (_, entity)) in &watched {
+        for (target, Watched { entity, .. }) in &watched {
             if let Some(ratios) = known.get(&(target.tenant.as_str(), target.service.as_str())) {
                 lock(entity).learn_recurrence(ratios.clone());
             }
