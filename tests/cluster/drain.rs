@@ -118,7 +118,8 @@ async fn a_drained_node_watches_nothing_and_leads_nothing_and_no_fault_is_missed
     let again = medic(&world, "admin", &["cluster", "drain", &number]).await.ok();
     assert!(again.out.contains("already so"), "{again:#?}");
     assert!(medic(&world, "admin", &["cluster", "status"]).await.ok().out.contains("drained"));
-    let audit = medic(&world, "admin", &["audit", "list", "-o", "json"]).await.ok().out;
+    let audit =
+        medic(&world, "admin", &["audit", "list", "--tenant", "*", "-o", "json"]).await.ok().out;
     assert!(audit.contains(&format!("node-{owner} drained")), "{audit}");
     medic(&world, "admin", &["cluster", "drain", &number, "--undo"]).await.ok();
     settled(&world).await;
