@@ -225,7 +225,9 @@ impl Tls {
 
 #[test]
 fn a_certificate_that_is_renewed_in_time_is_foretold_the_next_time_too_and_its_end_is_found() {
-    let forms: [(&str, fn(u64, u64) -> f64); 2] = [
+    /// What a gauge shows of an end at a time.
+    type Form = fn(u64, u64) -> f64;
+    let forms: [(&str, Form); 2] = [
         ("probe_ssl_earliest_cert_expiry", |end, _| end as f64),
         ("medic_certificate_seconds_left", |end, now| end as f64 - now as f64),
     ];
