@@ -125,7 +125,9 @@ impl Trend {
     /// Moves all points in time, so that `then_ms` on the clock of the checkpoint is `now_ms` here.
     pub fn rebase(&mut self, then_ms: u64, now_ms: u64) {
         for ring in [&mut self.fast, &mut self.slow, &mut self.slowest] {
-            ring.base_ms = (ring.base_ms + now_ms).saturating_sub(then_ms);
+            if !ring.times.is_empty() {
+                ring.base_ms = (ring.base_ms + now_ms).saturating_sub(then_ms);
+            }
         }
     }
 

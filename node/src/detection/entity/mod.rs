@@ -336,11 +336,9 @@ impl Entity {
         let settled = now.mono_ms.saturating_sub(known_since) >= SETTLE_MS;
         let suspects: BTreeSet<&Voter> =
             self.active.values().flat_map(|active| &active.voters).collect();
-        let mut row = vec![f64::NAN; self.series.len()];
+        let values: Vec<(&str, Measured)> = values.collect();
+        let row = self.row(&values);
         for (name, measured) in values {
-            if let Some(at) = self.series.keys().position(|known| known == name) {
-                row[at] = measured.value;
-            }
             if let Some(budget) = self.budget.as_mut().filter(|budget| budget.indicator == name) {
                 budget.note(measured.value, now);
             }
@@ -354,6 +352,18 @@ impl Entity {
         }
         self.together.update(&row, now);
         self.prognosis.scraped(&self.series, settled, now);
+    }
+
+    /// The values in the order of the indicators' names; `NaN` where there is none.
+    fn row(&self, values: &[(&str, Measured)]) -> Vec<f64> {
+        let names: Vec<&str> = self.series.keys().map(String::as_str).collect();
+        let mut row = vec![f64::NAN; names.len()];
+        for (name, measured) in values {
+            if let Ok(at) = names.binary_search(name) {
+                row[at] = measured.value;
+            }
+        }
+        row
     }
 
     /// How soon it should be scraped again, where the last values left a question open.
