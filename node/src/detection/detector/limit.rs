@@ -1,7 +1,12 @@
 //! Is a declared limit crossed? A fact, not a test: two values in a row, so that one bad scrape is
 //! no incident.
+//!
+//! Of figures of counted events the first must prove it; the second may come of few events, when it was
+//! asked for a moment later, and need only be beyond as it is.
 
 use minicbor::{Decode, Encode};
+
+use crate::detection::counted::Measured;
 
 /// Values beyond the limit in a row that count.
 const CROSSED_AFTER: u16 = 2;
@@ -15,8 +20,9 @@ pub struct Limit {
 
 impl Limit {
     /// Takes a value; tells whether the limit is crossed.
-    pub fn update(&mut self, value: f64, limit: f64) -> bool {
-        self.beyond = if value > limit { self.beyond.saturating_add(1) } else { 0 };
+    pub fn update(&mut self, Measured { value, at_least }: Measured, limit: f64) -> bool {
+        let counts = at_least > limit || (self.beyond > 0 && value > limit);
+        self.beyond = if counts { self.beyond.saturating_add(1) } else { 0 };
         self.crossed()
     }
 

@@ -176,7 +176,7 @@ impl Series {
         let Measured { value, at_least } = measured;
         let learn = !suspect || self.harmless(value);
         let judged = self.state.level.update(measured, &self.tuning, learn);
-        let crossed = self.limit.is_some_and(|limit| self.state.limit.update(at_least, limit));
+        let crossed = self.limit.is_some_and(|limit| self.state.limit.update(measured, limit));
         let foreseen = match (self.role, self.limit) {
             (Role::Resource, Some(limit)) => {
                 if settled {

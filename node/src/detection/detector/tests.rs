@@ -284,3 +284,14 @@ fn one_failure_of_few_requests_is_neither_odd_nor_beyond_the_limit() {
         assert!(reading.crossed && reading.judged.streak == 2, "{reading:?}");
     }
 }
+
+#[test]
+fn a_second_value_of_few_events_confirms_a_limit_that_a_first_has_proved_crossed() {
+    let of = |failed: f64, requests: f64| share(failed, requests).unwrap();
+    let mut limit = Limit::default();
+    let [proven, hint, fine] = [of(12.0, 25.0), of(2.0, 5.0), of(0.0, 5.0)];
+    assert!(hint.value > 0.2 && hint.at_least < 0.2 && proven.at_least > 0.2);
+    assert!((0..9).all(|_| !limit.update(hint, 0.2)), "hints alone prove nothing");
+    assert!(!limit.update(proven, 0.2) && limit.update(hint, 0.2));
+    assert!(!limit.update(fine, 0.2) && !limit.update(hint, 0.2));
+}

@@ -10,7 +10,8 @@
 //!
 //! So what is wrong is told within an interval and some seconds, however far apart scrapes are. Each question
 //! ends by itself: a second value answers the first two; a resource that stays on another level is looked at
-//! [`RISES_FOR`] times. Deliberately absent: whoever has an open finding, about which enough is known.
+//! [`RISES_FOR`] times. Deliberately absent: whoever has an open finding that names
+//! what is wrong.
 
 use medic_state::Millis;
 

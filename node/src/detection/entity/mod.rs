@@ -371,7 +371,9 @@ impl Entity {
     pub fn look_again(&self) -> Option<Millis> {
         let asked =
             || self.series.values().filter_map(|one| closer::look_again(one, &self.lasting));
-        let open = self.active.is_empty().then(|| asked().min()).flatten();
+        // That something is unusual says not yet what.
+        let known = self.active.keys().any(|kind| *kind != Kind::Anomaly);
+        let open = if known { None } else { asked().min() };
         let first = self.silence.values().any(|why| indicator::needs_second(why));
         [open, first.then_some(Millis(closer::SECOND_MS))].into_iter().flatten().min()
     }

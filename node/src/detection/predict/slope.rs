@@ -10,6 +10,7 @@ use minicbor::{Decode, Encode};
 
 use super::forecast::{Fact, Forecast, ForecastKind, Opening, When, crossing};
 use crate::detection::{
+    counted::Measured,
     detector::{Limit, Prediction, Role, Trend},
     indicator::{Bound, parse_bound},
 };
@@ -86,11 +87,11 @@ impl Slope {
         let origin = *self.state.origin.get_or_insert(value);
         let (risen, limit) = match self.bound {
             Bound::AtLeast(floor) => {
-                self.state.limit.update(-value, -floor);
+                self.state.limit.update(Measured::exact(-value), -floor);
                 (origin - value, origin - floor)
             }
             Bound::AtMost(limit) => {
-                self.state.limit.update(value, limit);
+                self.state.limit.update(Measured::exact(value), limit);
                 let Some(mean) = self.minute.take(at_ms, value) else { return };
                 (mean, limit)
             }
