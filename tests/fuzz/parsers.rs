@@ -113,8 +113,14 @@ fn walk(version: Version, message: &[u8]) -> bool {
             assert!(view.labels.is_sorted() && !view.name().is_empty());
         }
     });
+    let (mut skimmed, mut labels) = (0, true);
+    let skim = write::skim(version, message, |view, _| {
+        skimmed += 1;
+        labels &= write::read_labels(view).is_ok();
+    });
+    assert_eq!(read.is_ok(), skim.is_ok() && labels);
     read.is_ok_and(|survey| {
-        assert_eq!(survey.series, seen);
+        assert_eq!((survey.series, skimmed), (seen, seen));
         true
     })
 }

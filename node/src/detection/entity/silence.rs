@@ -68,7 +68,7 @@ struct Quiet {
 pub(super) struct Silences {
     /// Indicators of counted events: their series begin with the first event.
     counted: BTreeSet<String>,
-    /// Indicators with a value since the process began.
+    /// Those of them with a value since the process began.
     valued: BTreeSet<String>,
     heard: BTreeSet<Voter>,
     quiet: BTreeMap<Voter, Quiet>,
@@ -86,7 +86,7 @@ impl Silences {
 
     /// An indicator has a value.
     pub(super) fn valued(&mut self, name: &str) {
-        if !self.valued.contains(name) {
+        if self.counted.contains(name) && !self.valued.contains(name) {
             self.valued.insert(name.to_owned());
         }
     }

@@ -392,44 +392,66 @@ pub(super) fn walk_through(
     walk: &Walk,
 ) -> Result<Walked, BadWrite> {
     let mut walked = Walked::default();
-    write::read(version, message, |view, bytes| {
+    let mut bad = None;
+    write::skim(version, message, |view, bytes| {
         let raw = matches!(version, Version::V1).then_some(bytes);
-        take_series(shared, view, raw, walk, &mut walked);
+        if bad.is_none() {
+            bad = take_series(shared, view, raw, walk, &mut walked).err();
+        }
     })?;
-    Ok(walked)
+    bad.map_or(Ok(walked), Err)
 }
 
+/// # Errors
+/// When its labels are none.
 fn take_series(
     shared: &Mutex<Tenant>,
     view: &mut SeriesView<'_>,
     raw: Option<&[u8]>,
     walk: &Walk,
-    walked: &mut Walked,
-) {
-    let Walked { counts, away } = walked;
-    if let Err(bad) = view.check() {
-        return counts.add_bad(bad, view.samples.len());
+    Walked { counts, away }: &mut Walked,
+) -> Result<(), BadWrite> {
+    // Locked for one series at a time: whoever watches need not wait for the whole message.
+    let mut tenant = lock(shared);
+    let known = match view.unread {
+        [] => None,
+        labels => tenant.table.known(walk.allowed, labels),
+    };
+    if known.is_none() {
+        drop(tenant);
+        write::read_labels(view)?;
+        if let Err(bad) = view.check() {
+            counts.add_bad(bad, view.samples.len());
+            return Ok(());
+        }
+        tenant = lock(shared);
     }
     counts.add(Became::Histogram, view.histograms);
     if view.samples.is_empty() {
-        return;
+        return Ok(());
     }
-    // Locked for one series at a time: whoever watches need not wait for the whole message.
-    let mut tenant = lock(shared);
     let series_max = tenant.series_max();
-    let spot = match tenant.table.find(walk.allowed, view, series_max, walk.now) {
+    let found =
+        known.unwrap_or_else(|| tenant.table.find(walk.allowed, view, series_max, walk.now));
+    let spot = match found {
         Ok(spot) => spot,
-        Err(why) => return counts.add_refused(why.into(), view.samples.len(), view.name()),
+        Err(why) => {
+            let name = write::name(view)?;
+            counts.add_refused(why.into(), view.samples.len(), name);
+            return Ok(());
+        }
     };
     match walk.owners.get(spot.shard.0 as usize).copied().flatten() {
         Some(owner) if owner == walk.me => {
+            let mut no_measurement = false;
             let changed = tenant.table.offer(spot, view, walk.now, |offered| {
                 counts.add(offered.into(), 1);
-                if matches!(offered, Offered::NotFinite | Offered::Negative) {
-                    counts.note_example(view.name());
-                }
+                no_measurement |= matches!(offered, Offered::NotFinite | Offered::Negative);
             });
             counts.type_changes += u64::from(changed);
+            if no_measurement {
+                counts.note_example(write::name(view)?);
+            }
         }
         Some(owner) if !walk.last => {
             let message = &mut away.entry(owner).or_default().message;
@@ -443,6 +465,7 @@ fn take_series(
         }
         Some(_) | None => counts.add(Became::NoOwner, view.samples.len()),
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use super::write;
+
 /// Labels of one series, its name among them. Prometheus users rarely exceed 20.
 pub const LABELS_MAX: usize = 64;
 /// Bytes of a label's name.
@@ -49,6 +51,8 @@ pub type Label<'b> = (&'b str, &'b str);
 pub struct SeriesView<'b> {
     /// Its labels.
     pub labels: Vec<Label<'b>>,
+    /// Its labels as they came in, unread, where they are in one piece and in the form of a key; else empty.
+    pub unread: &'b [u8],
     /// Its samples, in the order sent.
     pub samples: Vec<Sample>,
     /// Native histograms beside them, which are not read.
@@ -108,6 +112,7 @@ impl<'b> SeriesView<'b> {
     pub fn clear(&mut self) {
         self.labels.clear();
         self.samples.clear();
+        self.unread = &[];
         (self.histograms, self.exemplars, self.kind) = (0, 0, Kind::Unknown);
     }
 
@@ -161,15 +166,12 @@ impl<'b> SeriesView<'b> {
         self.labels.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 
-    /// What names it among all series of its tenant.
+    /// What names it among all series of its tenant: its labels in the form of a version 1 message, so that a
+    /// sender that sorts its labels, as it should, sends the very bytes.
     pub fn key(&self, key: &mut Vec<u8>) {
         key.clear();
         for (name, value) in &self.labels {
-            // No text holds these two bytes.
-            key.extend_from_slice(name.as_bytes());
-            key.push(0xfe);
-            key.extend_from_slice(value.as_bytes());
-            key.push(0xff);
+            write::put_label(key, name, value);
         }
     }
 

@@ -64,6 +64,11 @@ impl Hasher for Hashed {
     }
 }
 
+/// Where it is noted that nobody watches a series from such a sender.
+const fn dropped(hash: u64, allowed: Allowed) -> u64 {
+    hash ^ allowed.0.rotate_left(32)
+}
+
 type ByHash<T> = HashMap<u64, T, BuildHasherDefault<Hashed>>;
 
 /// The pushed series of one tenant.
@@ -109,6 +114,19 @@ impl Table {
         *self = Self { mapper, chance: self.chance.clone(), ..Self::default() };
     }
 
+    /// What is known of a series by the bytes of its labels alone, where they are a key; `None`: read them, and
+    /// [`Self::find`] it.
+    #[must_use]
+    pub fn known(&self, allowed: Allowed, labels: &[u8]) -> Option<Result<Spot, Refused>> {
+        let hash = self.chance.hash_one(labels);
+        let Some(&(tally, series)) = self.held.get(&hash) else {
+            let dropped = self.dropped.get(&dropped(hash, allowed))?;
+            return Some(Err(Refused::NotWatched(*dropped)));
+        };
+        let (shard, held) = self.at(tally, series);
+        held?.is(labels, allowed).then_some(Ok(Spot { tally, series, shard }))
+    }
+
     /// Finds or makes room for a (checked) series.
     ///
     /// # Errors
@@ -139,7 +157,7 @@ impl Table {
         if let Some(&(tally, series)) = self.held.get(&hash) {
             let (shard, held) = self.at(tally, series);
             // Another sender may not speak for a series only because it is known.
-            if held.is_some_and(|held| *held.key == *key && allowed.0 >> held.source & 1 == 1) {
+            if held.is_some_and(|held| held.is(key, allowed)) {
                 return Ok(Spot { tally, series, shard });
             }
             return match self.mapper.place(allowed, view) {
@@ -151,7 +169,7 @@ impl Table {
                 Err(why) => Err(Refused::NotWatched(why)),
             };
         }
-        let dropped = hash ^ allowed.0.rotate_left(32);
+        let dropped = dropped(hash, allowed);
         if let Some(why) = self.dropped.get(&dropped) {
             return Err(Refused::NotWatched(*why));
         }

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::{
-    mapper::Part,
+    mapper::{Allowed, Part},
     sample::{Kind, Sample},
 };
 use crate::detection::{
@@ -112,6 +112,11 @@ impl Held {
             behind: 0,
             behind_ms: i64::MIN,
         }
+    }
+
+    /// Whether it has this key, and this sender may speak for it.
+    pub(super) fn is(&self, key: &[u8], allowed: Allowed) -> bool {
+        *self.key == *key && allowed.0 >> self.source & 1 == 1
     }
 
     fn counts(&self) -> bool {

@@ -82,6 +82,12 @@ impl<'b> Reader<'b> {
         Self(message)
     }
 
+    /// What is not read yet.
+    #[must_use]
+    pub const fn rest(&self) -> &'b [u8] {
+        self.0
+    }
+
     /// The next field; `None` at the end.
     ///
     /// # Errors
@@ -162,6 +168,12 @@ pub fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
+/// Bytes that a varint takes.
+#[must_use]
+pub const fn varint_len(number: u64) -> usize {
+    (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
+}
+
 /// Appends a field of bytes.
 pub fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     put_varint(out, u64::from(field) << 3 | 2);
@@ -200,6 +212,15 @@ mod tests {
         assert_eq!(reader.field().unwrap(), Some((2, Value::Fixed64((-0.5_f64).to_bits()))));
         assert_eq!(reader.field().unwrap(), Some((300, Value::Varint(u64::MAX))));
         assert_eq!(reader.field().unwrap(), None);
+    }
+
+    #[test]
+    fn a_varint_is_as_long_as_it_is_said_to_be() {
+        for number in [0, 1, 0x7f, 0x80, 0x3fff, 0x4000, u64::MAX >> 1, u64::MAX] {
+            let mut out = Vec::new();
+            put_varint(&mut out, number);
+            assert_eq!(out.len(), varint_len(number), "{number}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! A message is walked twice: once to see that it is one and how much is in it, and again to take it.
 //! So a malformed one leaves nothing behind, and a sender that is too fast is told before anything is
-//! taken. Native histograms and exemplars are counted, not read. Of types version 1 tells in messages of
+//! taken. The second walk leaves labels unread: by their bytes alone most series are known ([`skim`]). Native histograms and exemplars are counted, not read. Of types version 1 tells in messages of
 //! their own (`WriteRequest.metadata`, once a minute, by family): those are not read.
 
 use super::{
@@ -97,6 +97,48 @@ pub fn open(body: &[u8]) -> Result<Vec<u8>, BadWrite> {
 pub fn read<'b>(
     version: Version,
     message: &'b [u8],
+    each: impl FnMut(&mut SeriesView<'b>, &'b [u8]),
+) -> Result<Survey, BadWrite> {
+    walk(version, message, series_v1, each)
+}
+
+/// The same, with the labels of version 1 left unread where they are in one piece: see [`read_labels`].
+///
+/// # Errors
+/// As [`read`]'s, but for what is wrong within labels.
+pub fn skim<'b>(
+    version: Version,
+    message: &'b [u8],
+    each: impl FnMut(&mut SeriesView<'b>, &'b [u8]),
+) -> Result<Survey, BadWrite> {
+    walk(version, message, skim_v1, each)
+}
+
+/// Reads what [`skim`] has left unread.
+///
+/// # Errors
+/// When they are no labels.
+pub fn read_labels(view: &mut SeriesView<'_>) -> Result<(), BadWrite> {
+    let mut reader = Reader::new(std::mem::take(&mut view.unread));
+    while let Some((number, value)) = reader.field()? {
+        read_label(value.bytes(number)?, view)?;
+    }
+    Ok(())
+}
+
+/// The metric's name, whether its labels are read or not.
+///
+/// # Errors
+/// As [`read_labels`]'s.
+pub fn name<'b>(view: &mut SeriesView<'b>) -> Result<&'b str, BadWrite> {
+    read_labels(view)?;
+    Ok(view.name())
+}
+
+fn walk<'b>(
+    version: Version,
+    message: &'b [u8],
+    v1: impl Fn(&'b [u8], &mut SeriesView<'b>) -> Result<(), BadWrite>,
     mut each: impl FnMut(&mut SeriesView<'b>, &'b [u8]),
 ) -> Result<Survey, BadWrite> {
     let mut survey = Survey::default();
@@ -113,7 +155,7 @@ pub fn read<'b>(
         };
         view.clear();
         match version {
-            Version::V1 => series_v1(bytes, &mut view)?,
+            Version::V1 => v1(bytes, &mut view)?,
             Version::V2 => series_v2(bytes, &symbols, &mut view)?,
         }
         survey.series += 1;
@@ -132,29 +174,58 @@ fn series_v1<'b>(bytes: &'b [u8], view: &mut SeriesView<'b>) -> Result<(), BadWr
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.field()? {
         match number {
-            1 => {
-                let (mut name, mut text) = ("", "");
-                let mut label = Reader::new(value.bytes(number)?);
-                while let Some((number, value)) = label.field()? {
-                    match number {
-                        1 => name = value.text(number)?,
-                        2 => text = value.text(number)?,
-                        _ => {}
-                    }
-                }
-                push_label(view, name, text);
-            }
-            2 => view.samples.push(sample(value.bytes(number)?)?),
-            3 => view.exemplars += 1,
-            4 => view.histograms += 1,
-            KIND_FIELD => view.kind = kind_of(value.varint(number)?),
-            _ => {}
-        }
-        if view.samples.len() > SAMPLES_MAX {
-            return Err(BadWrite::TooMany);
+            1 => read_label(value.bytes(number)?, view)?,
+            _ => beside_labels(number, value, view)?,
         }
     }
     Ok(())
+}
+
+/// Labels that are all in front stay unread.
+fn skim_v1<'b>(bytes: &'b [u8], view: &mut SeriesView<'b>) -> Result<(), BadWrite> {
+    let mut reader = Reader::new(bytes);
+    let mut named = 0;
+    loop {
+        let at = bytes.len() - reader.rest().len();
+        let Some((number, value)) = reader.field()? else { break };
+        if number != 1 {
+            beside_labels(number, value, view)?;
+        } else if at == named {
+            value.bytes(number)?;
+            named = bytes.len() - reader.rest().len();
+        } else {
+            view.clear();
+            return series_v1(bytes, view);
+        }
+    }
+    view.unread = &bytes[..named];
+    Ok(())
+}
+
+fn read_label<'b>(bytes: &'b [u8], view: &mut SeriesView<'b>) -> Result<(), BadWrite> {
+    let (mut name, mut text) = ("", "");
+    let mut label = Reader::new(bytes);
+    while let Some((number, value)) = label.field()? {
+        match number {
+            1 => name = value.text(number)?,
+            2 => text = value.text(number)?,
+            _ => {}
+        }
+    }
+    push_label(view, name, text);
+    Ok(())
+}
+
+/// Fields of a series in version 1 that are no labels.
+fn beside_labels(number: u32, value: Value<'_>, view: &mut SeriesView<'_>) -> Result<(), BadWrite> {
+    match number {
+        2 => view.samples.push(sample(value.bytes(number)?)?),
+        3 => view.exemplars += 1,
+        4 => view.histograms += 1,
+        KIND_FIELD => view.kind = kind_of(value.varint(number)?),
+        _ => {}
+    }
+    if view.samples.len() > SAMPLES_MAX { Err(BadWrite::TooMany) } else { Ok(()) }
 }
 
 fn series_v2<'b>(
@@ -260,6 +331,15 @@ fn symbols(message: &[u8]) -> Result<Vec<&str>, BadWrite> {
     Ok(symbols)
 }
 
+/// Appends a label to a series of a version 1 message.
+pub fn put_label(out: &mut Vec<u8>, name: &str, value: &str) {
+    let length = |text: &str| 1 + wire::varint_len(text.len() as u64) + text.len();
+    wire::put_varint(out, 1 << 3 | 2);
+    wire::put_varint(out, (length(name) + length(value)) as u64);
+    wire::put_bytes(out, 1, name.as_bytes());
+    wire::put_bytes(out, 2, value.as_bytes());
+}
+
 /// Appends a series to a version 1 message.
 pub fn put_series<'l>(
     out: &mut Vec<u8>,
@@ -278,10 +358,7 @@ pub fn put_typed_series<'l>(
 ) {
     let (mut series, mut part) = (Vec::new(), Vec::new());
     for (name, value) in labels {
-        part.clear();
-        wire::put_bytes(&mut part, 1, name.as_bytes());
-        wire::put_bytes(&mut part, 2, value.as_bytes());
-        wire::put_bytes(&mut series, 1, &part);
+        put_label(&mut series, name, value);
     }
     for sample in samples {
         part.clear();

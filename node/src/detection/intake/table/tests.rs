@@ -45,6 +45,27 @@ fn values_of_an_instance_come_out() {
 }
 
 #[test]
+fn a_series_is_known_by_its_bytes_to_those_who_may_speak_for_it() {
+    let mut table = table();
+    let mut key = Vec::new();
+    let labels = load("a");
+    let held = view(&labels, 1, 1.0);
+    held.key(&mut key);
+    assert_eq!(table.known(ALL, &key), None);
+    let spot = table.find(ALL, &held, 10, at(1)).unwrap();
+    assert_eq!(table.known(ALL, &key), Some(Ok(spot)));
+    assert_eq!(table.known(Allowed(0), &key), None, "another sender is asked for its source");
+    assert_eq!(table.known(ALL, &key[1..]), None);
+    let unwanted = [(NAME, "nobody_asks"), ("job", "solo")];
+    let dropped = view(&unwanted, 1, 1.0);
+    dropped.key(&mut key);
+    assert_eq!(table.known(ALL, &key), None);
+    let why = table.find(ALL, &dropped, 10, at(1)).unwrap_err();
+    assert_eq!(table.known(ALL, &key), Some(Err(why)));
+    assert_eq!(table.known(Allowed(1 << 60), &key), None);
+}
+
+#[test]
 fn churn_is_bounded_and_makes_room_when_it_ends() {
     let mut table = table();
     let mut refused = 0;

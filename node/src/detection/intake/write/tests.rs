@@ -107,6 +107,41 @@ fn blocks_are_opened_within_bounds() {
     assert!(matches!(open(&liar), Err(BadWrite::Snappy(_))));
 }
 
+/// What a skimming walk sees once labels are read.
+fn skimmed(message: &[u8]) -> Result<Vec<SeriesView<'_>>, BadWrite> {
+    let (mut found, mut bad) = (Vec::new(), None);
+    skim(Version::V1, message, |view, _| {
+        bad = bad.take().or(read_labels(view).err());
+        found.push(view.clone());
+    })?;
+    bad.map_or(Ok(found), Err)
+}
+
+#[test]
+fn labels_in_one_piece_are_the_key_and_scattered_ones_are_read() {
+    let whole = v1(&[(&[(NAME, "up"), ("job", "web")], &[AT])]);
+    let mut key = Vec::new();
+    all(Version::V1, &whole).unwrap()[0].key(&mut key);
+    let mut unread = Vec::new();
+    skim(Version::V1, &whole, |view, _| {
+        assert!(view.labels.is_empty());
+        unread = view.unread.to_vec();
+        assert_eq!(name(view).unwrap(), "up");
+    })
+    .unwrap();
+    assert_eq!(unread, key);
+    // A sample between two labels, as nobody sends it.
+    let (mut series, mut scattered) = (Vec::new(), Vec::new());
+    put_label(&mut series, NAME, "up");
+    wire::put_bytes(&mut series, 2, &[]);
+    put_label(&mut series, "job", "web");
+    wire::put_bytes(&mut scattered, 1, &series);
+    skim(Version::V1, &scattered, |view, _| {
+        assert_eq!((view.unread, view.labels.len(), view.samples.len()), (&[][..], 2, 1));
+    })
+    .unwrap();
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
@@ -122,8 +157,16 @@ proptest! {
         let mut message = v1(&[(&[(NAME, "up"), ("job", "web")], &[AT; 3]), (&[(NAME, "x")], &[AT])]);
         let at = at % message.len();
         message[at] = to;
-        if let Ok(series) = all(Version::V1, &message) {
+        let read = all(Version::V1, &message);
+        if let Ok(series) = &read {
             prop_assert!(series.len() <= 2 + message.len());
+        }
+        match (read, skimmed(&message)) {
+            (Ok(read), Ok(skimmed)) => {
+                let shown = |all: &[SeriesView<'_>]| all.iter().map(|v| format!("{v:?}")).collect::<Vec<_>>();
+                prop_assert_eq!(shown(&read), shown(&skimmed));
+            }
+            (read, skimmed) => prop_assert_eq!(read.is_err(), skimmed.is_err()),
         }
     }
 
