@@ -11,7 +11,7 @@
 
 mod plan;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use medic_raft::{ClusterAdmin, Ledger, LedgerError, LedgerExt as _, Member};
 use medic_state::{
@@ -114,7 +114,8 @@ async fn once(
         tracing::info!(version, "every member understands a newer command set: switching it on");
         propose(ledger, Command::SetClusterVersion(version)).await?;
     }
-    let moves = ledger.read(|state| plan_moves(state, me));
+    let unheard = ledger.read(|state| unheard(state, me, members, config));
+    let moves = ledger.read(|state| plan_moves(state, me, &unheard));
     if moves.is_empty() {
         return Ok(());
     }
@@ -157,15 +158,32 @@ fn successor(
     if !known.drained || known.leaving {
         return None;
     }
-    let heard = |member: &Member| {
-        member.silent_ms.is_some_and(|ms| Duration::from_millis(ms) < config.dead_after / 2)
-    };
     let stays = |node: NodeId| state.nodes.get(&node).is_some_and(|node| node.live && node.stays());
     members
         .iter()
-        .filter(|member| member.voter && member.node != me && heard(member) && stays(member.node))
+        .filter(|member| {
+            member.voter && member.node != me && heard(member, config) && stays(member.node)
+        })
         .max_by_key(|member| member.matched)
         .map(|member| member.node)
+}
+
+/// Whether a node was clearly heard of late.
+fn heard(member: &Member, config: ShardsConfig) -> bool {
+    member.silent_ms.is_some_and(|ms| Duration::from_millis(ms) < config.dead_after / 2)
+}
+
+/// Nodes that live for all that the state says, and that this leader does not hear: a leader has mostly come
+/// to be one because its predecessor has gone, and does not know that yet.
+fn unheard(
+    state: &State,
+    me: NodeId,
+    members: &[Member],
+    config: ShardsConfig,
+) -> BTreeSet<NodeId> {
+    let heard = |node| members.iter().any(|one| one.node == node && heard(one, config));
+    let live = state.nodes.iter().filter(|(_, known)| known.live).map(|(node, _)| *node);
+    live.filter(|node| *node != me && !heard(*node)).collect()
 }
 
 /// The nodes whose liveness differs from what the state says.

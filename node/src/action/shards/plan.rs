@@ -21,21 +21,39 @@ use medic_state::{
 
 /// The moves that give every shard an owner that may have it, and nobody more than its share.
 /// Empty when nothing must move.
+///
+/// `unheard`: nodes that are live for all that the state says, and that the leader does not hear (yet). They
+/// are given nothing; and until it is known whether they live, only what no live node owns moves, for they
+/// may get it all back a moment later.
 #[must_use]
-pub fn plan_moves(state: &State, leader: NodeId) -> BTreeMap<ShardId, NodeId> {
-    moves_without(state, leader, None)
+pub fn plan_moves(
+    state: &State,
+    leader: NodeId,
+    unheard: &BTreeSet<NodeId>,
+) -> BTreeMap<ShardId, NodeId> {
+    let mut moves = moves_without(state, leader, unheard);
+    if !unheard.is_empty() {
+        let owner = |shard: &ShardId| state.shards.get(shard).and_then(|shard| shard.owner);
+        let lives = |node| state.nodes.get(&node).is_some_and(|node| node.live);
+        moves.retain(|shard, _| !owner(shard).is_some_and(lives));
+    }
+    moves
 }
 
 /// Who would be given each of a node's shards if that node died now: whom it keeps informed.
 #[must_use]
 pub fn heirs(state: &State, node: NodeId, leader: NodeId) -> BTreeMap<ShardId, NodeId> {
-    let mut moves = moves_without(state, leader, Some(node));
+    let mut moves = moves_without(state, leader, &BTreeSet::from([node]));
     moves.retain(|shard, _| state.shards.get(shard).is_some_and(|held| held.owner == Some(node)));
     moves
 }
 
-fn moves_without(state: &State, leader: NodeId, dead: Option<NodeId>) -> BTreeMap<ShardId, NodeId> {
-    let able = able(state, leader, dead);
+fn moves_without(
+    state: &State,
+    leader: NodeId,
+    without: &BTreeSet<NodeId>,
+) -> BTreeMap<ShardId, NodeId> {
+    let able = able(state, leader, without);
     let regions = shard_regions(state);
     // Shards with the same candidates are dealt together.
     let mut groups: BTreeMap<Vec<NodeId>, Vec<ShardId>> = BTreeMap::new();
@@ -56,11 +74,11 @@ fn moves_without(state: &State, leader: NodeId, dead: Option<NodeId>) -> BTreeMa
 
 /// Who may watch: the live ones that are meant to; failing that, those of weight zero; failing that,
 /// whoever lives. Of these the followers, where there are two of them.
-fn able(state: &State, leader: NodeId, dead: Option<NodeId>) -> Vec<NodeId> {
+fn able(state: &State, leader: NodeId, without: &BTreeSet<NodeId>) -> Vec<NodeId> {
     let choices: [fn(&NodeState) -> bool; 3] =
         [|node| node.stays() && node.weight > 0, NodeState::stays, |_| true];
     for may in choices {
-        let live = state.nodes.iter().filter(|(id, node)| node.live && Some(**id) != dead);
+        let live = state.nodes.iter().filter(|(id, node)| node.live && !without.contains(id));
         let able: Vec<NodeId> = live.filter(|(_, node)| may(node)).map(|(id, _)| *id).collect();
         if !able.is_empty() {
             let followers: Vec<NodeId> =
@@ -213,12 +231,15 @@ mod tests {
     use super::{super::tests::state, *};
 
     fn settle(state: &mut State, leader: u64) -> usize {
-        let moves = plan_moves(state, NodeId(leader));
+        let moves = plan_moves(state, NodeId(leader), &BTreeSet::new());
         for (shard, node) in &moves {
             let owner = ShardState { owner: Some(*node), epoch: Epoch(1), since: Timestamp(0) };
             state.shards.insert(*shard, owner);
         }
-        assert!(plan_moves(state, NodeId(leader)).is_empty(), "a second look moves nothing");
+        assert!(
+            plan_moves(state, NodeId(leader), &BTreeSet::new()).is_empty(),
+            "a second look moves nothing"
+        );
         moves.len()
     }
 
@@ -244,7 +265,7 @@ mod tests {
         assert_eq!(loads(&cluster), BTreeMap::from([(1, 32), (2, 32)]));
         let mut alone = state(&[(1, true, "")]);
         assert_eq!(settle(&mut alone, 1), 64);
-        assert!(plan_moves(&state(&[(1, false, "")]), NodeId(1)).is_empty());
+        assert!(plan_moves(&state(&[(1, false, "")]), NodeId(1), &BTreeSet::new()).is_empty());
     }
 
     #[test]
@@ -265,6 +286,29 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_gives_nothing_to_a_node_that_it_does_not_hear() {
+        let mut cluster = state(&[(1, true, ""), (2, true, ""), (3, true, "")]);
+        settle(&mut cluster, 1);
+        // The leader is killed; its follower takes over, and knows of nobody's death yet.
+        let unheard = |nodes: &[u64]| nodes.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+        let moves =
+            |cluster: &State, nodes: &[u64]| plan_moves(cluster, NodeId(3), &unheard(nodes));
+        assert_eq!(moves(&cluster, &[1, 2]), BTreeMap::new());
+        assert_eq!(moves(&cluster, &[1]), BTreeMap::new(), "it goes on watching what it has");
+        let killed = cluster.nodes.get_mut(&NodeId(1)).expect("it is there");
+        killed.live = false;
+        assert_eq!(moves(&cluster, &[]), BTreeMap::new(), "nothing was lost with it");
+        // An owner is dead, and another is not heard: the rest share what it had, for now.
+        let mut five =
+            state(&[(1, true, ""), (2, true, ""), (3, true, ""), (4, true, ""), (5, true, "")]);
+        settle(&mut five, 1);
+        five.nodes.get_mut(&NodeId(5)).expect("it is there").live = false;
+        let moved = plan_moves(&five, NodeId(1), &unheard(&[4]));
+        assert_eq!(moved.len(), 16, "what the dead one had");
+        assert!(moved.values().all(|node| [2, 3].contains(&node.0)), "{moved:?}");
+    }
+
+    #[test]
     fn the_heirs_are_those_who_get_the_shards_when_their_owner_dies() {
         let all = [(1, true, ""), (2, true, "a"), (3, true, "b"), (4, true, "a"), (5, true, "")];
         for size in 2..=all.len() {
@@ -277,7 +321,7 @@ mod tests {
                 if let Some(node) = after.nodes.get_mut(&owner) {
                     node.live = false;
                 }
-                let moved = plan_moves(&after, NodeId(1));
+                let moved = plan_moves(&after, NodeId(1), &BTreeSet::new());
                 let held = |shard: &ShardId| cluster.shards[shard].owner == Some(owner);
                 assert!(!said.is_empty() && said.keys().all(held), "{owner} of {size}");
                 let of_owner: BTreeMap<_, _> =
@@ -396,7 +440,7 @@ mod tests {
                     2 => known.leaving = !known.leaving,
                     _ => known.weight = weight,
                 }
-                let candidates = able(&cluster, NodeId(1), None);
+                let candidates = able(&cluster, NodeId(1), &BTreeSet::new());
                 let zero = candidates.iter().any(|node| cluster.nodes[node].weight == 0);
                 let fewest = if zero { None } else { Some(fewest_moves(&cluster, &candidates)) };
                 let moved = settle(&mut cluster, 1);

@@ -211,22 +211,21 @@ impl Shared {
         }
     }
 
-    /// Keeps what was learnt about an instance that is watched here no longer; `again`: in this form.
+    /// Keeps what was learnt about an instance that is watched here no longer, in case that it comes back;
+    /// `again`: it will be watched here, in another form, and nobody else is told.
     pub(super) fn keep(
         &self,
         (shard, epoch): (ShardId, Epoch),
         checkpoint: EntityCheckpoint,
         again: bool,
     ) {
-        if again {
-            self.wait(epoch, checkpoint, self.mono_ms());
-            return;
-        }
         let mut leaving = lock(&self.leaving);
-        if leaving.len() < KEPT_MAX {
-            leaving.insert(checkpoint.target.clone(), (shard, epoch, checkpoint));
+        if !again && leaving.len() < KEPT_MAX {
+            leaving.insert(checkpoint.target.clone(), (shard, epoch, checkpoint.clone()));
             self.left.notify_one();
         }
+        drop(leaving);
+        self.wait(epoch, checkpoint, self.mono_ms());
     }
 
     /// What is known about an instance that begins to be watched, under which epoch it was learnt, and

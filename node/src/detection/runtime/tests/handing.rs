@@ -68,27 +68,37 @@ async fn the_heir_of_a_watched_shard_is_told_what_was_learnt() {
     runtime.ended().await.unwrap();
 }
 
+/// Waits until so many instances are watched.
+async fn watched(runtime: &Runtime, wanted: usize) {
+    let watched = async {
+        while lock(&runtime.shared.entities).len() != wanted {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(FIVE_SECONDS, watched).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_shard_that_moves_brings_what_was_learnt_to_its_new_owner() {
     let lab = Lab::new().await;
     let service = Service::start(ANY).await;
     lab.declare_web(service.address.port()).await;
     let runtime = lab.watch(NetSenses::new(Arc::new(NoAgents)));
-    let (inbox, mut parcels) = hand_over(&lab, &runtime, nobody);
-    let watched = |wanted: usize| {
-        let shared = runtime.shared.clone();
-        async move {
-            while lock(&shared.entities).len() != wanted {
-                tokio::task::yield_now().await;
-            }
-        }
-    };
-    tokio::time::timeout(FIVE_SECONDS, watched(1)).await.unwrap();
+    let (_inbox, mut parcels) = hand_over(&lab, &runtime, nobody);
+    watched(&runtime, 1).await;
     lab.assign(OTHER).await;
     let (to, body) = parcel(&mut parcels).await;
     assert_eq!(to, OTHER);
     assert!(knows_web(&body));
-    // It comes back, and with it what the other has learnt.
+    lab.stop.cancel();
+    runtime.ended().await.unwrap();
+
+    // The other one takes it in, and begins with it when the shard is its own.
+    let lab = Lab::new().await;
+    lab.assign(OTHER).await;
+    lab.declare_web(service.address.port()).await;
+    let runtime = lab.watch(NetSenses::new(Arc::new(NoAgents)));
+    let (inbox, _parcels) = hand_over(&lab, &runtime, nobody);
     inbox.send(Parcel { from: OTHER, body }).await.unwrap();
     let waits = async {
         while lock(&runtime.shared.restored).is_empty() {
@@ -97,8 +107,29 @@ async fn a_shard_that_moves_brings_what_was_learnt_to_its_new_owner() {
     };
     tokio::time::timeout(FIVE_SECONDS, waits).await.unwrap();
     lab.assign(ME).await;
-    tokio::time::timeout(FIVE_SECONDS, watched(1)).await.unwrap();
+    watched(&runtime, 1).await;
     assert!(lock(&runtime.shared.restored).is_empty(), "it was begun with");
+    lab.stop.cancel();
+    runtime.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_shard_that_comes_back_without_a_word_is_begun_with_what_was_known_here() {
+    let lab = Lab::new().await;
+    let service = Service::start(ANY).await;
+    lab.declare_web(service.address.port()).await;
+    let runtime = lab.watch(NetSenses::new(Arc::new(NoAgents)));
+    let (_inbox, mut parcels) = hand_over(&lab, &runtime, nobody);
+    watched(&runtime, 1).await;
+    lab.assign(OTHER).await;
+    parcel(&mut parcels).await;
+    watched(&runtime, 0).await;
+    // Its new owner died before it could watch anything.
+    lab.assign(ME).await;
+    watched(&runtime, 1).await;
+    let entities = lock(&runtime.shared.entities);
+    assert!(entities.values().all(|watched| watched.from.is_some()), "it starts warm");
+    drop(entities);
     lab.stop.cancel();
     runtime.ended().await.unwrap();
 }
