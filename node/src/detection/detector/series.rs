@@ -230,17 +230,13 @@ impl Series {
         beyond || failing
     }
 
-    /// Whether it fills up as it does not usually, for at most so many values in a row, and nobody can tell
-    /// yet when it will be full.
+    /// Whether it fills up as it does not usually, for at most so many values in a row.
     #[must_use]
     pub fn rises(&self, most: u16) -> bool {
         let (Some(reading), Some(limit)) = (self.last.as_ref(), self.limit) else { return false };
         let Judged { z, streak, .. } = reading.judged;
         let rising = z > 0.0 && (1..=most).contains(&streak) && self.state.trend.begun();
-        self.role == Role::Resource
-            && rising
-            && reading.value < limit
-            && reading.prediction.is_none()
+        self.role == Role::Resource && rising && reading.value < limit
     }
 
     /// There was no value: neither good nor bad, and nothing to vote with.

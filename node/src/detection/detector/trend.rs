@@ -10,6 +10,9 @@
 //! * the time to the limit is at most ten times the time looked at: no hour from ten seconds;
 //! * the process is past its first [`SETTLE_MS`]: a fresh one always grows.
 //!
+//! Eight points say no more than that it rises with a chance of one in two thousand: too little for a finding
+//! where several indicators are watched. With what came before them, and with each that follows, they say more.
+//!
 //! Deliberately absent: leaks that are slower than the slowest ring's ten-fold reach; the limit itself
 //! still catches those.
 
@@ -50,7 +53,7 @@ pub struct Prediction {
     pub latest: f64,
     /// Rise per second.
     pub slope: f64,
-    /// Mann–Kendall p-value.
+    /// Mann–Kendall p-value, the least of the windows from that of the slope on.
     pub p_value: f64,
 }
 
@@ -149,11 +152,19 @@ impl Trend {
         self.top = self.top.max(value);
     }
 
+    /// The speed is that of the shortest window that shows one; that it rises at all is as sure as the longest
+    /// ones make it.
     fn predict(&self, value: f64, limit: f64, within_s: f64) -> Option<Prediction> {
-        [&self.fast, &self.slow, &self.slowest]
-            .into_iter()
-            .flat_map(|ring| WINDOWS.iter().map(move |&window| (ring, window)))
-            .find_map(|(ring, window)| predict_over(&ring.last(window)?, value, limit, within_s))
+        [&self.fast, &self.slow, &self.slowest].into_iter().find_map(|ring| {
+            let found = |(at, &window)| {
+                Some((at, predict_over(&ring.last(window)?, value, limit, within_s)?))
+            };
+            let (at, prediction) = WINDOWS.iter().enumerate().find_map(found)?;
+            let longer =
+                WINDOWS[at + 1..].iter().filter_map(|&window| theil_sen(&ring.last(window)?));
+            let p_value = longer.map(|line| line.p_up).fold(prediction.p_value, f64::min);
+            Some(Prediction { p_value, ..prediction })
+        })
     }
 }
 

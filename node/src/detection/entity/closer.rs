@@ -21,7 +21,7 @@ use crate::detection::detector::Series;
 /// The next look at something that two values settle, or that may or may not last.
 pub(super) const CONFIRM_MS: u64 = 2_000;
 /// The next look at something that fills up.
-pub(super) const RISING_MS: u64 = 1_000;
+pub(super) const RISING_MS: u64 = 500;
 /// The second look at counters.
 pub(in crate::detection) const SECOND_MS: u64 = 2_000;
 /// Values in a row above the usual after which a resource is on another level, for all that is known.

@@ -6,6 +6,9 @@ const INTERVAL_MS: u64 = 5_000;
 /// All is well before this.
 const FROM_MS: u64 = 600_000;
 
+/// Tests that were begun without a finding.
+const PROPOSED_BEFORE: u32 = 20;
+
 /// An instance that is scraped each 5 s, or sooner where it asks for that.
 struct Scraped {
     bench: Bench,
@@ -16,7 +19,12 @@ struct Scraped {
 
 impl Scraped {
     fn new() -> Self {
-        Self { bench: Bench::new(), clock: 0, next: INTERVAL_MS, scrapes: 0 }
+        let mut bench = Bench::new();
+        // Its shard has been watched for a while: what is proposed needs more proof than at first.
+        for _ in 0..PROPOSED_BEFORE {
+            bench.stream.begin(crate::detection::lord::LEVEL, bench.now.wall);
+        }
+        Self { bench, clock: 0, next: INTERVAL_MS, scrapes: 0 }
     }
 
     /// A tenth of a second, in which the errors and the memory (MiB) are these if they are asked for.
@@ -42,6 +50,7 @@ impl Scraped {
     fn moves(&mut self) {
         let checkpoint = self.bench.entity.checkpoint(self.bench.now);
         let mut heir = Bench::new();
+        heir.stream = self.bench.stream.clone();
         heir.now = Now { mono_ms: BEGUN_MS + 7_000, wall: self.bench.now.wall };
         heir.entity.restore(checkpoint, heir.now);
         self.bench = heir;
