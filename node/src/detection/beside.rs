@@ -83,15 +83,20 @@ impl Whose<'_> {
     }
 }
 
+/// Whether a series of this name, or a selector that begins with it, is of a host and not of an instance on it.
+pub(super) fn names_host(selector: &str) -> bool {
+    let selector = selector.trim_start();
+    selector.starts_with("node_") || selector.starts_with("medic_host_")
+}
+
 fn of_host<'h>(
     host: &'h HostStatus,
     indicators: &'h Indicators,
 ) -> impl Iterator<Item = Sample> + 'h {
-    // An agent says how its host does, and nothing else.
-    let own = |name: &str| name.starts_with("node_") || name.starts_with("medic_host_");
     host.samples
         .iter()
-        .filter(move |sample| own(&sample.name) && indicators.wants(&sample.name))
+        // An agent says how its host does, and nothing else.
+        .filter(move |sample| names_host(&sample.name) && indicators.wants(&sample.name))
         .map(|sample| Sample {
             name: sample.name.clone(),
             labels: sample.labels.clone().into_iter().collect(),

@@ -205,8 +205,8 @@ async fn scrape_once(
     begun: Instant,
     counters: &mut Option<Counters>,
 ) -> Result<Values, ScrapeError> {
-    let (read, at) = read_once(senses, url, indicators, begun).await?;
-    Ok(computed(indicators, &read, at, counters))
+    let (read, at) = read_once(senses, url, indicators).await?;
+    Ok(computed(indicators, &read, at.saturating_duration_since(begun), counters))
 }
 
 /// One scrape, read, and when it came.
@@ -214,10 +214,9 @@ pub(super) async fn read_once(
     senses: &dyn Senses,
     url: &str,
     indicators: &Indicators,
-    begun: Instant,
-) -> Result<(Exposition, Duration), ScrapeError> {
+) -> Result<(Exposition, Instant), ScrapeError> {
     let body = senses.scrape(url, SCRAPE_TIME_MAX).await?;
-    let at = begun.elapsed();
+    let at = Instant::now();
     let read = exposition::parse(&body, |name| indicators.wants(name)).inspect_err(|_| {
         metrics::counter!(Metric::ScrapeErrors.name(), "reason" => "body").increment(1);
     })?;

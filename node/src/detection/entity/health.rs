@@ -9,6 +9,7 @@ use medic_state::{
 
 use super::{Entity, Now, SILENT_MS, silence::Said, votes::hard};
 use crate::detection::{
+    beside::names_host,
     detector::Role,
     ensemble::{Kind, Vote, Voter},
     health::{Burn, Burning, InstanceHealth, Monitor, Sign, Word, of_instance},
@@ -74,14 +75,10 @@ impl BudgetWatch {
 
 /// Indicators whose figures are those of a host, by the names of the series.
 pub(super) fn of_host(service: &ServiceSpec) -> BTreeSet<String> {
-    let of_host = |selector: &str| {
-        let selector = selector.trim_start();
-        selector.starts_with("node_") || selector.starts_with("medic_host_")
-    };
     let all = service.indicators.iter().filter(|indicator| match &indicator.source {
-        IndicatorSource::Gauge(one) | IndicatorSource::Rate(one) => of_host(one),
-        IndicatorSource::Ratio { of, .. } => of_host(of),
-        IndicatorSource::Quantile { histogram, .. } => of_host(histogram),
+        IndicatorSource::Gauge(one) | IndicatorSource::Rate(one) => names_host(one),
+        IndicatorSource::Ratio { of, .. } => names_host(of),
+        IndicatorSource::Quantile { histogram, .. } => names_host(histogram),
     });
     all.map(|indicator| indicator.name.clone()).collect()
 }

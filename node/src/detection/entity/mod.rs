@@ -40,6 +40,7 @@ use std::{
 
 pub(in crate::detection) use checkpoint::short;
 pub use checkpoint::{EntityCheckpoint, Misfits};
+pub(in crate::detection) use closer::SECOND_MS;
 use health::BudgetWatch;
 pub use prognosis::Foreknown;
 use prognosis::Prognosis;
@@ -327,7 +328,7 @@ impl Entity {
         self.heed_indicators(now);
     }
 
-    /// Gives values to their series.
+    /// Gives values, in the order of their names, to their series.
     fn feed<'n>(&mut self, values: impl Iterator<Item = (&'n str, Measured)>, now: Now) {
         let known_since = match self.process.incarnation {
             Some(_) => self.process.since_ms,
@@ -336,34 +337,22 @@ impl Entity {
         let settled = now.mono_ms.saturating_sub(known_since) >= SETTLE_MS;
         let suspects: BTreeSet<&Voter> =
             self.active.values().flat_map(|active| &active.voters).collect();
-        let values: Vec<(&str, Measured)> = values.collect();
-        let row = self.row(&values);
-        for (name, measured) in values {
-            if let Some(budget) = self.budget.as_mut().filter(|budget| budget.indicator == name) {
+        let mut values = values.peekable();
+        let mut row = vec![f64::NAN; self.series.len()];
+        for ((name, series), cell) in self.series.iter_mut().zip(&mut row) {
+            while values.next_if(|(other, _)| *other < name.as_str()).is_some() {}
+            let Some((_, measured)) = values.next_if(|(other, _)| other == name) else { continue };
+            *cell = measured.value;
+            if let Some(budget) = self.budget.as_mut().filter(|budget| budget.indicator == *name) {
                 budget.note(measured.value, now);
             }
-            if let Some(series) = self.series.get_mut(name) {
-                self.silences.valued(name);
-                let suspect =
-                    !suspects.is_empty() && suspects.contains(&Voter::Series(name.to_owned()));
-                series.update(now.mono_ms, measured, self.lead_s, settled, suspect);
-                self.lasting.note(series, now);
-            }
+            self.silences.valued(name);
+            let suspect = !suspects.is_empty() && suspects.contains(&Voter::Series(name.clone()));
+            series.update(now.mono_ms, measured, self.lead_s, settled, suspect);
+            self.lasting.note(series, now);
         }
         self.together.update(&row, now);
         self.prognosis.scraped(&self.series, settled, now);
-    }
-
-    /// The values in the order of the indicators' names; `NaN` where there is none.
-    fn row(&self, values: &[(&str, Measured)]) -> Vec<f64> {
-        let names: Vec<&str> = self.series.keys().map(String::as_str).collect();
-        let mut row = vec![f64::NAN; names.len()];
-        for (name, measured) in values {
-            if let Ok(at) = names.binary_search(name) {
-                row[at] = measured.value;
-            }
-        }
-        row
     }
 
     /// How soon it should be scraped again, where the last values left a question open.
@@ -375,7 +364,7 @@ impl Entity {
         let known = self.active.keys().any(|kind| *kind != Kind::Anomaly);
         let open = if known { None } else { asked().min() };
         let first = self.silence.values().any(|why| indicator::needs_second(why));
-        [open, first.then_some(Millis(closer::SECOND_MS))].into_iter().flatten().min()
+        [open, first.then_some(Millis(SECOND_MS))].into_iter().flatten().min()
     }
 
     /// How soon a probe should be tried again, where its last failure was the first.

@@ -10,6 +10,7 @@ use minicbor::{Decode, Encode};
 
 use super::forecast::{Fact, Forecast, ForecastKind, Opening, When, crossing};
 use crate::detection::{
+    beside::names_host,
     counted::Measured,
     detector::{Limit, Prediction, Role, Trend},
     indicator::{Bound, parse_bound},
@@ -69,8 +70,7 @@ impl Slope {
     pub fn of(spec: &IndicatorSpec) -> Option<Self> {
         let bound = parse_bound(spec.limit.as_deref()?).ok()?;
         let followed = matches!(bound, Bound::AtMost(_)) && Role::of(spec) != Role::Latency;
-        let of_host = matches!(&spec.source, IndicatorSource::Gauge(text)
-            if text.starts_with("node_") || text.starts_with("medic_host_"));
+        let of_host = matches!(&spec.source, IndicatorSource::Gauge(text) if names_host(text));
         (!followed).then(|| Self {
             bound,
             of_host,

@@ -146,9 +146,13 @@ impl Shared {
         }
     }
 
+    /// A time on the clock that checkpoints go by.
+    fn clock(&self, at: Instant) -> Duration {
+        Duration::from_millis(BEGUN_MS).saturating_add(at.saturating_duration_since(self.begun))
+    }
+
     fn mono_ms(&self) -> u64 {
-        let since = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        BEGUN_MS.saturating_add(since)
+        u64::try_from(self.clock(Instant::now()).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Looks with the stream of tests of a shard at hand.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod beside;
+mod closer;
 mod handing;
 mod observers;
 

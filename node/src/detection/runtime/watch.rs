@@ -34,7 +34,7 @@ use super::{
 };
 use crate::detection::{
     beside::{self, Whose},
-    entity::{BEGUN_MS, Change, Circumstances, Entity, Now, Trust},
+    entity::{Change, Circumstances, Entity, Now, SECOND_MS, Trust},
     exposition::Exposition,
     fill::fill,
     indicator::{Counters, Indicators, Values},
@@ -68,7 +68,7 @@ enum Job {
 /// Something landed.
 enum Landed {
     Probe(usize, Instant, Judged),
-    Scraped(Result<(Exposition, Duration), ScrapeError>),
+    Scraped(Result<(Exposition, Instant), ScrapeError>),
     Answered(Change, TraceId, Box<Result<Committed, LedgerError>>),
     Foretold(Word, Box<Result<Committed, LedgerError>>),
 }
@@ -102,8 +102,6 @@ impl Desk {
     }
 }
 
-/// Rates of what stands beside an instance need two looks.
-const SECOND_LOOK: Duration = Duration::from_secs(2);
 /// Shorter intervals are taken as this: a manifest must not make a probe a load test.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
@@ -218,7 +216,11 @@ impl Watcher {
         let now = self.now();
         let read = whose.samples(&*self.senses, &desk.indicators, now.wall);
         let values = (!read.samples.is_empty()).then(|| {
-            desk.indicators.compute(&read, self.shared.begun.elapsed(), &mut desk.counters_beside)
+            desk.indicators.compute(
+                &read,
+                self.shared.clock(Instant::now()),
+                &mut desk.counters_beside,
+            )
         });
         let failures = beside::auth_failures(&*self.senses, instance);
         let first = values.as_ref().is_some_and(Values::needs_second);
@@ -227,7 +229,7 @@ impl Watcher {
             entity.on_auth_failures(failures, now);
         }
         entity.on_beside(values, now);
-        first.then(|| SECOND_LOOK.min(self.interval(Job::Beside)))
+        first.then(|| Duration::from_millis(SECOND_MS).min(self.interval(Job::Beside)))
     }
 
     fn begin_probe(&self, i: usize, desk: &mut Desk) {
@@ -243,9 +245,9 @@ impl Watcher {
         let Some(scrape) = &service.scrape else { return };
         let url = fill(&scrape.url, &self.target.service, service, instance);
         let senses = self.senses.clone();
-        let (indicators, begun) = (desk.indicators.clone(), self.shared.begun);
+        let indicators = desk.indicators.clone();
         desk.flight.push(Box::pin(async move {
-            Landed::Scraped(read_once(&*senses, &url, &indicators, begun).await)
+            Landed::Scraped(read_once(&*senses, &url, &indicators).await)
         }));
     }
 
@@ -270,8 +272,7 @@ impl Watcher {
                 let soon = {
                     let mut entity = lock(&self.entity);
                     let values = result.as_ref().map_err(ToString::to_string).map(|(read, at)| {
-                        // On the clock that checkpoints go by.
-                        let at = Duration::from_millis(BEGUN_MS) + *at;
+                        let at = self.shared.clock(*at);
                         computed(&desk.indicators, read, at, &mut entity.counters)
                     });
                     entity.on_scrape(values.as_ref().map_err(Clone::clone), now);

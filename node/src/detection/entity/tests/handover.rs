@@ -221,7 +221,7 @@ fn counters_go_on_where_they_were_so_that_the_first_scrape_after_a_handover_is_j
 fn where_no_counters_came_along_a_second_scrape_comes_soon_and_once() {
     let mut cold = Counted::new();
     assert!(cold.scrape(1).iter().all(|(_, value)| value.is_none()));
-    assert_eq!(cold.bench.entity.look_again(), Some(Millis(super::super::closer::SECOND_MS)));
+    assert_eq!(cold.bench.entity.look_again(), Some(Millis(SECOND_MS)));
     assert!(cold.scrape(2).iter().all(|(_, value)| value.is_some()));
     assert_eq!(cold.bench.entity.look_again(), None);
     // Counters of a watch that ended long ago, or of another clock than can be told, are none.
