@@ -77,6 +77,7 @@ fuzzed!(
     promql,
     quantities,
     raft,
+    recordings,
     remote_write_1,
     remote_write_2,
     selectors,

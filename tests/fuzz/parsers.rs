@@ -30,7 +30,9 @@ use medic_state::{
     symptom::Target,
 };
 
-pub(crate) use self::wires::{alerts, commands, frames, kubernetes, raft, snapshots, tables};
+pub(crate) use self::wires::{
+    alerts, commands, frames, kubernetes, raft, recordings, snapshots, tables,
+};
 
 /// A parser under test.
 pub(crate) struct Parser {

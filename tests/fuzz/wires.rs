@@ -7,7 +7,7 @@ use medic_api::http::{
     push::Encoding,
 };
 use medic_node::{
-    backtest::csv,
+    backtest::{csv, series},
     detection::intake::{
         kube::wire::{LINE_BYTES_MAX, Lines, Notice, Piece, notice, page},
         wire::{put_bytes, put_number},
@@ -196,6 +196,29 @@ fn with_file<T>(name: &str, bytes: &[u8], run: impl FnOnce(&std::path::Path) -> 
     let path = folder.path().join(name);
     std::fs::write(&path, bytes).unwrap();
     run(&path)
+}
+
+/// What others have recorded: a range query's answer, and lines of OTLP.
+pub(crate) fn recordings() -> Parser {
+    const RANGE: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[
+        {"metric":{"__name__":"up","job":"web","instance":"a:1"},"values":[[1700000000,"1"],[1700000015.5,"NaN"]]},
+        {"metric":{"__name__":"load","job":"web"},"values":[[1700000000,"+Inf"],[1700000030,"2e3"]]}]}}"#;
+    const OTLP: &str = r#"{"resourceMetrics":[{"resource":{"attributes":[{"key":"host.name","value":{"stringValue":"h"}}]},"scopeMetrics":[{"metrics":[{"name":"mem","gauge":{"dataPoints":[{"timeUnixNano":"1700000000000000000","asInt":"7"},{"timeUnixNano":"1700000015000000000","asDouble":0.5}]}},{"name":"reqs","sum":{"aggregationTemporality":2,"isMonotonic":true,"dataPoints":[{"timeUnixNano":"1700000000000000000","asDouble":1},{"timeUnixNano":"1700000015000000000","asDouble":4}]}}]}]}]}"#;
+    Parser {
+        name: "recordings",
+        seeds: || texts(&[RANGE, OTLP]),
+        run: |bytes| {
+            with_file("a.json", bytes, |path| {
+                let Ok(frames) = series::read(path) else { return false };
+                assert!(!frames.is_empty());
+                for frame in &frames {
+                    assert!(frame.rows.iter().all(|(_, row)| row.len() == frame.metrics.len()));
+                    assert!(frame.rows.is_sorted_by(|a, b| a.0 < b.0));
+                }
+                true
+            })
+        },
+    }
 }
 
 pub(crate) fn tables() -> Parser {

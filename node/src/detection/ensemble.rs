@@ -207,6 +207,8 @@ pub struct Finding {
     pub time_to_event: Option<Millis>,
     /// Who voted for this kind.
     pub voters: BTreeSet<Voter>,
+    /// Who states a fact that would suffice alone, of whatever kind: what is wrong beside it.
+    pub facts: BTreeSet<Voter>,
     /// The indicator that weighs most, if one does.
     pub indicator: Option<String>,
 }
@@ -261,6 +263,10 @@ pub fn describe(kind: Kind, votes: &[Vote], tested: f64) -> Option<Finding> {
         signals: ordered.iter().take(MAX_SIGNALS).map(|vote| vote.signal()).collect(),
         time_to_event: own.clone().filter_map(|vote| vote.time_to_event).min(),
         voters: own.clone().map(|vote| vote.voter.clone()).collect(),
+        facts: (votes.iter())
+            .filter(|vote| u32::from(vote.weight) >= NEEDED && vote.p_value <= 0.0)
+            .map(|vote| vote.voter.clone())
+            .collect(),
         indicator: ordered.iter().find_map(|vote| match &vote.voter {
             Voter::Series(name) | Voter::Guard(name) => Some(name.clone()),
             Voter::Process | Voter::Probe(_) | Voter::Together => None,

@@ -8,7 +8,7 @@ use medic_state::{
     Millis, Timestamp,
     manifest::IndicatorSpec,
     saga::{StepStatus, VerdictValue},
-    symptom::{Severity, Target},
+    symptom::{Severity, Symptom, Target},
 };
 
 use super::{AssessInput, Sample, expectations::before};
@@ -159,8 +159,8 @@ fn security(input: &AssessInput<'_>) -> Checked {
 }
 
 /// Services next to those remediated: no symptom that this incident brought or that came since the
-/// plan began, probes good. What a service had before, or has from another that it calls, is no
-/// fault of the plan's; and one that nobody could look at speaks neither way.
+/// plan began, probes good. What a service had before, has from another that it calls, or can have from
+/// nobody else, is no fault of the plan's; and one that nobody could look at speaks neither way.
 fn integration(input: &AssessInput<'_>) -> Checked {
     let tenant = &input.saga.tenant;
     let mut good = 0;
@@ -169,6 +169,7 @@ fn integration(input: &AssessInput<'_>) -> Checked {
     for name in neighbours(input) {
         let mut symptoms = topology::active_symptoms(input.state, tenant, name)
             .filter(|(_, s)| !s.symptom.predicted() && s.symptom.severity > Severity::Info)
+            .filter(|(_, s)| !of_itself_alone(&s.symptom))
             .peekable();
         let had_some = symptoms.peek().is_some();
         let of_plan = symptoms
@@ -194,6 +195,16 @@ fn integration(input: &AssessInput<'_>) -> Checked {
     }
     let well = "services next to it do well";
     tally(("integration", 0.15), good, &bad, well, "no service next to it could be looked at")
+}
+
+/// Whether a symptom is of what no act on another instance brings: its files, ports, certificates, logins and
+/// disks.
+fn of_itself_alone(symptom: &Symptom) -> bool {
+    use Meaning::{Certificate, Disk, Listener, Logins, Modified};
+    let indicator = symptom.labels.get("indicator").map_or("", String::as_str);
+    let meaning = Meaning::of(indicator);
+    symptom.kind == "saturation"
+        && matches!(meaning, Certificate | Disk | Listener | Logins | Modified)
 }
 
 /// Whether a service calls another that is ill, beside those that the plan touched.

@@ -216,6 +216,18 @@ fn what_its_neighbours_had_before_is_not_its_fault() {
     // A caller's that came with the plan.
     let (of_others, ..) = integration(&before("gateway-1", "errors", 12_000));
     assert_eq!(of_others, VerdictValue::Failed);
+    // What came meanwhile, and nobody else can have brought.
+    let of_its_own = |indicator: &str| {
+        let mut state = before("gateway-1", "saturation", 12_000);
+        for incident in state.incidents.values_mut() {
+            for known in incident.symptoms.values_mut() {
+                known.symptom.labels.insert("indicator".to_owned(), indicator.to_owned());
+            }
+        }
+        integration(&state).0
+    };
+    assert_eq!(of_its_own("unexpected_listeners"), VerdictValue::Inconclusive);
+    assert_eq!(of_its_own("cpu"), VerdictValue::Failed);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use medic_state::{
 /// Empty when nothing must move.
 ///
 /// `unheard`: nodes that are live for all that the state says, and that the leader does not hear (yet). They
-/// are given nothing; and until it is known whether they live, only what no live node owns moves, for they
+/// are given nothing; and until it is known whether they live, only what a dead node owns moves, for they
 /// may get it all back a moment later.
 #[must_use]
 pub fn plan_moves(
@@ -34,8 +34,8 @@ pub fn plan_moves(
     let mut moves = moves_without(state, leader, unheard);
     if !unheard.is_empty() {
         let owner = |shard: &ShardId| state.shards.get(shard).and_then(|shard| shard.owner);
-        let lives = |node| state.nodes.get(&node).is_some_and(|node| node.live);
-        moves.retain(|shard, _| !owner(shard).is_some_and(lives));
+        let dead = |node| state.nodes.get(&node).is_none_or(|node| !node.live);
+        moves.retain(|shard, _| owner(shard).is_some_and(dead));
     }
     moves
 }
@@ -288,6 +288,8 @@ mod tests {
     #[test]
     fn a_leader_gives_nothing_to_a_node_that_it_does_not_hear() {
         let mut cluster = state(&[(1, true, ""), (2, true, ""), (3, true, "")]);
+        let waits = plan_moves(&cluster, NodeId(1), &BTreeSet::from([NodeId(2)]));
+        assert_eq!(waits, BTreeMap::new(), "a cluster that begins is dealt out once");
         settle(&mut cluster, 1);
         // The leader is killed; its follower takes over, and knows of nobody's death yet.
         let unheard = |nodes: &[u64]| nodes.iter().copied().map(NodeId).collect::<BTreeSet<_>>();

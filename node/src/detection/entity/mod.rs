@@ -11,7 +11,7 @@
 //! * started less than 3 s ago: network checks do not count yet (a death does);
 //! * treated right now (a step of a plan runs on it): active findings go on and clear, nothing new is
 //!   raised, because what the treatment does looks like a fault. Streaks go on, so that what is still
-//!   wrong when the steps end is raised at once.
+//!   wrong when the steps end is raised with the first word that is of after them ([`figures`]).
 //!
 //! Invariant: a finding is repeated only while somebody votes for it, and cleared only by good data
 //! from those who voted, never by silence.
@@ -19,6 +19,7 @@
 pub mod carried;
 mod checkpoint;
 mod closer;
+mod figures;
 mod guard;
 mod health;
 mod lasting;
@@ -59,7 +60,7 @@ use super::{
     counted::Measured,
     detector::{SETTLE_MS, Series},
     ensemble::{self, Kind, Voter},
-    indicator::{self, Counters, Values},
+    indicator::{Counters, Values},
     probe::{Liveness, Outcome, liveness},
 };
 use crate::world::Seen;
@@ -118,6 +119,8 @@ pub enum Change {
 #[derive(Clone, Debug)]
 struct Active {
     voters: BTreeSet<Voter>,
+    /// Who has stated a fact, of this kind or beside it.
+    facts: BTreeSet<Voter>,
     since: Timestamp,
     told: Option<Told>,
     tried_ms: Option<u64>,
@@ -129,6 +132,7 @@ struct Told {
     at_ms: u64,
     severity: Severity,
     voters: BTreeSet<Voter>,
+    facts: BTreeSet<Voter>,
     process: Liveness,
     /// The version before the configuration in force: another one, another roll-out.
     previous_config: String,
@@ -169,6 +173,7 @@ pub struct Entity {
     /// Counters as last scraped, here or by whoever watched it before.
     pub(in crate::detection) counters: Option<Counters>,
     guard: guard::Guard,
+    figures: figures::Figures,
     /// Indicators whose figures are a host's.
     of_host: BTreeSet<String>,
 }
@@ -213,6 +218,7 @@ impl Entity {
             sources: checkpoint::Sources::of(service),
             counters: None,
             guard: guard::Guard::new(service, instance),
+            figures: figures::Figures::default(),
             of_host: health::of_host(service),
         }
     }
@@ -221,7 +227,9 @@ impl Entity {
     /// entity): everybody who could have voted for it must be good before it is cleared.
     pub fn adopt(&mut self, kind: Kind, since: Timestamp) {
         let voters = self.eligible(kind);
-        self.active.entry(kind).or_insert(Active { voters, since, told: None, tried_ms: None });
+        let facts = BTreeSet::new();
+        let adopted = Active { voters, facts, since, told: None, tried_ms: None };
+        self.active.entry(kind).or_insert(adopted);
     }
 
     /// Indicators watched.
@@ -298,6 +306,7 @@ impl Entity {
 
     /// A scrape gave these values, or failed for this reason.
     pub fn on_scrape(&mut self, values: Result<&Values, String>, now: Now) {
+        self.figures.looked();
         self.fed.scraped(values.as_ref().ok().copied());
         let beside = self.fed.take_beside(now.mono_ms).into_iter();
         let mut given: BTreeMap<String, Measured> =
@@ -352,26 +361,8 @@ impl Entity {
             self.lasting.note(series, now);
         }
         self.together.update(&row, now);
+        self.figures.came(now);
         self.prognosis.scraped(&self.series, settled, now);
-    }
-
-    /// How soon it should be scraped again, where the last values left a question open.
-    #[must_use]
-    pub fn look_again(&self) -> Option<Millis> {
-        let asked =
-            || self.series.values().filter_map(|one| closer::look_again(one, &self.lasting));
-        // That something is unusual says not yet what.
-        let known = self.active.keys().any(|kind| *kind != Kind::Anomaly);
-        let open = if known { None } else { asked().min() };
-        let first = self.silence.values().any(|why| indicator::needs_second(why));
-        [open, first.then_some(Millis(SECOND_MS))].into_iter().flatten().min()
-    }
-
-    /// How soon a probe should be tried again, where its last failure was the first.
-    #[must_use]
-    pub fn probe_again(&self, name: &str) -> Option<Millis> {
-        let first = self.probes.get(name).is_some_and(votes::first_failure);
-        first.then_some(Millis(closer::CONFIRM_MS))
     }
 
     /// What the law should be told next, if anything; one thing at a time, the weightiest first.
@@ -384,6 +375,9 @@ impl Entity {
         now: Now,
     ) -> Option<Change> {
         self.note_agent(circumstances, now);
+        if circumstances.treated {
+            self.figures.treated(now);
+        }
         self.heed_weights(&circumstances.trust);
         let votes = self.votes(now);
         let votes = self.standing.believed(votes, &circumstances.trust, now);
@@ -394,9 +388,10 @@ impl Entity {
             (false, since) => since,
         };
         let tested = circumstances.trust.tests(self.series.keys()) + self.probes.len() as f64;
-        if let Some(finding) = ensemble::agree(&votes, tested)
+        let fresh = self.fresh_votes(&votes);
+        if let Some(finding) = ensemble::agree(&fresh, tested)
             && (!self.news(finding.kind, circumstances)
-                || self.proofs.proven(finding.kind, (votes.as_slice(), tested), prover, now))
+                || self.proofs.proven(finding.kind, (fresh.as_slice(), tested), prover, now))
         {
             self.raise(finding, circumstances, now);
         }
@@ -429,6 +424,7 @@ impl Entity {
                 at_ms: now.mono_ms,
                 severity: symptom.severity,
                 voters: active.voters.clone(),
+                facts: active.facts.clone(),
                 process,
                 previous_config: symptom.labels.get("previous_config").cloned().unwrap_or_default(),
                 held,

@@ -213,6 +213,7 @@ impl Entity {
             signals: ripe.iter().take(MAX_SIGNALS).map(signal).collect(),
             time_to_event: None,
             voters: ripe.iter().map(|(voter, _)| (*voter).clone()).collect(),
+            facts: BTreeSet::new(),
             indicator: None,
         })
     }

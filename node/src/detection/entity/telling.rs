@@ -35,22 +35,28 @@ impl Entity {
             return;
         }
         let since = self.suspected.unwrap_or(now.wall);
-        let active = Active { voters: finding.voters, since, told: None, tried_ms: None };
+        let (voters, facts) = (finding.voters, finding.facts);
+        let active = Active { voters, facts, since, told: None, tried_ms: None };
         self.active.insert(finding.kind, active);
     }
 
     /// A report, when one is due. `unheld`: no open incident holds it, so one that did has ended
-    /// while the fault is still there, or there again.
+    /// while the fault is still there, or there again: if that is known from after what ended it.
     pub(super) fn report(&mut self, finding: Finding, unheld: bool, now: Now) -> Option<Change> {
+        if unheld && !finding.voters.iter().any(|voter| self.fresh(voter)) {
+            return None;
+        }
         let (process, previous) = (self.process.liveness, &self.process.previous_config);
         let active = self.active.get_mut(&finding.kind)?;
         active.voters.extend(finding.voters.iter().cloned());
+        active.facts.extend(finding.facts.iter().cloned());
         let rested = active.tried_ms.is_none_or(|at| now.mono_ms.saturating_sub(at) >= AGAIN_MS);
         let due = active.told.as_ref().is_none_or(|told| {
             now.mono_ms.saturating_sub(told.at_ms) >= REPEAT_MS
                 || (told.held && unheld)
                 || finding.severity > told.severity
                 || active.voters != told.voters
+                || active.facts != told.facts
                 || process != told.process
                 || *previous != told.previous_config
         });

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod closer;
+mod figures;
 mod guard;
 mod handover;
 mod lasting;

@@ -123,6 +123,27 @@ fn at_five_seconds_a_crossed_limit_is_told_within_an_interval_and_a_look() {
 }
 
 #[test]
+fn what_goes_wrong_beside_an_open_finding_is_told_as_soon() {
+    for begins in phases() {
+        let mut scraped = Scraped::new();
+        while scraped.clock < FROM_MS {
+            assert_eq!(scraped.step(0.0, 20.0), None);
+        }
+        let from = FROM_MS + 30_000 + begins;
+        let told = loop {
+            let full = scraped.clock + 100 > from;
+            let symptom = scraped.step(0.42, if full { 200.0 } else { 20.0 });
+            if symptom.is_some_and(|symptom| symptom.summary.contains("memory")) {
+                break scraped.clock - from;
+            }
+            assert!(scraped.clock < from + 60_000);
+        };
+        let most = INTERVAL_MS + CONFIRM_MS + AGAIN_MS;
+        assert!(told <= most, "{told} ms, {begins} ms after a scrape");
+    }
+}
+
+#[test]
 fn a_resource_on_another_level_is_looked_at_closely_for_seconds_only() {
     let mut scraped = Scraped::new();
     while scraped.clock < FROM_MS {

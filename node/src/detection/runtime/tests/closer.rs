@@ -51,9 +51,8 @@ async fn a_leak_is_told_within_fifteen_seconds_though_scrapes_are_five_apart() {
     let mut indicators: Vec<_> = (0..8)
         .map(|n| serde_json::json!({"name": format!("gauge{n}"), "source": {"gauge": format!("gauge{n}")}}))
         .collect();
-    indicators.push(
-        serde_json::json!({"name": "memory", "source": {"gauge": "mem"}, "limit": "160MiB"}),
-    );
+    indicators
+        .push(serde_json::json!({"name": "memory", "source": {"gauge": "mem"}, "limit": "160MiB"}));
     lab.declare(
         Principal::user("root"),
         serde_json::json!({"name": "web"}),
@@ -65,8 +64,7 @@ async fn a_leak_is_told_within_fifteen_seconds_though_scrapes_are_five_apart() {
         }}),
     )
     .await;
-    let leaking =
-        Arc::new(Leaking { begun: Instant::now(), scrapes: AtomicU32::new(0) });
+    let leaking = Arc::new(Leaking { begun: Instant::now(), scrapes: AtomicU32::new(0) });
     let runtime = lab.watch(leaking.clone());
     // Its shard has proposed things before that were none, so that more proof is asked of it.
     let shard = State::shard_of(&crate::topology::target("default", "web", "web-1"));

@@ -1,0 +1,72 @@
+//! A plan that is done and verified between two scrapes is not begun anew because of the figures before it.
+
+use super::*;
+
+/// Seconds without a scrape, in which all else is well.
+fn pass(bench: &mut Bench, seconds: u64) {
+    for _ in 0..seconds {
+        bench.tick();
+        bench.process(ProcessState::Running);
+        bench.probe(&Outcome::Good);
+        assert_eq!(bench.evaluate(), None);
+    }
+}
+
+/// Errors are told, treated within an interval, and closed with that.
+fn treated() -> Bench {
+    let mut bench = Bench::settled();
+    for _ in 0..3 {
+        pass(&mut bench, 4);
+        bench.tick();
+        bench.scrape(0.42, 0.05, 20.0);
+        if bench.evaluate().is_some() {
+            break;
+        }
+    }
+    assert_eq!(bench.entity.active_count(), 1);
+    bench.circumstances.treated = true;
+    pass(&mut bench, 2);
+    assert_eq!(bench.entity.look_again(), Some(Millis(2_000)), "what it left is looked at soon");
+    bench.circumstances.treated = false;
+    bench.circumstances.unheld.insert(Kind::Errors);
+    bench
+}
+
+#[test]
+fn what_a_verified_plan_has_ended_is_not_reopened_by_figures_from_before_it() {
+    let mut bench = treated();
+    pass(&mut bench, 4);
+    for good in 1..=3 {
+        bench.tick();
+        bench.scrape(0.0, 0.05, 20.0);
+        let change = bench.evaluate();
+        assert_eq!(matches!(change, Some(Change::Clear(Kind::Errors, _))), good == 3, "{change:?}");
+        let again = bench.entity.look_again();
+        assert_eq!(again.is_some(), good < 3, "that it is over is seen soon");
+    }
+}
+
+#[test]
+fn what_is_still_wrong_after_a_treatment_is_told_once_figures_are_of_after_it_alone() {
+    let mut bench = treated();
+    pass(&mut bench, 2);
+    bench.tick();
+    // A share of failures that reaches back into the treatment.
+    bench.scrape(0.42, 0.05, 20.0);
+    assert_eq!(bench.evaluate(), None);
+    pass(&mut bench, 1);
+    bench.tick();
+    bench.scrape(0.42, 0.05, 20.0);
+    assert_eq!(reported(bench.evaluate()).kind, "errors");
+}
+
+#[test]
+fn who_gives_no_figures_after_a_treatment_is_not_asked_soon_for_ever() {
+    let mut bench = treated();
+    let soon = (0..100).take_while(|_| {
+        bench.tick();
+        bench.entity.on_scrape(Err("scrape timed out".to_owned()), bench.now);
+        bench.entity.look_again().is_some()
+    });
+    assert!((4..16).contains(&soon.count()));
+}
