@@ -115,6 +115,7 @@ fn walk(version: Version, message: &[u8]) -> bool {
             assert!(view.labels.is_sorted() && !view.name().is_empty());
         }
     });
+    assert_eq!(read, write::survey(version, message));
     let (mut skimmed, mut labels) = (0, true);
     let skim = write::skim(version, message, |view, _| {
         skimmed += 1;

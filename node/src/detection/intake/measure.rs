@@ -159,7 +159,7 @@ pub fn resident_kib(pid: u32) -> Result<u64, String> {
 
 fn take(tenant: &Mutex<Tenant>, block: &[u8], walk: &Walk) -> Result<u64, BadWrite> {
     let message = write::open(block)?;
-    write::read(Version::V1, &message, |_, _| {})?;
+    write::survey(Version::V1, &message)?;
     Ok(walk_through(tenant, Version::V1, &message, walk)?.counts.known())
 }
 

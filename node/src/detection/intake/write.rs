@@ -7,7 +7,8 @@
 //!
 //! A message is walked twice: once to see that it is one and how much is in it, and again to take it.
 //! So a malformed one leaves nothing behind, and a sender that is too fast is told before anything is
-//! taken. The second walk leaves labels unread: by their bytes alone most series are known ([`skim`]). Native histograms and exemplars are counted, not read. Of types version 1 tells in messages of
+//! taken. The first keeps nothing ([`survey`]); the second leaves labels unread, for by their bytes alone most
+//! series are known ([`skim`]). Native histograms and exemplars are counted, not read. Of types version 1 tells in messages of
 //! their own (`WriteRequest.metadata`, once a minute, by family): those are not read.
 
 use super::{
@@ -24,6 +25,8 @@ pub const SAMPLES_MAX: usize = 200_000;
 /// Symbols of one message.
 pub const SYMBOLS_MAX: usize = 200_000;
 
+/// Begins a label in a series of version 1: field 1, of bytes.
+const LABEL_TAG: u8 = 1 << 3 | 2;
 /// In a version 1 message of ours, which says between nodes what has come in otherwise: the type of a
 /// series. Who does not know it reads over it.
 const KIND_FIELD: u32 = 1_000;
@@ -100,6 +103,14 @@ pub fn read<'b>(
     each: impl FnMut(&mut SeriesView<'b>, &'b [u8]),
 ) -> Result<Survey, BadWrite> {
     walk(version, message, series_v1, each)
+}
+
+/// Walks a message without keeping anything of it.
+///
+/// # Errors
+/// As [`read`]'s.
+pub fn survey(version: Version, message: &[u8]) -> Result<Survey, BadWrite> {
+    walk(version, message, survey_v1, |_, _| {})
 }
 
 /// The same, with the labels of version 1 left unread where they are in one piece: see [`read_labels`].
@@ -181,10 +192,48 @@ fn series_v1<'b>(bytes: &'b [u8], view: &mut SeriesView<'b>) -> Result<(), BadWr
     Ok(())
 }
 
+/// What comes after the label in front, and that label, where it is as nearly all are: of less than 128 bytes.
+fn front_label(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    match bytes {
+        [LABEL_TAG, length @ 0..0x80, rest @ ..] => rest.split_at_checked(usize::from(*length)),
+        _ => None,
+    }
+}
+
+/// Whether a label is a name and a value in ASCII, in this order: then there is nothing wrong with it.
+fn plain(label: &[u8]) -> bool {
+    let text = |tag: u8, bytes: &[u8]| match bytes {
+        [first, length, ..] if *first == tag && *length < 0x80 => Some(2 + usize::from(*length)),
+        _ => None,
+    };
+    let ends = text(1 << 3 | 2, label).and_then(|name| {
+        let value = text(2 << 3 | 2, label.get(name..)?)?;
+        Some(name + value)
+    });
+    // Tags and lengths are below 0x80 as well.
+    ends == Some(label.len()) && label.is_ascii()
+}
+
+/// Sees whether labels are any, and keeps none.
+fn survey_v1<'b>(bytes: &'b [u8], view: &mut SeriesView<'b>) -> Result<(), BadWrite> {
+    let mut rest = bytes;
+    while let Some((label, after)) = front_label(rest) {
+        if !plain(label) {
+            read_label(label, view)?;
+        }
+        rest = after;
+    }
+    series_v1(rest, view)
+}
+
 /// Labels that are all in front stay unread.
 fn skim_v1<'b>(bytes: &'b [u8], view: &mut SeriesView<'b>) -> Result<(), BadWrite> {
-    let mut reader = Reader::new(bytes);
-    let mut named = 0;
+    let mut rest = bytes;
+    while let Some((_, after)) = front_label(rest) {
+        rest = after;
+    }
+    let mut named = bytes.len() - rest.len();
+    let mut reader = Reader::new(rest);
     loop {
         let at = bytes.len() - reader.rest().len();
         let Some((number, value)) = reader.field()? else { break };
@@ -334,7 +383,7 @@ fn symbols(message: &[u8]) -> Result<Vec<&str>, BadWrite> {
 /// Appends a label to a series of a version 1 message.
 pub fn put_label(out: &mut Vec<u8>, name: &str, value: &str) {
     let length = |text: &str| 1 + wire::varint_len(text.len() as u64) + text.len();
-    wire::put_varint(out, 1 << 3 | 2);
+    out.push(LABEL_TAG);
     wire::put_varint(out, (length(name) + length(value)) as u64);
     wire::put_bytes(out, 1, name.as_bytes());
     wire::put_bytes(out, 2, value.as_bytes());

@@ -67,7 +67,7 @@ impl Hub {
         let Push { tenant, body, .. } = push;
         let opened = self.apart(move || {
             let message = write::open(&body)?;
-            let samples = write::read(version, &message, |_, _| {})?.samples;
+            let samples = write::survey(version, &message)?.samples;
             Ok(Message { door: "remote_write", version, message, samples, unread: 0 })
         });
         let message = opened.await.map_err(refusal)?;

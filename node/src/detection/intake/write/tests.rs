@@ -158,6 +158,8 @@ proptest! {
         let at = at % message.len();
         message[at] = to;
         let read = all(Version::V1, &message);
+        let surveyed = survey(Version::V1, &message);
+        prop_assert_eq!(read.as_ref().map(Vec::len), surveyed.as_ref().map(|s| s.series));
         if let Ok(series) = &read {
             prop_assert!(series.len() <= 2 + message.len());
         }
