@@ -105,7 +105,7 @@ pub(super) fn settled(inner: &Inner, known: &Known) -> Option<Noted> {
         "process.start" | "scale.out" => started_by_it || one.alive(),
         "process.stop" | "scale.in" => one.life == Life::Stopped,
         "process.restore" if one.standby => !one.alive(),
-        "process.restore" => started_by_it || one.life == Life::Running,
+        "process.restore" => started_by_it || begun.running || one.life == Life::Running,
         _ => false,
     };
     let mut evidence = BTreeMap::new();

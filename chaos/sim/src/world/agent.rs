@@ -24,6 +24,7 @@ use tokio::{
 use super::{
     act,
     fleet::{Fleet, Inner},
+    instance::Life,
 };
 use crate::{
     coverage::Sometimes,
@@ -186,6 +187,8 @@ impl Fleet {
             let mut inner = lock(&self.inner);
             let config = inner.instances.get(&order.target.instance).map(|one| one.config.clone());
             let wanted = inner.wanted_config(order, key);
+            let one = inner.instances.get(&order.target.instance);
+            let running = one.is_some_and(|one| one.life == Life::Running);
             let agent = inner.living(&order.agent, life)?;
             if agent.book.refuses(order.fence.0) {
                 return Some(Err(agent.book.highest()));
@@ -199,6 +202,7 @@ impl Fleet {
                 target: order.target.instance.clone(),
                 config_before: config.unwrap_or_default(),
                 config_wanted: wanted.unwrap_or_default(),
+                running,
             });
         }
         self.note(order, Did::Began);

@@ -233,7 +233,9 @@ pub(super) fn settle(instance: &Instance, known: &Known) -> Option<Evidence> {
         }
         "process.restore" if instance.standby() => alive.is_none().then(stopped),
         "process.restore" => {
-            (started_by_it || alive == Some(Life::Running)).then(|| running(instance))
+            // What ran when it was begun, and has ended since, was not its to start.
+            let ran = begun.running || alive == Some(Life::Running);
+            (started_by_it || ran).then(|| running(instance))
         }
         "config.replace" | "config.restore" => {
             let (current, _) = instance.config().ok()?;

@@ -33,6 +33,9 @@ pub struct Begin {
     /// Hash of the configuration file that is wanted.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub config_wanted: String,
+    /// The process ran: there was nothing for a restore to do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub running: bool,
 }
 
 /// What came of it.
@@ -156,6 +159,7 @@ mod tests {
             target: "t".to_owned(),
             config_before: String::new(),
             config_wanted: String::new(),
+            running: false,
         }
     }
 

@@ -15,6 +15,7 @@ fn begin(key: &str, fence: u64) -> Begin {
         target: "default/web/a".to_owned(),
         config_before: String::new(),
         config_wanted: String::new(),
+        running: false,
     }
 }
 

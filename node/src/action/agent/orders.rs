@@ -24,6 +24,7 @@ use super::{
     acts,
     instance::{ActError, Instance},
     journal::{Begin, Journal, JournalError, Outcome},
+    process::Life,
 };
 use crate::crash_point;
 
@@ -173,6 +174,7 @@ impl Desk {
             target: instance.key.to_string(),
             config_before: prepared.config_before.clone(),
             config_wanted: prepared.config_wanted.clone(),
+            running: instance.life() == Some(Life::Running),
         };
         crash_point!("agent_before_begin");
         // A higher fence may have been accepted while this order waited.

@@ -11,9 +11,9 @@
 //! | odd latency that may be a hiccup ([`super::lasting`]) | [`CONFIRM_MS`] |
 //!
 //! So what is wrong is told within an interval and some seconds, however far apart scrapes are, and so is that
-//! it is over. Each question ends by itself: two or three values answer most; a resource that stays on another level is looked at
-//! [`RISES_FOR`] times. Deliberately absent: an indicator that speaks for an open finding that names what is
-//! wrong.
+//! it is over. Each question ends by itself: two or three values answer most; a resource that stays on another
+//! level is looked at [`RISES_FOR`] times. Deliberately absent: an indicator that speaks for an open finding that
+//! names what is wrong.
 
 use std::collections::BTreeSet;
 

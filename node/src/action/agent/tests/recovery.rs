@@ -17,6 +17,7 @@ fn begun(host: &mut Host, key: &str, action: &str, before: &str, wanted: &str) {
             target: "default/web/a".to_owned(),
             config_before: before.to_owned(),
             config_wanted: wanted.to_owned(),
+            running: false,
         })
         .unwrap();
     drop(journal);
@@ -217,6 +218,24 @@ fn what_it_started_and_what_ended_before_it_was_noted_is_not_started_twice() {
         assert_eq!((&evidence["pid"], evidence["state"].as_str()), (&started["pid"], "ended"));
         assert_eq!(host.starts(), 2, "{action}");
     }
+}
+
+/// An undo found its process well, and its agent's host went before it could say so. A minute later the process
+/// died of something else.
+#[test]
+fn a_restore_that_found_nothing_to_do_starts_nothing_when_it_is_asked_again() {
+    let mut host = Host::new();
+    host.declare(vec![host.service()]);
+    let pid = host.until(ProcessState::Running).pid;
+    done(host.order("PLAN-1/0/undo", 5, "process.restore", &[]));
+    assert_eq!(host.starts(), 1);
+    forget_outcomes(&mut host);
+    signal(pid, Signal::SIGKILL);
+    host.restart_agent();
+    host.until(ProcessState::Dead);
+    let (evidence, already) = done(host.order("PLAN-1/0/undo", 6, "process.restore", &[]));
+    assert!(already);
+    assert_eq!((evidence["state"].as_str(), host.starts()), ("ended", 1));
 }
 
 #[test]
