@@ -127,9 +127,8 @@ async fn a_shard_that_comes_back_without_a_word_is_begun_with_what_was_known_her
     // Its new owner died before it could watch anything.
     lab.assign(ME).await;
     watched(&runtime, 1).await;
-    let entities = lock(&runtime.shared.entities);
-    assert!(entities.values().all(|watched| watched.from.is_some()), "it starts warm");
-    drop(entities);
+    let warm = |watched: &Watched| watched.from.is_some();
+    assert!(lock(&runtime.shared.entities).values().all(warm), "it starts warm");
     lab.stop.cancel();
     runtime.ended().await.unwrap();
 }
