@@ -116,12 +116,12 @@ fn walk(version: Version, message: &[u8]) -> bool {
         }
     });
     assert_eq!(read, write::survey(version, message));
-    let (mut skimmed, mut labels) = (0, true);
+    let mut skimmed = 0;
     let skim = write::skim(version, message, |view, _| {
         skimmed += 1;
-        labels &= write::read_labels(view).is_ok();
+        write::read_labels(view)
     });
-    assert_eq!(read.is_ok(), skim.is_ok() && labels);
+    assert_eq!(read.is_ok(), skim.is_ok());
     read.is_ok_and(|survey| {
         assert_eq!((survey.series, skimmed), (seen, seen));
         true

@@ -114,8 +114,7 @@ async fn once(
         tracing::info!(version, "every member understands a newer command set: switching it on");
         propose(ledger, Command::SetClusterVersion(version)).await?;
     }
-    let unheard = ledger.read(|state| unheard(state, me, members, config));
-    let moves = ledger.read(|state| plan_moves(state, me, &unheard));
+    let moves = ledger.read(|state| plan_moves(state, me, &unheard(state, me, members, config)));
     if moves.is_empty() {
         return Ok(());
     }

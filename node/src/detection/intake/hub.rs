@@ -392,14 +392,11 @@ pub(super) fn walk_through(
     walk: &Walk,
 ) -> Result<Walked, BadWrite> {
     let mut walked = Walked::default();
-    let mut bad = None;
     write::skim(version, message, |view, bytes| {
         let raw = matches!(version, Version::V1).then_some(bytes);
-        if bad.is_none() {
-            bad = take_series(shared, view, raw, walk, &mut walked).err();
-        }
+        take_series(shared, view, raw, walk, &mut walked)
     })?;
-    bad.map_or(Ok(walked), Err)
+    Ok(walked)
 }
 
 /// # Errors

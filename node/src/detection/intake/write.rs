@@ -100,9 +100,12 @@ pub fn open(body: &[u8]) -> Result<Vec<u8>, BadWrite> {
 pub fn read<'b>(
     version: Version,
     message: &'b [u8],
-    each: impl FnMut(&mut SeriesView<'b>, &'b [u8]),
+    mut each: impl FnMut(&mut SeriesView<'b>, &'b [u8]),
 ) -> Result<Survey, BadWrite> {
-    walk(version, message, series_v1, each)
+    walk(version, message, series_v1, |view, bytes| {
+        each(view, bytes);
+        Ok(())
+    })
 }
 
 /// Walks a message without keeping anything of it.
@@ -110,17 +113,17 @@ pub fn read<'b>(
 /// # Errors
 /// As [`read`]'s.
 pub fn survey(version: Version, message: &[u8]) -> Result<Survey, BadWrite> {
-    walk(version, message, survey_v1, |_, _| {})
+    walk(version, message, survey_v1, |_, _| Ok(()))
 }
 
 /// The same, with the labels of version 1 left unread where they are in one piece: see [`read_labels`].
 ///
 /// # Errors
-/// As [`read`]'s, but for what is wrong within labels.
+/// As [`read`]'s, but for what is wrong within labels; and the first of `each`, which ends the walk.
 pub fn skim<'b>(
     version: Version,
     message: &'b [u8],
-    each: impl FnMut(&mut SeriesView<'b>, &'b [u8]),
+    each: impl FnMut(&mut SeriesView<'b>, &'b [u8]) -> Result<(), BadWrite>,
 ) -> Result<Survey, BadWrite> {
     walk(version, message, skim_v1, each)
 }
@@ -150,7 +153,7 @@ fn walk<'b>(
     version: Version,
     message: &'b [u8],
     v1: impl Fn(&'b [u8], &mut SeriesView<'b>) -> Result<(), BadWrite>,
-    mut each: impl FnMut(&mut SeriesView<'b>, &'b [u8]),
+    mut each: impl FnMut(&mut SeriesView<'b>, &'b [u8]) -> Result<(), BadWrite>,
 ) -> Result<Survey, BadWrite> {
     let mut survey = Survey::default();
     let symbols = match version {
@@ -176,7 +179,7 @@ fn walk<'b>(
         if survey.series > SERIES_MAX || survey.samples > SAMPLES_MAX {
             return Err(BadWrite::TooMany);
         }
-        each(&mut view, bytes);
+        each(&mut view, bytes)?;
     }
     Ok(survey)
 }

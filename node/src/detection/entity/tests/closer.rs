@@ -27,6 +27,15 @@ impl Scraped {
         Self { bench, clock: 0, next: INTERVAL_MS, scrapes: 0 }
     }
 
+    /// All has been well until [`FROM_MS`].
+    fn settled() -> Self {
+        let mut scraped = Self::new();
+        while scraped.clock < FROM_MS {
+            assert_eq!(scraped.step(0.0, 20.0), None);
+        }
+        scraped
+    }
+
     /// A tenth of a second, in which the errors and the memory (MiB) are these if they are asked for.
     fn step(&mut self, errors: f64, memory: f64) -> Option<Symptom> {
         self.clock += 100;
@@ -100,10 +109,7 @@ fn at_five_seconds_a_leak_is_told_within_fifteen() {
 #[test]
 fn a_leak_that_begins_as_the_shard_moves_is_told_as_soon() {
     for begins in phases() {
-        let mut scraped = Scraped::new();
-        while scraped.clock < FROM_MS {
-            assert_eq!(scraped.step(0.0, 20.0), None);
-        }
+        let mut scraped = Scraped::settled();
         scraped.moves();
         let memory = |since: f64| 20.0 + 0.2 * (since * 7.3).sin() + 4.0 * since;
         let (after, symptom) = scraped.told(begins, 0.0, memory).unwrap();
@@ -125,10 +131,7 @@ fn at_five_seconds_a_crossed_limit_is_told_within_an_interval_and_a_look() {
 #[test]
 fn what_goes_wrong_beside_an_open_finding_is_told_as_soon() {
     for begins in phases() {
-        let mut scraped = Scraped::new();
-        while scraped.clock < FROM_MS {
-            assert_eq!(scraped.step(0.0, 20.0), None);
-        }
+        let mut scraped = Scraped::settled();
         let from = FROM_MS + 30_000 + begins;
         let told = loop {
             let full = scraped.clock + 100 > from;
@@ -145,10 +148,7 @@ fn what_goes_wrong_beside_an_open_finding_is_told_as_soon() {
 
 #[test]
 fn a_resource_on_another_level_is_looked_at_closely_for_seconds_only() {
-    let mut scraped = Scraped::new();
-    while scraped.clock < FROM_MS {
-        assert_eq!(scraped.step(0.0, 20.0), None);
-    }
+    let mut scraped = Scraped::settled();
     let usual = scraped.scrapes;
     assert_eq!(u64::from(usual), FROM_MS / INTERVAL_MS);
     while scraped.clock < 2 * FROM_MS {

@@ -54,12 +54,18 @@ fn nobody(_: &State, _: NodeId, _: NodeId) -> BTreeMap<ShardId, NodeId> {
     BTreeMap::new()
 }
 
-#[tokio::test]
-async fn the_heir_of_a_watched_shard_is_told_what_was_learnt() {
+/// A lab in which a real service is declared and watched.
+async fn watching() -> (Lab, Service, Runtime) {
     let lab = Lab::new().await;
     let service = Service::start(ANY).await;
     lab.declare_web(service.address.port()).await;
     let runtime = lab.watch(NetSenses::new(Arc::new(NoAgents)));
+    (lab, service, runtime)
+}
+
+#[tokio::test]
+async fn the_heir_of_a_watched_shard_is_told_what_was_learnt() {
+    let (lab, _service, runtime) = watching().await;
     let (_inbox, mut parcels) = hand_over(&lab, &runtime, all_to_the_other);
     let (to, body) = parcel(&mut parcels).await;
     assert_eq!(to, OTHER);
@@ -80,10 +86,7 @@ async fn watched(runtime: &Runtime, wanted: usize) {
 
 #[tokio::test]
 async fn a_shard_that_moves_brings_what_was_learnt_to_its_new_owner() {
-    let lab = Lab::new().await;
-    let service = Service::start(ANY).await;
-    lab.declare_web(service.address.port()).await;
-    let runtime = lab.watch(NetSenses::new(Arc::new(NoAgents)));
+    let (lab, service, runtime) = watching().await;
     let (_inbox, mut parcels) = hand_over(&lab, &runtime, nobody);
     watched(&runtime, 1).await;
     lab.assign(OTHER).await;
@@ -115,10 +118,7 @@ async fn a_shard_that_moves_brings_what_was_learnt_to_its_new_owner() {
 
 #[tokio::test]
 async fn a_shard_that_comes_back_without_a_word_is_begun_with_what_was_known_here() {
-    let lab = Lab::new().await;
-    let service = Service::start(ANY).await;
-    lab.declare_web(service.address.port()).await;
-    let runtime = lab.watch(NetSenses::new(Arc::new(NoAgents)));
+    let (lab, _service, runtime) = watching().await;
     let (_inbox, mut parcels) = hand_over(&lab, &runtime, nobody);
     watched(&runtime, 1).await;
     lab.assign(OTHER).await;
