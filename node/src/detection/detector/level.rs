@@ -7,10 +7,16 @@
 //! Biometrika 41 (1954)); both begin sooner where something was missed before ([`Eager`]).
 //!
 //! A shift that lasts [`ACCEPT_AFTER`] points is the new normal: it is learned afresh.
+//!
+//! What Student's t and the CUSUM's theory say of a value holds for noise that they were made for. So no
+//! p-value is below the share of this very series' past that was as odd: see [`super::calibrated`].
 
 use minicbor::{Decode, Encode};
 
-use super::stats::{median, scaled_mad, student_t4_tail};
+use super::{
+    calibrated::{Calibrated, Example},
+    stats::{median, scaled_mad, student_t4_tail},
+};
 use crate::detection::counted::Measured;
 
 /// Points before the first judgement: at a 5 s interval one minute.
@@ -69,7 +75,8 @@ pub struct Judged {
     pub expected: f64,
     /// Odd values in a row, this one included.
     pub streak: u16,
-    /// Probability of such a streak when all is well; 1 when the value is not odd.
+    /// Probability of such a streak or shift when all is well, and no less than the share of the series' past
+    /// that was as odd; 1 when the value is not odd.
     pub p_value: f64,
     /// A small shift has lasted.
     pub shifted: bool,
@@ -104,6 +111,9 @@ pub struct Level {
     streak_p: f64,
     #[n(7)]
     warm: bool,
+    #[n(8)]
+    #[cbor(default)]
+    calibrated: Calibrated,
 }
 
 impl Level {
@@ -113,9 +123,9 @@ impl Level {
         self.warm
     }
 
-    /// Judges a (finite) value by what it proves, then learns from it unless it is odd or `learn` is false.
-    pub fn update(&mut self, measured: Measured, tuning: &Tuning, learn: bool) -> Judged {
-        let value = measured.value;
+    /// Judges a (finite) value by what it proves, then learns from it unless it is odd, or no example.
+    pub fn update(&mut self, measured: Measured, tuning: &Tuning, example: Example) -> Judged {
+        let (value, learn) = (measured.value, example != Example::Suspect);
         if !self.warm {
             if learn {
                 self.warm_up(value);
@@ -127,16 +137,36 @@ impl Level {
         let bad_z = if tuning.upward_only { z } else { z.abs() };
         self.count(bad_z, z, tuning);
         if self.streak >= ACCEPT_AFTER {
-            *self = Self::default();
+            self.calibrated.over();
+            let calibrated = std::mem::take(&mut self.calibrated);
+            *self = Self { calibrated, ..Self::default() };
             return self.judged(0.0, 1.0, tuning);
         }
+        let p_value = self.calibrate(bad_z, tuning, example);
         if learn && self.streak == 0 && z.abs() <= TEACHES_MAX {
             self.learn(value - self.level, scale);
         } else if learn && tuning.upward_only && z < -TEACHES_MAX {
             // Harmlessly low: follow it down, in clipped steps, or the next normal value looks low.
             self.learn(-2.0 * scale, scale);
         }
-        self.judged(z, if self.streak > 0 { self.streak_p } else { 1.0 }, tuning)
+        self.judged(z, p_value, tuning)
+    }
+
+    /// The p-value of what was just counted, held against the past of the series; 1 where nothing is odd.
+    fn calibrate(&mut self, bad_z: f64, tuning: &Tuning, example: Example) -> f64 {
+        let sum = self.cusum_up.max(self.cusum_down) / cusum_threshold(tuning);
+        let own = if bad_z < 1.0 { 0.0 } else { -student_t4_tail(bad_z).ln() };
+        let (was_out, out) = (self.calibrated.out(), self.streak > 0 || sum > 1.0);
+        // A sum is what came before already: it counts where an excursion begins, and outside.
+        let evidence = if was_out && out { own } else { own.max(-CUSUM_P.ln() * sum) };
+        let share = self.calibrated.update(evidence, out, example);
+        let by_model = match (self.streak > 0, sum > 1.0) {
+            (true, true) => self.streak_p.min(CUSUM_P),
+            (true, false) => self.streak_p,
+            (false, true) => CUSUM_P,
+            (false, false) => 1.0,
+        };
+        by_model.max(share)
     }
 
     fn warm_up(&mut self, value: f64) {
@@ -182,15 +212,19 @@ impl Level {
     }
 
     fn judged(&self, z: f64, p_value: f64, tuning: &Tuning) -> Judged {
-        let threshold = CUSUM_H - CUSUM_H_EAGER * tuning.eager.cusum;
-        let shifted = self.cusum_up > threshold || self.cusum_down > threshold;
+        let threshold = cusum_threshold(tuning);
         Judged {
             z,
             expected: self.level,
             streak: self.streak,
-            p_value: if shifted { p_value.min(CUSUM_P) } else { p_value },
-            shifted,
+            p_value,
+            shifted: self.cusum_up > threshold || self.cusum_down > threshold,
             warm: self.warm,
         }
     }
+}
+
+/// In sigma.
+fn cusum_threshold(tuning: &Tuning) -> f64 {
+    CUSUM_H - CUSUM_H_EAGER * tuning.eager.cusum
 }

@@ -10,6 +10,8 @@
 //! [`Series`] runs those that suit one indicator. Invariant: an odd value never teaches the detector
 //! that it is usual. Deliberately absent: probes, processes and votes (the entity and the ensemble).
 
+mod calibrated;
+mod conformal;
 mod level;
 mod limit;
 mod lives;
@@ -18,6 +20,7 @@ mod series;
 mod stats;
 mod trend;
 
+pub use calibrated::Example;
 pub use level::{Eager, Judged, Level, Tuning};
 pub use limit::Limit;
 pub use lives::Lives;

@@ -4,6 +4,7 @@ use medic_state::manifest::{IndicatorSource, IndicatorSpec, ServiceSpec};
 use minicbor::{Decode, Encode};
 
 use super::{
+    calibrated::Example,
     level::{Eager, Judged, Level, Tuning},
     limit::Limit,
     lives::Lives,
@@ -174,8 +175,12 @@ impl Series {
         suspect: bool,
     ) {
         let Measured { value, at_least } = measured;
-        let learn = !suspect || self.harmless(value);
-        let judged = self.state.level.update(measured, &self.tuning, learn);
+        let example = match (suspect, self.harmless(value)) {
+            (false, _) => Example::Usual,
+            (true, true) => Example::Harmless,
+            (true, false) => Example::Suspect,
+        };
+        let judged = self.state.level.update(measured, &self.tuning, example);
         let crossed = self.limit.is_some_and(|limit| self.state.limit.update(measured, limit));
         let foreseen = match (self.role, self.limit) {
             (Role::Resource, Some(limit)) => {

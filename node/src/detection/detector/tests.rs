@@ -40,7 +40,7 @@ fn alarm_share(points: impl Iterator<Item = f64>) -> f64 {
     let mut level = Level::default();
     let (mut alarms, mut all) = (0_u32, 0_u32);
     for value in points {
-        let judged = level.update(Measured::exact(value), &TUNING, true);
+        let judged = level.update(Measured::exact(value), &TUNING, Example::Usual);
         all += u32::from(judged.warm);
         alarms += u32::from(judged.streak >= 2 || judged.shifted);
     }
@@ -73,18 +73,19 @@ fn a_level_shift_is_seen_and_not_learned_until_it_has_lasted() {
     let noise = Noise::new(2);
     let mut level = Level::default();
     for _ in 0..200 {
-        level.update(Measured::exact(100.0 + 5.0 * noise.normal()), &TUNING, true);
+        level.update(Measured::exact(100.0 + 5.0 * noise.normal()), &TUNING, Example::Usual);
     }
     let mut streak = 0;
     for i in 0..100 {
-        let judged = level.update(Measured::exact(160.0 + 5.0 * noise.normal()), &TUNING, true);
+        let judged =
+            level.update(Measured::exact(160.0 + 5.0 * noise.normal()), &TUNING, Example::Usual);
         assert!((90.0..115.0).contains(&judged.expected), "learned at {i}: {judged:?}");
         streak = judged.streak;
         assert!(i < 1 || judged.streak >= 2, "{judged:?}");
     }
     assert_eq!(streak, 100);
     let accepted = (0..400).any(|_| {
-        level.update(Measured::exact(160.0 + 5.0 * noise.normal()), &TUNING, true).usual()
+        level.update(Measured::exact(160.0 + 5.0 * noise.normal()), &TUNING, Example::Usual).usual()
     });
     assert!(accepted, "a shift of half an hour is the new normal");
 }
@@ -94,10 +95,12 @@ fn a_small_lasting_shift_is_seen_by_its_sum() {
     let noise = Noise::new(3);
     let mut level = Level::default();
     for _ in 0..300 {
-        level.update(Measured::exact(100.0 + 10.0 * noise.normal()), &TUNING, true);
+        level.update(Measured::exact(100.0 + 10.0 * noise.normal()), &TUNING, Example::Usual);
     }
     let seen = (0..40).position(|_| {
-        level.update(Measured::exact(125.0 + 10.0 * noise.normal()), &TUNING, true).shifted
+        level
+            .update(Measured::exact(125.0 + 10.0 * noise.normal()), &TUNING, Example::Usual)
+            .shifted
     });
     assert!(seen.is_some_and(|at| at <= 20), "{seen:?}");
 }
@@ -294,4 +297,57 @@ fn a_second_value_of_few_events_confirms_a_limit_that_a_first_has_proved_crossed
     assert!((0..9).all(|_| !limit.update(hint, 0.2)), "hints alone prove nothing");
     assert!(!limit.update(proven, 0.2) && limit.update(hint, 0.2));
     assert!(!limit.update(fine, 0.2) && !limit.update(hint, 0.2));
+}
+
+/// Share of values at which the level detector begins to speak with a p-value of at most `rate`.
+fn spoken(rate: f64, values: impl Iterator<Item = f64>) -> f64 {
+    let mut level = Level::default();
+    let (mut begun, mut all, mut speaks) = (0_u32, 0_u32, false);
+    for value in values {
+        let judged = level.update(Measured::exact(value), &TUNING, Example::Usual);
+        let low = !judged.usual() && judged.p_value <= rate;
+        begun += u32::from(low && !speaks && judged.warm);
+        all += u32::from(judged.warm);
+        speaks = low;
+    }
+    f64::from(begun) / f64::from(all)
+}
+
+#[test]
+fn a_stated_rate_holds_for_noise_that_no_model_was_made_for() {
+    let rows = 40_000_u32;
+    type Values = Box<dyn FnMut(u32) -> f64>;
+    let noises: [(&str, Values); 4] = [
+        ("normal", {
+            let noise = Noise::new(20);
+            Box::new(move |_| 100.0 + 5.0 * noise.normal())
+        }),
+        ("Cauchy", {
+            let noise = Noise::new(21);
+            Box::new(move |_| 100.0 + 5.0 * noise.normal() / noise.normal())
+        }),
+        ("bursts of three", {
+            let noise = Noise::new(22);
+            let mut left = 0;
+            Box::new(move |_| {
+                left = if left > 0 { left - 1 } else { 3 * u32::from(noise.uniform() < 0.01) };
+                100.0 + 5.0 * noise.normal() + if left > 0 { 80.0 } else { 0.0 }
+            })
+        }),
+        ("autocorrelated", {
+            let noise = Noise::new(23);
+            let mut at = 0.0;
+            Box::new(move |_| {
+                at = 0.95 * at + 5.0 * noise.normal();
+                100.0 + at
+            })
+        }),
+    ];
+    for (name, mut value) in noises {
+        let values: Vec<f64> = (0..rows).map(&mut value).collect();
+        for rate in [0.01, 0.001] {
+            let found = spoken(rate, values.iter().copied());
+            assert!(found <= 1.5 * rate + 10.0 / f64::from(rows), "{name}: {found} at {rate}");
+        }
+    }
 }

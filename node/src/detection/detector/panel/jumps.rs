@@ -6,7 +6,7 @@
 
 use minicbor::{Decode, Encode};
 
-use super::conformal::Conformal;
+use super::super::conformal::Conformal;
 
 /// Surprises up to this are left out: a jump that one row in seven has.
 const EVERYDAY: f64 = 2.0;

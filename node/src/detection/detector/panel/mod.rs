@@ -11,7 +11,6 @@
 //! Pure, deterministic, of bounded size, and it travels in checkpoints ([`STATE_VERSION`]). One set of
 //! numbers serves every series: whatever differs between them is learnt from their own past.
 
-mod conformal;
 mod crowd;
 mod histogram;
 mod jumps;
@@ -25,12 +24,13 @@ mod tests;
 
 use minicbor::{Decode, Encode};
 
-use conformal::Conformal;
 use crowd::{Crowd, CrowdTuning};
 use lone::Lone;
 use pulse::Weights;
 pub use pulse::{Beat, Pulse};
 use reach::ReachTuning;
+
+use super::conformal::Conformal;
 
 /// Version of the state: one that was written by another is not taken over.
 const STATE_VERSION: u16 = 3;

@@ -37,16 +37,38 @@ impl Conformal {
     /// The p-value of a score (0 or more), which then counts among the earlier ones. Above 0; 1 where it is
     /// among the usual nine tenths, or the first.
     pub(super) fn update(&mut self, score: f64) -> f64 {
-        let x = score.max(0.0).ln().clamp(-LOG_MAX, LOG_MAX);
-        let seen = f64::from(self.seen);
+        let x = logarithm(score);
         if self.seen == 0 {
             self.levels = [x as f32; RATES.len()];
         }
-        let p = self.tail(x).max(1.0 / (seen + 1.0));
+        let p = self.tail(x).max(1.0 / (f64::from(self.seen) + 1.0));
+        self.learn(x, |step, _| step);
+        p
+    }
+
+    /// Counts a score among the earlier ones, for whom the share of few is of interest: the n-th step of a level
+    /// is one n-th, as a mean's, until that is no longer than the usual one.
+    pub(super) fn note(&mut self, score: f64) {
+        let x = logarithm(score);
+        if self.seen == 0 {
+            self.levels = [x as f32; RATES.len()];
+        }
+        self.learn(x, |step, expected| step.max(1.0 / expected));
+    }
+
+    /// Share of earlier scores at least as high; 1 where there has been none.
+    pub(super) fn share(&self, score: f64) -> f64 {
+        if self.seen == 0 { 1.0 } else { self.tail(logarithm(score)) }
+    }
+
+    /// `paced`: a level's step, by its usual one and how many scores were expected above it so far.
+    fn learn(&mut self, x: f64, paced: impl Fn(f64, f64) -> f64) {
+        let seen = f64::from(self.seen);
         let mut high = f64::MIN;
         for ((level, rate), step) in self.levels.iter_mut().zip(RATES).zip(STEPS) {
             let at = f64::from(*level);
             high = high.max(at);
+            let step = paced(step, seen * rate);
             let moved = if seen * rate < 1.0 {
                 at.max(x)
             } else if x > high {
@@ -57,7 +79,6 @@ impl Conformal {
             *level = moved as f32;
         }
         self.seen = self.seen.saturating_add(1);
-        p
     }
 
     /// Share of scores whose logarithm is above `x`, by the levels alone.
@@ -80,6 +101,10 @@ impl Conformal {
         // Between two levels, the share lies between their rates: it reaches the lower one only above it.
         if last < next { p.clamp(RATES[next] * (1.0 + 1e-9), RATES[last]) } else { p.max(1e-12) }
     }
+}
+
+fn logarithm(score: f64) -> f64 {
+    score.max(0.0).ln().clamp(-LOG_MAX, LOG_MAX)
 }
 
 #[cfg(test)]
@@ -133,6 +158,19 @@ mod tests {
         }
         let bound = rate * f64::from(rows) + 2.0 * LOG_MAX / STEPS[4] + 1.0;
         assert!(f64::from(low) <= bound, "{low} rows, at most {bound} were promised");
+    }
+
+    #[test]
+    fn a_share_of_few_is_not_far_from_their_ranks() {
+        let (mut conformal, noise) = (Conformal::default(), RngEntropy::seeded(5));
+        for row in 0..400_u32 {
+            conformal.note(if row == 5 { 30.0 } else { -uniform(&noise).ln() });
+        }
+        let share = |score| conformal.share(score);
+        let rare = share(12.0);
+        assert!((1e-4..0.02).contains(&rare), "{rare}: once in four hundred");
+        let common = share(3.2);
+        assert!((0.02..0.1).contains(&common), "{common}: one in twenty-five");
     }
 
     #[test]
