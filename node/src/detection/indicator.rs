@@ -4,7 +4,8 @@
 //! watched before has handed over what it last scraped. A counter that fell was reset (its process
 //! restarted): what it shows is its increase. A series that was not there at the previous scrape of the
 //! same instance counts from zero: client libraries create `{code="500"}` with the first error, and that
-//! first burst must not be lost.
+//! first burst must not be lost. One that was there shortly before, and left out by a scrape that was cut short, goes
+//! on from what it was.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -93,8 +94,16 @@ pub struct Counters {
     series: BTreeMap<String, f64>,
     /// By hashed name, from whoever watched before.
     handed: BTreeMap<u64, f64>,
+    /// Those that the last scrapes left out, each with how many did.
+    left_out: BTreeMap<String, (f64, u8)>,
     negative: u64,
 }
+
+/// A counter that so many scrapes in a row have left out has ended; if it comes again, it counts from zero.
+const LEFT_OUT_MAX: u8 = 12;
+/// Counters of one instance that are remembered although they were left out; of more, those that were left out
+/// for longest are forgotten.
+const REMEMBERED_MAX: usize = 2_048;
 
 /// Counters as they travel: what was last scraped, and when, in milliseconds on the clock of their origin.
 /// Names are hashed, for they are many times as long as values.
@@ -140,9 +149,24 @@ impl Counters {
     }
 
     fn before(&self, key: &str) -> Option<f64> {
-        let own = self.series.get(key).copied();
+        let left_out = || self.left_out.get(key).map(|(value, _)| *value);
+        let own = self.series.get(key).copied().or_else(left_out);
         let handed = || self.handed.get(&short(key.as_bytes())).copied();
         own.or_else(|| if self.handed.is_empty() { None } else { handed() })
+    }
+
+    /// Remembers of an earlier scrape what this one has left out.
+    fn remember(&mut self, previous: Self) {
+        let last = previous.series.into_iter().map(|(key, value)| (key, (value, 0)));
+        let left_out = previous.left_out.into_iter().chain(last);
+        let gone = left_out.filter(|(key, _)| !self.series.contains_key(key));
+        let gone = gone.map(|(key, (value, scrapes))| (key, (value, scrapes.saturating_add(1))));
+        let mut gone: Vec<_> = gone.filter(|(_, (_, scrapes))| *scrapes <= LEFT_OUT_MAX).collect();
+        if gone.len() > REMEMBERED_MAX {
+            gone.sort_by_key(|(_, (_, scrapes))| *scrapes);
+            gone.truncate(REMEMBERED_MAX);
+        }
+        self.left_out = gone.into_iter().collect();
     }
 
     /// When they were scraped.
@@ -217,6 +241,9 @@ impl Indicators {
             let measured =
                 indicator.source.compute(&exposition.samples, previous.as_ref(), &mut now);
             values.note(&indicator.name, measured);
+        }
+        if let Some(previous) = previous.take() {
+            now.remember(previous);
         }
         *previous = Some(now);
         values

@@ -62,6 +62,36 @@ fn rates_need_two_scrapes_and_survive_resets_and_new_series() {
 }
 
 #[test]
+fn what_a_torn_scrape_left_out_goes_on_from_what_it_was_and_what_has_ended_from_zero() {
+    let indicator = r#"{"name":"r","source":{"rate":"c"}}"#;
+    let rates = |bodies: &[&str]| -> Vec<f64> {
+        compute(indicator, bodies)[1..].iter().map(|values| values.values["r"]).collect()
+    };
+    let (whole, torn) = ("c{a=\"1\"} 10\nc{a=\"2\"} 5000\n", "c{a=\"1\"} 10\n");
+    let after = "c{a=\"1\"} 10\nc{a=\"2\"} 5003\n";
+    assert_eq!(rates(&[whole, torn, after]), [0.0, 3.0]);
+    let mut bodies = vec![whole];
+    bodies.resize(usize::from(LEFT_OUT_MAX) + 1, torn);
+    bodies.push(after);
+    assert_eq!(rates(&bodies).last(), Some(&3.0), "left out as often as is forgiven");
+    bodies.insert(1, torn);
+    assert_eq!(rates(&bodies).last(), Some(&5_003.0), "it has ended, and begins anew");
+}
+
+#[test]
+fn counters_that_are_others_at_each_scrape_are_remembered_within_bounds() {
+    let all = Indicators::of(&service(r#"{"name":"r","source":{"rate":"c"}}"#));
+    let mut counters = None;
+    for second in 1..=20_u64 {
+        let body: String = (0..1_000).map(|n| format!("c{{n=\"{second}-{n}\"}} 1\n")).collect();
+        let read = parse(&body, |name| all.wants(name)).unwrap();
+        let _ = all.compute(&read, Duration::from_secs(second), &mut counters);
+        let remembered = counters.as_ref().map_or(0, |counters| counters.left_out.len());
+        assert!(remembered <= REMEMBERED_MAX, "{remembered}");
+    }
+}
+
+#[test]
 fn ratios_say_nothing_when_nothing_was_counted() {
     let got = compute(
         r#"{"name":"error_rate","source":{"ratio":{"of":"req{code=~\"5..\"}","to":"req"}}}"#,

@@ -28,7 +28,7 @@ impl Book {
             if self.0.len() >= INSTANCES_MAX {
                 self.0.retain(|_, (_, heard_ms)| now_ms.saturating_sub(*heard_ms) < IDLE_MS);
             }
-            if self.0.len() >= INSTANCES_MAX {
+            if self.0.len() >= INSTANCES_MAX && !self.make_room(&target.tenant) {
                 return false;
             }
             self.0.insert(target.clone(), (Drain::new(now_ms), now_ms));
@@ -39,6 +39,23 @@ impl Book {
                 drain.take(line.level, &line.text, now_ms);
             }
         }
+        true
+    }
+
+    /// Of the tenant that holds most, the instance that is silent for longest makes room, unless the tenant that wants it
+    /// holds as many.
+    fn make_room(&mut self, wanted_by: &str) -> bool {
+        let mut held: BTreeMap<&str, usize> = BTreeMap::new();
+        for target in self.0.keys() {
+            *held.entry(&target.tenant).or_default() += 1;
+        }
+        let own = held.get(wanted_by).copied().unwrap_or(0);
+        let most = held.into_iter().max_by_key(|(_, count)| *count);
+        let Some((tenant, _)) = most.filter(|(_, count)| *count > own + 1) else { return false };
+        let of_it = self.0.iter().filter(|(target, _)| target.tenant == tenant);
+        let silent = of_it.min_by_key(|(_, (_, heard_ms))| *heard_ms);
+        let Some(silent) = silent.map(|(target, _)| target.clone()) else { return false };
+        self.0.remove(&silent);
         true
     }
 
@@ -60,10 +77,15 @@ impl Book {
             let labels = [("level", level)];
             samples.push(sample("medic_log_new_templates_total", &labels, drain.news(error)));
         }
+        // Two may have come to have the same text.
+        let mut by_text: BTreeMap<(bool, &str), u64> = BTreeMap::new();
         for template in drain.templates() {
-            let level = if template.error { "error" } else { "other" };
-            let labels = [("level", level), ("template", &*template.text)];
-            samples.push(sample("medic_log_template_lines_total", &labels, template.lines));
+            *by_text.entry((template.error, &*template.text)).or_default() +=
+                template.lines_of_text();
+        }
+        for ((error, text), lines) in by_text {
+            let labels = [("level", if error { "error" } else { "other" }), ("template", text)];
+            samples.push(sample("medic_log_template_lines_total", &labels, lines));
         }
         samples
     }
@@ -116,6 +138,26 @@ mod tests {
     }
 
     #[test]
+    fn a_template_that_becomes_more_general_is_a_series_that_begins_then() {
+        let (mut book, web) = (Book::default(), target("default", "web", "web-1"));
+        let failed =
+            |user: &str| line(Level::Info, &format!("Failed password for user {user} now"));
+        let value = |book: &Book, text: &str| {
+            let samples = book.samples(&web);
+            let fits = |s: &&Sample| s.labels.get("template").is_some_and(|label| label == text);
+            samples.iter().find(fits).map(|sample| sample.value)
+        };
+        assert!(book.take(&web, &vec![failed("ann"); 5_000], 0));
+        assert_eq!(value(&book, "Failed password for user ann now"), Some(5_000.0));
+        assert!(book.take(&web, &[failed("bob"), failed("ann")], 1));
+        assert_eq!(value(&book, "Failed password for user ann now"), None);
+        let general = "Failed password for user <*> now";
+        assert_eq!(value(&book, general), Some(2.0), "not five thousand lines at once");
+        assert!(book.take(&web, &[failed("carol")], 2));
+        assert_eq!(value(&book, general), Some(3.0));
+    }
+
+    #[test]
     fn instances_are_bounded_and_silent_ones_make_room() {
         let mut book = Book::default();
         for n in 0..INSTANCES_MAX {
@@ -124,5 +166,20 @@ mod tests {
         let more = target("default", "web", "one more");
         assert!(!book.take(&more, &[], IDLE_MS - 1));
         assert!(book.take(&more, &[], IDLE_MS));
+    }
+
+    #[test]
+    fn a_tenant_that_holds_all_makes_room_for_another() {
+        let mut book = Book::default();
+        for n in 0..INSTANCES_MAX {
+            let at = u64::from(n != 7);
+            assert!(book.take(&target("big", "web", &n.to_string()), &[], at));
+        }
+        assert!(!book.take(&target("big", "web", "one more"), &[], 2), "its own have no more room");
+        let other = target("small", "web", "web-1");
+        assert!(book.take(&other, &[line(Level::Info, "served")], 2));
+        assert!(!book.samples(&other).is_empty());
+        assert!(book.samples(&target("big", "web", "7")).is_empty(), "silent for longest");
+        assert_eq!(book.0.len(), INSTANCES_MAX);
     }
 }

@@ -97,12 +97,22 @@ pub struct Template {
     pub error: bool,
     /// Lines seen.
     pub lines: u64,
+    /// Lines seen before its text was this one.
+    before: u64,
     /// Its first line, by this node's monotonic clock.
     pub first_ms: u64,
     /// Its last one.
     pub last_ms: u64,
     /// It came after the log had been learnt.
     pub news: bool,
+}
+
+impl Template {
+    /// Lines seen since its text is this one: a series that goes by the text begins with it.
+    #[must_use]
+    pub const fn lines_of_text(&self) -> u64 {
+        self.lines.saturating_sub(self.before)
+    }
 }
 
 type Leaf = (bool, usize, Box<str>);
@@ -149,9 +159,11 @@ impl Drain {
         if let Some((id, _)) = similar
             && let Some(template) = self.templates.get_mut(&id)
         {
+            if merge(&mut template.text, &words) {
+                template.before = template.lines;
+            }
             template.lines += 1;
             template.last_ms = now_ms;
-            merge(&mut template.text, &words);
             return;
         }
         self.add(leaf, &words, error, now_ms);
@@ -164,7 +176,9 @@ impl Drain {
         let news = now_ms.saturating_sub(self.begun_ms) >= LEARNING_MS;
         self.news[usize::from(error)] += u64::from(news);
         let text = words.join(" ").into_boxed_str();
-        let template = Template { text, error, lines: 1, first_ms: now_ms, last_ms: now_ms, news };
+        let (lines, before) = (1, 0);
+        let template =
+            Template { text, error, lines, before, first_ms: now_ms, last_ms: now_ms, news };
         self.templates.insert(self.next, template);
         self.leaves.entry(leaf).or_default().push(self.next);
         self.next = self.next.wrapping_add(1);
@@ -210,14 +224,17 @@ fn similarity(template: &str, words: &[&str]) -> f64 {
     equal as f64 / words.len().max(1) as f64
 }
 
-fn merge(template: &mut Box<str>, words: &[&str]) {
-    if template.split(' ').eq(words.iter().copied()) {
-        return;
+/// Makes it fit these words too; says whether it is another one then.
+fn merge(template: &mut Box<str>, words: &[&str]) -> bool {
+    let fits = |(known, word): (&str, &&str)| known == *word || known == ANY;
+    if template.split(' ').zip(words).all(fits) {
+        return false;
     }
     let merged: Vec<&str> = (template.split(' ').zip(words))
         .map(|(known, word)| if known == *word { known } else { ANY })
         .collect();
     *template = merged.join(" ").into_boxed_str();
+    true
 }
 
 #[cfg(test)]
