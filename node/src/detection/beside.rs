@@ -67,7 +67,7 @@ impl Whose<'_> {
         let shown = self.encrypted().into_iter().filter_map(|url| senses.certificate(&url));
         samples.extend(of_certificates(shown, now));
         samples.retain(|sample| indicators.wants(&sample.name));
-        Exposition { total: samples.len(), samples, malformed: 0 }
+        Exposition { total: samples.len(), samples, ..Exposition::default() }
     }
 
     /// Where it is looked at through TLS.

@@ -6,6 +6,8 @@
 
 /// Why there is no figure: no series is there.
 pub(super) const NO_SERIES: &str = "no series matches";
+/// Series are there, and say that they are not a number.
+pub(super) const NOT_A_NUMBER: &str = "its series are not a number (NaN)";
 /// Nothing was counted, so there is no share.
 pub(super) const NOTHING_COUNTED: &str = "nothing was counted since the last scrape";
 /// Nothing was observed, so there is no quantile.

@@ -41,6 +41,18 @@ pub struct Exposition {
     /// Lines that are neither sample nor comment, and wanted samples that repeat a series: the first
     /// counts, as it does for Prometheus.
     pub malformed: usize,
+    /// The first of those, as far as it is worth showing.
+    pub malformed_first: Option<String>,
+}
+
+/// Characters of a line in words about it.
+const SHOWN_MAX: usize = 120;
+
+impl Exposition {
+    fn refuse(&mut self, line: &str) {
+        self.malformed += 1;
+        self.malformed_first.get_or_insert_with(|| line.chars().take(SHOWN_MAX).collect());
+    }
 }
 
 /// A body that cannot be used.
@@ -84,7 +96,7 @@ pub fn parse_typed(
         }
         let (name, rest) = split_name(line);
         let Some((labels, value)) = parse_rest(name, rest, wanted(name)) else {
-            read.malformed += 1;
+            read.refuse(line);
             continue;
         };
         read.total += 1;
@@ -93,7 +105,7 @@ pub fn parse_typed(
                 return Err(ExpositionError::TooManySamples);
             }
             if !series.insert((name, labels.clone())) {
-                read.malformed += 1;
+                read.refuse(line);
                 continue;
             }
             read.samples.push(Sample { name: name.to_owned(), labels, value });

@@ -308,7 +308,11 @@ impl Source {
         match self {
             Self::Gauge(selector) => {
                 let mut found = select(samples, selector).map(|sample| sample.value).peekable();
-                found.peek().ok_or(counted::NO_SERIES)?;
+                let selected = |s: &Sample| selector.selects(&s.name, &s.labels);
+                found.peek().ok_or_else(|| match samples.iter().any(selected) {
+                    true => counted::NOT_A_NUMBER,
+                    false => counted::NO_SERIES,
+                })?;
                 Ok(Measured::exact(found.sum()))
             }
             Self::Rate(selector) => {

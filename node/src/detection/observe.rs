@@ -235,16 +235,47 @@ pub(super) fn computed(
     counters: &mut Option<Counters>,
 ) -> Values {
     let values = indicators.compute(read, at, counters);
-    let not_finite = read.samples.iter().filter(|sample| !sample.value.is_finite()).count();
-    for (reason, samples) in [
-        ("not_finite", u64::try_from(not_finite).unwrap_or(u64::MAX)),
-        ("negative_counter", counters.as_ref().map_or(0, Counters::negative)),
-    ] {
-        if samples > 0 {
+    for (refused, samples, _) in refused(read, counters.as_ref()) {
+        if let Some(reason) = refused.filter(|_| samples > 0) {
             metrics::counter!(Metric::RefusedSamples.name(), "reason" => reason).increment(samples);
         }
     }
     values
+}
+
+/// What of a scrape is no measurement: the label of its metric (malformed lines have one of their own), how much
+/// there is of it, and the first of it.
+fn refused(
+    read: &Exposition,
+    counters: Option<&Counters>,
+) -> [(Option<&'static str>, u64, Option<String>); 3] {
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let mut not_finite = read.samples.iter().filter(|sample| !sample.value.is_finite()).peekable();
+    let first = not_finite.peek().map(|sample| format!("{} {}", sample.name, sample.value));
+    [
+        (None, count(read.malformed), read.malformed_first.clone()),
+        (Some("not_finite"), count(not_finite.count()), first),
+        (Some("negative_counter"), counters.map_or(0, Counters::negative), None),
+    ]
+}
+
+/// The same in words, for whoever runs what is scraped; and the kinds of it, which tell whether that is news.
+pub(super) fn complaint(read: &Exposition, counters: Option<&Counters>) -> Option<(String, u8)> {
+    let says = [
+        "lines that are no samples, or repeat one",
+        "samples that are not finite",
+        "counters below zero",
+    ];
+    let (mut words, mut kinds) = (Vec::new(), 0);
+    for (at, ((_, count, first), what)) in refused(read, counters).into_iter().zip(says).enumerate()
+    {
+        if count > 0 {
+            kinds |= 1 << at;
+            let first = first.map(|first| format!(" (the first: `{first}`)")).unwrap_or_default();
+            words.push(format!("{count} {what}{first}"));
+        }
+    }
+    (!words.is_empty()).then(|| (words.join(", "), kinds))
 }
 
 #[cfg(test)]

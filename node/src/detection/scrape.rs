@@ -10,6 +10,9 @@ use super::{
 /// Plain text where there is a choice; OpenMetrics' from those who have nothing else.
 const ACCEPT: &str = "text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.5";
 
+/// The media type of a format that says where it ends.
+const OPENMETRICS: &[u8] = b"application/openmetrics-text";
+
 /// Why a scrape gave nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScrapeError {
@@ -25,6 +28,9 @@ pub enum ScrapeError {
     /// The body is compressed, which was not asked for.
     #[error("scrape body is encoded as `{0}`, which was not asked for")]
     Encoded(String),
+    /// OpenMetrics ends with `# EOF`, which is not there.
+    #[error("scrape body is OpenMetrics without its `# EOF`: it was cut short")]
+    CutShort,
     /// The body is not UTF-8.
     #[error("scrape body is not UTF-8 text")]
     NotText,
@@ -48,6 +54,7 @@ impl ScrapeError {
             Self::Status(_) => "status",
             Self::TooLarge => "too_large",
             Self::Encoded(_) => "encoded",
+            Self::CutShort => "cut_short",
             Self::NotText => "not_text",
             Self::Connection(_) => "connection",
             Self::Local(_) => "local",
@@ -118,12 +125,17 @@ async fn read_body(
     if response.content_length().is_some_and(|length| length > BODY_BYTES_MAX as u64) {
         return Err(ScrapeError::TooLarge);
     }
+    let media = response.headers().get("content-type").map_or(&[][..], |value| value.as_bytes());
+    let marked = media.starts_with(OPENMETRICS);
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failed)? {
         if body.len() + chunk.len() > BODY_BYTES_MAX {
             return Err(ScrapeError::TooLarge);
         }
         body.extend_from_slice(&chunk);
+    }
+    if marked && !body.trim_ascii_end().ends_with(b"# EOF") {
+        return Err(ScrapeError::CutShort);
     }
     Ok(body)
 }

@@ -35,6 +35,7 @@ fn gauges_are_summed_at_once() {
 fn not_a_number_is_no_data() {
     let got = compute(r#"{"name":"m","source":{"gauge":"g"}}"#, &["g NaN\n", "g +Inf\n"]);
     assert!(got[0].values.is_empty() && got[1].values.is_empty());
+    assert_eq!(got[0].missing["m"], counted::NOT_A_NUMBER);
 }
 
 #[test]

@@ -39,7 +39,7 @@ use crate::detection::{
     fill::fill,
     indicator::{Counters, Indicators, Values},
     metrics::Metric,
-    observe::{computed, quorum::Judged, read_once},
+    observe::{complaint, computed, quorum::Judged, read_once},
     scrape::ScrapeError,
     senses::Senses,
 };
@@ -83,6 +83,8 @@ struct Desk {
     flight: Flight,
     proposing: bool,
     last_scrape_error: Option<ScrapeError>,
+    /// Kinds of what the last scrape gave that is no measurement.
+    refused: u8,
     treatment: Treatment,
     /// When the treatment was last seen to run or to have ended, by the monotonic clock.
     treated_ms: Option<u64>,
@@ -146,6 +148,7 @@ impl Watcher {
             flight: Flight::new(),
             proposing: false,
             last_scrape_error: None,
+            refused: 0,
             treatment: Treatment::default(),
             treated_ms: None,
             foretelling: Foretelling::new(
@@ -273,7 +276,12 @@ impl Watcher {
                     let mut entity = lock(&self.entity);
                     let values = result.as_ref().map_err(ToString::to_string).map(|(read, at)| {
                         let at = self.shared.clock(*at);
-                        computed(&desk.indicators, read, at, &mut entity.counters)
+                        let values = computed(&desk.indicators, read, at, &mut entity.counters);
+                        self.note_refused(
+                            complaint(read, entity.counters.as_ref()),
+                            &mut desk.refused,
+                        );
+                        values
                     });
                     entity.on_scrape(values.as_ref().map_err(Clone::clone), now);
                     entity.look_again().map(Millis::as_duration)
@@ -303,6 +311,15 @@ impl Watcher {
             }
             desk.last_scrape_error = error;
         }
+    }
+
+    /// Logs what of a scrape is no measurement, when that is news.
+    fn note_refused(&self, complaint: Option<(String, u8)>, known: &mut u8) {
+        let kinds = complaint.as_ref().map_or(0, |(_, kinds)| *kinds);
+        if let Some((refused, _)) = complaint.filter(|_| kinds & !*known != 0) {
+            tracing::warn!(target = %self.target, refused, "is scraped in part");
+        }
+        *known = kinds;
     }
 
     fn evaluate(&self, desk: &mut Desk) {
