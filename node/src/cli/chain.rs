@@ -121,7 +121,7 @@ fn verify_file(path: &Path) -> Result<Report, CliError> {
         if line.trim().is_empty() {
             continue;
         }
-        let record = parse(&line).map_err(|reason| {
+        let record = read(&line).map_err(|reason| {
             CliError::Failed(format!("{}:{}: no audit record: {reason}", path.display(), i + 1))
         })?;
         verifier.push(record).map_err(|reason| broken(path, &reason))?;
@@ -155,7 +155,11 @@ struct LinePrincipal {
     name: String,
 }
 
-fn parse(line: &str) -> Result<AuditRecord, String> {
+/// Reads one.
+///
+/// # Errors
+/// With what is wrong.
+pub fn read(line: &str) -> Result<AuditRecord, String> {
     let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
     let digest = |text: &str| text.parse::<Digest>().map_err(|error| error.to_string());
     let kind = match line.principal.kind.as_str() {
@@ -186,7 +190,8 @@ fn parse(line: &str) -> Result<AuditRecord, String> {
 }
 
 fn trace(text: &str) -> Option<TraceId> {
-    (text.len() == 32).then_some(())?;
+    let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (text.len() == 32 && digits).then_some(())?;
     u128::from_str_radix(text, 16).ok().map(|number| TraceId(number.to_be_bytes()))
 }
 
