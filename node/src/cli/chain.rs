@@ -161,7 +161,13 @@ struct LinePrincipal {
 /// With what is wrong.
 pub fn read(line: &str) -> Result<AuditRecord, String> {
     let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
-    let digest = |text: &str| text.parse::<Digest>().map_err(|error| error.to_string());
+    let digest = |text: &str| {
+        // The law's words take a sign before a digit; a link has one form.
+        if !hexadecimal(text) {
+            return Err(format!("`{text}` is not hexadecimal"));
+        }
+        text.parse::<Digest>().map_err(|error| error.to_string())
+    };
     let kind = match line.principal.kind.as_str() {
         "user" => PrincipalKind::User,
         "node" => PrincipalKind::Node,
@@ -189,9 +195,12 @@ pub fn read(line: &str) -> Result<AuditRecord, String> {
     })
 }
 
+fn hexadecimal(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 fn trace(text: &str) -> Option<TraceId> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (text.len() == 32 && digits).then_some(())?;
+    (text.len() == 32 && hexadecimal(text)).then_some(())?;
     u128::from_str_radix(text, 16).ok().map(|number| TraceId(number.to_be_bytes()))
 }
 
@@ -266,5 +275,12 @@ mod tests {
         let error = verify_dir(dir.path()).unwrap_err().to_string();
         assert!(error.contains("holds no database"), "{error}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_trace_is_of_hexadecimal_digits_alone() {
+        assert_eq!(trace(&"0A".repeat(16)), Some(TraceId([10; 16])));
+        assert_eq!(trace(&format!("+{}", "0".repeat(31))), None);
+        assert_eq!(trace(&"0".repeat(31)), None);
     }
 }
