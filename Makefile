@@ -15,7 +15,7 @@ fast = CARGO_PROFILE_DEV_OPT_LEVEL=$(1) CARGO_INCREMENTAL=0 $(CARGO) $(2) \
   $(foreach part,state node sim,--config profile.dev.package.medic-$(part).opt-level=$(1))
 PREFIX ?= /usr/local
 
-.PHONY: help setup build install demo chaos test smoke lint bench sim planted-bugs clean
+.PHONY: help setup build install demo chaos test smoke lint bench sim planted-bugs fuzz clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -86,6 +86,16 @@ sim: setup ## simulate SEEDS=from..to clusters of LAYER=a (the law and hands), b
 planted-bugs: setup ## plant every known mistake in turn: does the simulation find it?
 	$(call fast,2,build -p medic-sim)
 	$(BIN)/medic-sim planted-bugs
+
+# The versions of the workspace, so that what it has compiled is taken.
+FUZZ := tests/fuzz/libfuzzer
+TARGET ?= exposition
+fuzz: setup ## let libFuzzer look for what breaks the parser TARGET (tests/fuzz/main.rs lists them), for MINUTES
+	cp Cargo.lock $(FUZZ)/
+	RUSTC_WRAPPER=$(CURDIR)/$(FUZZ)/instrument.sh $(CARGO) build --manifest-path $(FUZZ)/Cargo.toml --bin $(TARGET)
+	mkdir -p $(FUZZ)/corpus/$(TARGET)
+	MEDIC_FUZZ_SEEDS=$(FUZZ)/corpus/$(TARGET) $(BIN)/$(TARGET) -max_len=16384 \
+	  -max_total_time=$$((60 * $(MINUTES))) -artifact_prefix=$(FUZZ)/corpus/ $(FUZZ)/corpus/$(TARGET)
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -2,7 +2,26 @@
 //!
 //! Good inputs are damaged by a generator with a fixed seed: the same cases on every machine.
 //! `MEDIC_FUZZ_CASES` sets how many (per parser). The same parsers stand behind libFuzzer, which is led by
-//! coverage, in `libfuzzer/`.
+//! coverage, in `libfuzzer/` (see its manifest).
+//!
+//! | what is read | by | target |
+//! |---|---|---|
+//! | remote write, OTLP, snappy, gRPC's frames | `node/src/detection/intake`, `api/src/http` | `remote_write_1`, `remote_write_2`, `metrics`, `logs`, `otlp_json`, `snappy`, `frames` |
+//! | scrapes, PromQL's answers, lists of targets, DNS | `node/src/detection/exposition.rs`, `intake/{promql,discovery,srv}.rs` | `exposition`, `promql`, `discovery`, `srv` |
+//! | alerts, events of Kubernetes | `api/src/http/alerts.rs`, `intake/kube/wire.rs` | `alerts`, `kubernetes` |
+//! | labels: whose a series is, and who selects it | `intake/mapper.rs`, `raft/state/src/matcher.rs` | `mapper`, `matchers`, `selectors` |
+//! | manifests, and words in them | `api/src/manifest`, `raft/state/src/{ids,manifest}` | `manifests`, `quantities`, `words` |
+//! | what nodes tell each other: consensus | `raft/src/wire.rs` | `raft` |
+//! | and parcels: what was learnt, is foreseen, how instances do | `node/src/detection/{entity/carried,foresight,health/book}` | `checkpoints`, `predictions`, `healths_told` |
+//! | the law's entries, records, state | `raft/state/src/{codec,form}.rs`, `law/snapshot.rs` | `commands`, `records`, `snapshots` |
+//! | files of a node: snapshots, RocksDB's log | `raft/src/store/{snapshot,wal}.rs` | `snapshot_files`, `logs_of_stores` |
+//! | an agent's journal | `node/src/action/agent/record.rs` | `journals` |
+//! | an audit chain that was exported | `node/src/cli/chain.rs` | `links` |
+//! | recordings for backtests | `node/src/backtest/{series,csv}.rs` | `recordings`, `tables` |
+//!
+//! Without one: what the kernel says (`/proc`: `node/src/action/agent/{procfs,guard,host}`), files that one build of
+//! ours writes whole and serde alone reads (an agent's `state.json`, a context of the CLI), tokens of pages, and what
+//! libraries parse (CEL, certificates, TLS, HTTP, YAML, JSON).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should fail where it stands")]
 
 mod damage;
@@ -67,22 +86,30 @@ fuzzed!(
     discovery,
     exposition,
     frames,
+    healths_told,
+    journals,
     kubernetes,
+    links,
     logs,
+    logs_of_stores,
     manifests,
     mapper,
     matchers,
     metrics,
     otlp_json,
+    predictions,
     promql,
     quantities,
     raft,
     recordings,
+    records,
     remote_write_1,
     remote_write_2,
     selectors,
     snappy,
+    snapshot_files,
     snapshots,
     srv,
     tables,
+    words,
 );

@@ -2,6 +2,10 @@
 //!
 //! `run` says whether the input was taken; it panics when something is taken that must not be.
 
+#[path = "files.rs"]
+mod files;
+#[path = "parcels.rs"]
+mod parcels;
 #[path = "wires.rs"]
 mod wires;
 
@@ -30,8 +34,11 @@ use medic_state::{
     symptom::Target,
 };
 
-pub(crate) use self::wires::{
-    alerts, commands, frames, kubernetes, raft, recordings, snapshots, tables,
+use self::wires::entries;
+pub(crate) use self::{
+    files::{journals, links, logs_of_stores, records, snapshot_files, words},
+    parcels::{healths_told, predictions},
+    wires::{alerts, commands, frames, kubernetes, raft, recordings, snapshots, tables},
 };
 
 /// A parser under test.
@@ -131,7 +138,13 @@ fn walk(version: Version, message: &[u8]) -> bool {
 pub(crate) fn remote_write_1() -> Parser {
     Parser {
         name: "remote_write_1",
-        seeds: || vec![series()],
+        seeds: || {
+            let (mut family, mut told) = (Vec::new(), series());
+            wire::put_number(&mut family, 1, 1);
+            wire::put_bytes(&mut family, 2, b"up");
+            wire::put_bytes(&mut told, 3, &family);
+            vec![series(), told]
+        },
         run: |bytes| walk(Version::V1, bytes),
     }
 }

@@ -97,7 +97,7 @@ pub(crate) fn kubernetes() -> Parser {
     }
 }
 
-fn entries() -> Vec<Entry> {
+pub(super) fn entries() -> Vec<Entry> {
     let manifests = medic_api::manifest::parse_bundle(BUNDLE).unwrap();
     let applied = manifests.into_iter().map(|manifest| {
         Command::ApplyManifest(Box::new(ApplyManifest {

@@ -121,7 +121,7 @@ fn verify_file(path: &Path) -> Result<Report, CliError> {
         if line.trim().is_empty() {
             continue;
         }
-        let record = parse(&line).map_err(|reason| {
+        let record = read(&line).map_err(|reason| {
             CliError::Failed(format!("{}:{}: no audit record: {reason}", path.display(), i + 1))
         })?;
         verifier.push(record).map_err(|reason| broken(path, &reason))?;
@@ -155,9 +155,19 @@ struct LinePrincipal {
     name: String,
 }
 
-fn parse(line: &str) -> Result<AuditRecord, String> {
+/// Reads one.
+///
+/// # Errors
+/// With what is wrong.
+pub fn read(line: &str) -> Result<AuditRecord, String> {
     let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
-    let digest = |text: &str| text.parse::<Digest>().map_err(|error| error.to_string());
+    let digest = |text: &str| {
+        // The law's words take a sign before a digit; a link has one form.
+        if !hexadecimal(text) {
+            return Err(format!("`{text}` is not hexadecimal"));
+        }
+        text.parse::<Digest>().map_err(|error| error.to_string())
+    };
     let kind = match line.principal.kind.as_str() {
         "user" => PrincipalKind::User,
         "node" => PrincipalKind::Node,
@@ -185,8 +195,12 @@ fn parse(line: &str) -> Result<AuditRecord, String> {
     })
 }
 
+fn hexadecimal(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 fn trace(text: &str) -> Option<TraceId> {
-    (text.len() == 32).then_some(())?;
+    (text.len() == 32 && hexadecimal(text)).then_some(())?;
     u128::from_str_radix(text, 16).ok().map(|number| TraceId(number.to_be_bytes()))
 }
 
@@ -261,5 +275,12 @@ mod tests {
         let error = verify_dir(dir.path()).unwrap_err().to_string();
         assert!(error.contains("holds no database"), "{error}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_trace_is_of_hexadecimal_digits_alone() {
+        assert_eq!(trace(&"0A".repeat(16)), Some(TraceId([10; 16])));
+        assert_eq!(trace(&format!("+{}", "0".repeat(31))), None);
+        assert_eq!(trace(&"0".repeat(31)), None);
     }
 }

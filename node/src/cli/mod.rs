@@ -9,7 +9,7 @@ mod apply;
 pub mod args;
 mod audit;
 mod backtest;
-mod chain;
+pub mod chain;
 mod cluster;
 mod context;
 mod daemon;

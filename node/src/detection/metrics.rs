@@ -34,6 +34,8 @@ pub enum Metric {
     IntakeRefused,
     /// Counter: series that were pushed as another type than before.
     IntakeTypeChanges,
+    /// Counter: families whose metadata remote write 1.0 has told, which is checked and not kept.
+    IntakeFamilies,
     /// Gauge: pushed series held by this node.
     IntakeSeries,
     /// Counter of rounds of sources that are asked, by `result` (good, partly, failed).
@@ -95,6 +97,7 @@ impl Metric {
             Self::IntakeSamples => "medic_intake_samples_total",
             Self::IntakeRefused => "medic_intake_refused_samples_total",
             Self::IntakeTypeChanges => "medic_intake_type_changes_total",
+            Self::IntakeFamilies => "medic_intake_families_total",
             Self::IntakeSeries => "medic_intake_series",
             Self::SourceRounds => "medic_source_rounds_total",
             Self::SourceUnread => "medic_source_unread_total",

@@ -33,13 +33,7 @@ use std::{sync::Arc, time::Duration};
 use medic_proto::peer::v1 as pb;
 use medic_state::{Applied, Entry, NodeId, State};
 
-pub(crate) use self::{
-    births::Births,
-    machine::Shared,
-    records::RawRecord,
-    snapshot::{SnapshotError, decode as decode_snapshot},
-    writer::Writer,
-};
+pub(crate) use self::{births::Births, machine::Shared, records::RawRecord, writer::Writer};
 use self::{
     disk::unseal,
     log::{meta, put_meta},
@@ -53,6 +47,8 @@ pub use self::{
     offline::read_audit,
     records::{MAX_RECORDS, RecordStore},
     rocks::RocksDisk,
+    snapshot::{SnapshotError, decode as decode_snapshot, encode as encode_snapshot},
+    wal::{End, scan as scan_log},
     writer::{FatalFlag, WriterMode},
 };
 use crate::config::StartError;

@@ -35,7 +35,8 @@ pub(crate) fn is_snapshot(name: &str) -> bool {
 }
 
 /// The file of a snapshot.
-pub(crate) fn encode(meta: &SnapshotMeta, state: &State) -> Bytes {
+#[must_use]
+pub fn encode(meta: &SnapshotMeta, state: &State) -> Bytes {
     let meta = wire::snapshot_meta_out(meta).encode_to_vec();
     let state = state.to_snapshot();
     let mut file = Vec::with_capacity(meta.len() + state.len() + 28);
@@ -53,7 +54,7 @@ pub(crate) fn encode(meta: &SnapshotMeta, state: &State) -> Bytes {
 
 /// A file that is no snapshot this build can use.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SnapshotError {
+pub enum SnapshotError {
     /// Whole, but of a form that only newer builds know.
     #[error("{0}")]
     Newer(String),
@@ -72,7 +73,7 @@ impl From<&str> for SnapshotError {
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub(crate) fn decode(file: &[u8]) -> Result<(SnapshotMeta, State), SnapshotError> {
+pub fn decode(file: &[u8]) -> Result<(SnapshotMeta, State), SnapshotError> {
     let (body, sum) = file.split_last_chunk::<4>().ok_or("it is too short")?;
     let version = body.strip_prefix(MAGIC).ok_or("it does not begin with MEDICSNP")?;
     let found = crc32c::crc32c(body);

@@ -33,7 +33,7 @@ const TYPES: std::ops::RangeInclusive<u8> = 1..=4;
 
 /// Where the records of a file end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub enum End {
     /// With the file.
     Whole,
     /// In a write that was interrupted.
@@ -96,7 +96,10 @@ fn files(db: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Where the records of one file end, and whether it holds any.
-fn scan(mut file: impl io::Read) -> io::Result<(End, bool)> {
+///
+/// # Errors
+/// When it cannot be read.
+pub fn scan(mut file: impl io::Read) -> io::Result<(End, bool)> {
     let (mut block, mut begins) = (Vec::with_capacity(BLOCK_BYTES), 0_u64);
     let (mut torn, mut records) = (None, false);
     loop {

@@ -4,11 +4,11 @@
 //!   order ──► Begin{key, attempt, fence, …} fsync ──► act ──► Outcome{key, …} fsync ──► report
 //! ```
 //!
-//! One line per record: CRC-32C of the rest in hexadecimal, a blank, JSON. Append only; rewritten
-//! whole when it has grown to several times what is kept. Invariants: a fence is durable before
-//! anything under it is done or answered; fences never decrease; nothing is appended behind bytes
-//! that may be damaged. A torn last record was never acknowledged and is cut off; damage before it
-//! is refused. Absent on purpose: any knowledge of what acts do.
+//! One line per [`record`]. Append only; rewritten whole when it has grown to several times what is
+//! kept. Invariants: a fence is durable before anything under it is done or answered; fences never
+//! decrease; nothing is appended behind bytes that may be damaged. A torn last record was never
+//! acknowledged and is cut off; damage before it is refused. Absent on purpose: any knowledge of what
+//! acts do.
 
 use std::{
     fs::{File, OpenOptions},
@@ -16,29 +16,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
-
 use super::{
     book::{Book, KEYS_MAX},
+    record::{self, BadRecord, Record, Replayed},
     store::{self, StoreError},
 };
 
 pub(super) use super::book::{Begin, Known, Outcome};
 
-/// Version of the records.
-const VERSION: u32 = 1;
 /// Records in the file before it is rewritten: fence, begin and outcome of twice the keys.
 const RECORDS_MAX: usize = 4 * KEYS_MAX;
-
-/// A line of the file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "record", rename_all = "snake_case", deny_unknown_fields)]
-enum Record {
-    Header { version: u32 },
-    Fence { fence: u64 },
-    Begin(Begin),
-    Outcome { key: String, attempt: u32, fence: u64, at_ms: u64, outcome: Outcome },
-}
 
 /// A journal that cannot be used, or an append that failed.
 #[derive(Debug, thiserror::Error)]
@@ -103,59 +90,17 @@ impl Journal {
             book: Book::default(),
             broken: None,
         };
-        journal.replay(&bytes)?;
+        let Replayed { book, length, records } = record::replay(&bytes)
+            .map_err(|BadRecord { at, problem }| damaged(path, at, problem))?;
+        (journal.book, journal.records, journal.length) = (book, records, length as u64);
         if journal.length < bytes.len() as u64 {
             tracing::warn!(path = %path.display(), at = journal.length, "a torn last record is cut off");
             journal.cut().map_err(StoreError::io("truncate", path))?;
         }
         if journal.records == 0 {
-            journal.append(&Record::Header { version: VERSION })?;
+            journal.append(&Record::HEADER)?;
         }
         Ok(journal)
-    }
-
-    fn replay(&mut self, bytes: &[u8]) -> Result<(), JournalError> {
-        let mut at = 0;
-        while at < bytes.len() {
-            let rest = &bytes[at..];
-            let end = rest.iter().position(|byte| *byte == b'\n');
-            let line = &rest[..end.unwrap_or(rest.len())];
-            let last = end.is_none_or(|end| at + end + 1 == bytes.len());
-            match parse(line) {
-                Ok(record) if end.is_some() => self.take(record, at)?,
-                // Whole, but its newline never came: as torn as any.
-                Ok(_) => return Ok(()),
-                // The header is written with the file; a wrong one is no torn append.
-                Err(_) if last && at > 0 => return Ok(()),
-                Err(_) if end.is_none() => return Ok(()),
-                Err(problem) => return Err(self.damaged(at, problem)),
-            }
-            at += line.len() + 1;
-            self.length = at as u64;
-            self.records += 1;
-        }
-        Ok(())
-    }
-
-    fn damaged(&self, at: usize, problem: String) -> JournalError {
-        JournalError::Damaged { path: self.path.clone(), at, problem }
-    }
-
-    fn take(&mut self, record: Record, at: usize) -> Result<(), JournalError> {
-        match (record, at) {
-            (Record::Header { version: VERSION }, 0) => {}
-            (Record::Header { version }, _) => {
-                let problem = format!("version {version}, this build reads {VERSION}");
-                return Err(self.damaged(at, problem));
-            }
-            (_, 0) => return Err(self.damaged(0, "no header".to_owned())),
-            (Record::Fence { fence }, _) => self.book.raise(fence),
-            (Record::Begin(begin), _) => self.book.begin(begin),
-            (Record::Outcome { key, outcome, .. }, _) => {
-                self.book.finish(&key, outcome);
-            }
-        }
-        Ok(())
     }
 
     /// The highest fence accepted.
@@ -215,7 +160,7 @@ impl Journal {
         if let Some(reason) = &self.broken {
             return Err(JournalError::Broken { path: self.path.clone(), reason: reason.clone() });
         }
-        let line = line(record);
+        let line = record::line(record);
         crate::crash_point!("agent_journal_before_write");
         if let Err(error) = self.file.write_all(&line) {
             // A part of it may be in the file: take it back, or append no more.
@@ -253,25 +198,13 @@ impl Journal {
     }
 
     fn compact(&mut self) -> Result<(), JournalError> {
-        let mut records = vec![Record::Header { version: VERSION }];
-        records.push(Record::Fence { fence: self.book.highest() });
-        for known in self.book.all() {
-            records.push(Record::Begin(known.first.clone()));
-            if known.last != known.first {
-                records.push(Record::Begin(known.last.clone()));
-            }
-            if let Some(outcome) = known.outcome.clone() {
-                let Begin { key, attempt, fence, at_ms, .. } = known.last.clone();
-                records.push(Record::Outcome { key, attempt, fence, at_ms, outcome });
-            }
-        }
-        let bytes: Vec<u8> = records.iter().flat_map(line).collect();
+        let (bytes, records) = record::written(&self.book);
         store::write(&self.path, &bytes)?;
         let mut file = open_file(&self.path)?;
         file.seek(SeekFrom::End(0)).map_err(StoreError::io("seek in", &self.path))?;
         self.file = file;
         self.length = bytes.len() as u64;
-        self.records = records.len();
+        self.records = records;
         Ok(())
     }
 }
@@ -286,22 +219,8 @@ fn open_file(path: &Path) -> Result<File, StoreError> {
         .map_err(StoreError::io("open", path))
 }
 
-fn line(record: &Record) -> Vec<u8> {
-    let json = match serde_json::to_string(record) {
-        Ok(json) => json,
-        Err(error) => unreachable!("records hold text and numbers only: {error}"),
-    };
-    format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())).into_bytes()
-}
-
-fn parse(line: &[u8]) -> Result<Record, String> {
-    let text = std::str::from_utf8(line).map_err(|_| "not UTF-8".to_owned())?;
-    let (sum, json) = text.split_once(' ').ok_or("no checksum")?;
-    let sum = u32::from_str_radix(sum, 16).map_err(|_| "no checksum")?;
-    if sum != crc32c::crc32c(json.as_bytes()) {
-        return Err("wrong checksum".to_owned());
-    }
-    serde_json::from_str(json).map_err(|error| format!("unknown record: {error}"))
+fn damaged(path: &Path, at: usize, problem: String) -> JournalError {
+    JournalError::Damaged { path: path.to_owned(), at, problem }
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub mod link;
 mod orders;
 mod process;
 mod procfs;
+pub mod record;
 mod spec;
 mod store;
 mod supervisor;

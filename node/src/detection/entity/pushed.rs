@@ -62,24 +62,6 @@ fn heard(all: &mut BTreeMap<String, Heard>, name: &str, now_ms: u64) {
     }
 }
 
-/// The same, of many in the order of their names.
-fn all_heard<'n>(
-    all: &mut BTreeMap<String, Heard>,
-    names: impl Iterator<Item = &'n str>,
-    now_ms: u64,
-) {
-    let mut known = all.iter_mut().peekable();
-    let mut new = Vec::new();
-    for name in names {
-        while known.next_if(|(other, _)| other.as_str() < name).is_some() {}
-        match known.next_if(|(other, _)| other.as_str() == name) {
-            Some((_, heard)) => heard.again(now_ms),
-            None => new.push((name.to_owned(), Heard::first(now_ms))),
-        }
-    }
-    all.extend(new);
-}
-
 /// What fed which indicator.
 #[derive(Debug, Default)]
 pub(super) struct Fed {
@@ -156,7 +138,9 @@ impl Entity {
         if let Some(values) = values {
             let fresh: Vec<(&str, Measured)> =
                 values.measured().filter(|(name, _)| !self.fed.scraped.contains(*name)).collect();
-            all_heard(&mut self.fed.pushed, fresh.iter().map(|(name, _)| *name), now.mono_ms);
+            for (name, _) in &fresh {
+                heard(&mut self.fed.pushed, name, now.mono_ms);
+            }
             self.feed(fresh.into_iter(), now);
             self.pushed_none(values, now);
         }

@@ -104,8 +104,10 @@ impl Tells for Foresight {
     }
 
     fn take(&self, from: NodeId, body: &[u8]) -> Result<(), codec::CodecError> {
+        let bad = |reason| codec::CodecError { what: "what a node foresees", reason };
         match codec::decode::<Message>(body)? {
             Message::Table(table) => {
+                table.check().map_err(bad)?;
                 let known =
                     |node: &NodeId| self.ledger.read(|state| state.nodes.contains_key(node));
                 let mut told = lock(&self.told);
@@ -113,7 +115,7 @@ impl Tells for Foresight {
                 told.retain(|node, _| known(node));
                 told.insert(from, Told { table, came: Instant::now() });
             }
-            Message::Outcomes(outcomes) => lock(&self.outcomes).merge(outcomes),
+            Message::Outcomes(outcomes) => lock(&self.outcomes).merge(outcomes).map_err(bad)?,
         }
         Ok(())
     }

@@ -46,7 +46,8 @@ impl Outcomes {
         }
         of_shard.by_tenant.entry(tenant.to_owned()).or_default().note(scored);
         of_shard.epoch = of_shard.epoch.max(epoch);
-        of_shard.edits += 1;
+        // It may be a copy, which counts as its sender says.
+        of_shard.edits = of_shard.edits.saturating_add(1);
         self.edits += 1;
     }
 
@@ -57,7 +58,15 @@ impl Outcomes {
     }
 
     /// Takes copies of other nodes.
-    pub fn merge(&mut self, others: BTreeMap<ShardId, OfShard>) {
+    ///
+    /// # Errors
+    /// When one holds what are no sums; none is taken then.
+    pub fn merge(&mut self, others: BTreeMap<ShardId, OfShard>) -> Result<(), String> {
+        let records =
+            others.iter().flat_map(|(shard, of)| of.by_tenant.values().map(move |r| (shard, r)));
+        if let Some((shard, _)) = records.into_iter().find(|(_, record)| !record.sums()) {
+            return Err(format!("the outcomes of {shard} are no sums"));
+        }
         for (shard, other) in others {
             if shard.0 >= SHARDS || other.by_tenant.len() > TENANTS_MAX {
                 continue;
@@ -67,6 +76,7 @@ impl Outcomes {
                 *own = other;
             }
         }
+        Ok(())
     }
 
     /// Copies in pieces of at most `bytes_max` as encoded. A shard larger by itself is left out: with all
@@ -111,6 +121,8 @@ impl Outcomes {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::detection::predict::{forecast::ForecastKind, record::Outcome};
 
@@ -137,7 +149,7 @@ mod tests {
         add(&mut first, 1, 2);
         // Copies come twice, and an old one comes last.
         for copy in [&first.by_shard, &first.by_shard, &early] {
-            second.merge(copy.clone());
+            second.merge(copy.clone()).unwrap();
         }
         assert_eq!(count(&second), 7);
         // The first owner is gone; the second goes on, and whoever comes back learns from it.
@@ -145,9 +157,9 @@ mod tests {
         assert_eq!(count(&second), 8);
         let mut back = Outcomes::default();
         add(&mut back, 1, 3);
-        back.merge(second.by_shard.clone());
+        back.merge(second.by_shard.clone()).unwrap();
         assert_eq!(back.by_shard, second.by_shard);
-        second.merge(first.by_shard);
+        second.merge(first.by_shard).unwrap();
         assert_eq!(count(&second), 8, "what is older changes nothing");
     }
 
@@ -175,12 +187,29 @@ mod tests {
             let mut back = Outcomes::default();
             for piece in outcomes.clone().pieces(bytes_max) {
                 assert!(codec::encode(&piece).len() <= bytes_max);
-                back.merge(piece);
+                back.merge(piece).unwrap();
             }
             assert_eq!(back.by_shard, outcomes.by_shard, "{bytes_max}");
         }
         let strange = BTreeMap::from([(ShardId(SHARDS), OfShard::default())]);
-        outcomes.merge(strange);
+        outcomes.merge(strange).unwrap();
         assert_eq!(outcomes.by_shard.len(), SHARDS as usize);
+    }
+
+    #[test]
+    fn what_are_no_sums_is_refused_whole_and_sums_never_overflow() {
+        let (mut outcomes, mut other) = (Outcomes::default(), Outcomes::default());
+        add(&mut other, 1, 3);
+        let mut bad = other.by_shard.clone();
+        bad.insert(ShardId(4), OfShard::default());
+        let tenant = bad.get_mut(&SHARD).unwrap().by_tenant.get_mut("default").unwrap();
+        tenant.note(Scored { probability: f64::NAN, ..outcome(0.5) });
+        let said = outcomes.merge(bad).unwrap_err();
+        assert_eq!(said, "the outcomes of shard-3 are no sums");
+        assert_eq!(outcomes, Outcomes::default());
+        other.by_shard.get_mut(&SHARD).unwrap().edits = u64::MAX;
+        outcomes.merge(other.by_shard).unwrap();
+        add(&mut outcomes, 1, 1);
+        assert_eq!(count(&outcomes), 4);
     }
 }

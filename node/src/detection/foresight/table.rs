@@ -11,7 +11,7 @@ use medic_state::{
 };
 use minicbor::{Decode, Encode};
 
-use super::outcomes::OfShard;
+use super::{PREDICTIONS_MAX, outcomes::OfShard};
 use crate::{
     detection::{
         predict::{
@@ -97,6 +97,23 @@ impl Table {
         Self { at, covers, predictions, left_off }
     }
 
+    /// Whether these are predictions.
+    ///
+    /// # Errors
+    /// With what is wrong.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.predictions.len() > PREDICTIONS_MAX {
+            return Err(format!("more than {PREDICTIONS_MAX} predictions"));
+        }
+        let no_number = |one: &&One| one.numbers().into_iter().any(f64::is_nan);
+        self.predictions.iter().find(no_number).map_or(Ok(()), |one| {
+            Err(format!(
+                "of the prediction about {} of {} something is no number",
+                one.subject, one.target
+            ))
+        })
+    }
+
     /// As a message of at most `bytes_max`: long texts cost less likely predictions.
     pub(super) fn encoded(mut self, bytes_max: usize) -> Vec<u8> {
         loop {
@@ -130,6 +147,11 @@ impl One {
             horizon: forecast.horizon,
             factors: forecast.factors,
         }
+    }
+
+    const fn numbers(&self) -> [f64; 6] {
+        let Self { probability, confidence, seconds, earliest, latest, horizon, .. } = self;
+        [*probability, *confidence, *seconds, *earliest, *latest, *horizon]
     }
 
     /// The symptom that would tell of it.

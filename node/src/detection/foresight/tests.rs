@@ -9,7 +9,7 @@ use bytes::Bytes;
 use medic_api::control::Foresight as _;
 use medic_raft::{Courier, LedgerError, LocalLedger, Parcel, env::Env};
 use medic_state::{
-    BootId, Command, Entry, TraceId,
+    BootId, Command, Entry, Timestamp, TraceId,
     command::{AssignShards, RegisterNode},
     rbac::Principal,
 };
@@ -250,4 +250,25 @@ async fn nodes_tell_each_other_by_themselves() {
         assert!(a.foresight.gaps().is_empty() && b.foresight.gaps().is_empty());
     }
     stop.cancel();
+}
+
+#[tokio::test]
+async fn what_is_no_prediction_is_refused_whole() {
+    let (a, b) = two().await;
+    a.hears(&b);
+    let told = |change: fn(&mut Forecast), count| {
+        let mut bad = of_instance(ShardId(40), 0.9);
+        change(&mut bad.forecast);
+        let all = Predictions { predictions: vec![bad; count], scores: Vec::new() };
+        let covers = a.ledger.read(|state| owned(state, B));
+        let body = Table::of(all, Timestamp(1), covers, usize::MAX).encoded(usize::MAX);
+        a.foresight.take(B, &body).map_err(|refused| refused.reason)
+    };
+    let nan = "of the prediction about memory of web/web-40 something is no number";
+    assert_eq!(told(|forecast| forecast.seconds = f64::NAN, 1), Err(nan.to_owned()));
+    let many = "more than 2000 predictions".to_owned();
+    assert_eq!(told(|_| {}, PREDICTIONS_MAX + 1), Err(many));
+    assert_eq!(a.foresight.foreseen().predictions.len(), 64, "what was told before stands");
+    assert_eq!(told(|forecast| forecast.latest = f64::INFINITY, 1), Ok(()));
+    assert_eq!(a.foresight.foreseen().predictions.len(), 33);
 }

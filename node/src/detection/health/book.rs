@@ -197,6 +197,11 @@ impl Tells for HealthBook {
 
     fn take(&self, from: NodeId, body: &[u8]) -> Result<(), codec::CodecError> {
         let Message { at, shards } = codec::decode(body)?;
+        let mut all = shards.values().flat_map(|told| &told.instances);
+        if let Some((target, _)) = all.find(|(_, health)| !health.scored()) {
+            let reason = format!("the score of {target} is above 100");
+            return Err(codec::CodecError { what: "how instances do", reason });
+        }
         let came = Instant::now();
         let nodes: Vec<NodeId> = self.ledger.read(|state| state.nodes.keys().copied().collect());
         let mut told = lock(&self.told);

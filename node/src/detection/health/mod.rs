@@ -183,6 +183,14 @@ pub struct InstanceHealth {
     pub monitors: Vec<MonitorHealth>,
 }
 
+impl InstanceHealth {
+    /// Whether its scores are scores: what came from elsewhere may hold anything.
+    fn scored(&self) -> bool {
+        let all = self.monitors.iter().map(|monitor| monitor.score).chain([self.score]);
+        all.flatten().all(|score| score <= 100)
+    }
+}
+
 /// A service, as far as one node watches it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServiceHealth {

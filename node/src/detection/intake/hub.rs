@@ -379,6 +379,7 @@ fn refusal(error: BadWrite) -> PushRefusal {
         BadWrite::Snappy(_)
         | BadWrite::Wire(_)
         | BadWrite::TooMany
+        | BadWrite::TooManyFamilies
         | BadWrite::Symbol
         | BadWrite::TooManySymbols => PushRefusal::Wrong(error.to_string()),
     }

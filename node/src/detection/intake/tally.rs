@@ -75,6 +75,8 @@ pub(super) struct Held {
     value: f64,
     /// Value when the indicators were last added up; `None`: not counted yet.
     base: Option<f64>,
+    /// It has not been told of as anything else: where it begins, it begins at zero.
+    new: bool,
     ended: bool,
     pub(super) heard_ms: u64,
     behind: u8,
@@ -107,6 +109,7 @@ impl Held {
             at_ms: None,
             value: 0.0,
             base: None,
+            new: true,
             ended: false,
             heard_ms: now.mono_ms,
             behind: 0,
@@ -131,7 +134,7 @@ impl Held {
             self.kind = kind;
         }
         if changed {
-            (self.base, self.at_ms) = (None, None);
+            (self.base, self.at_ms, self.new) = (None, None, false);
         }
         changed
     }
@@ -181,7 +184,7 @@ impl Held {
             // Reset: its process restarted, and what it shows is its increase.
             Some(base) if self.value < base => self.value,
             Some(base) => self.value - base,
-            None if known => self.value,
+            None if known && self.new => self.value,
             None => 0.0,
         }
     }

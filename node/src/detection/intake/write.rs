@@ -1,15 +1,20 @@
 //! Prometheus remote write, versions 1.0 and 2.0: the message within the snappy block.
 //!
 //! ```text
-//!   v1  WriteRequest { 1: TimeSeries { 1: Label{1,2}, 2: Sample{1,2}, 3: Exemplar, 4: Histogram } }
+//!   v1  WriteRequest { 1: TimeSeries { 1: Label{1,2}, 2: Sample{1,2}, 3: Exemplar, 4: Histogram },
+//!                      3: MetricMetadata { 1: type, 2: family, 4: help, 5: unit } }
 //!   v2  Request { 4: symbols, 5: TimeSeries { 1: refs, 2: Sample, 3: Histogram, 4: Exemplar, 5: Metadata{1} } }
 //! ```
 //!
 //! A message is walked twice: once to see that it is one and how much is in it, and again to take it.
 //! So a malformed one leaves nothing behind, and a sender that is too fast is told before anything is
 //! taken. The first keeps nothing ([`survey`]); the second leaves labels unread, for by their bytes alone most
-//! series are known ([`skim`]). Native histograms and exemplars are counted, not read. Of types version 1 tells in messages of
-//! their own (`WriteRequest.metadata`, once a minute, by family): those are not read.
+//! series are known ([`skim`]). Native histograms and exemplars are counted, not read.
+//!
+//! So is the metadata of version 1. What an indicator does with a series is declared; a type has one use here, that a
+//! series begins anew where its type changes, and only where it stands beside the samples. Version 1 tells it of families,
+//! in messages of their own, up to a minute later: by then the increase across the change has been counted, and to begin
+//! anew would cost a good one.
 
 use super::{
     sample::{Kind, LABELS_MAX, Sample, SeriesView},
@@ -22,6 +27,8 @@ pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 pub const SERIES_MAX: usize = 100_000;
 /// Samples of one message.
 pub const SAMPLES_MAX: usize = 200_000;
+/// Families of one message; Prometheus sends 2,000 at its defaults.
+pub const FAMILIES_MAX: usize = 100_000;
 /// Symbols of one message.
 pub const SYMBOLS_MAX: usize = 200_000;
 
@@ -51,6 +58,8 @@ pub struct Survey {
     pub histograms: usize,
     /// Exemplars, which are not read.
     pub exemplars: usize,
+    /// Families of which version 1 tells the type, help or unit, which are not kept.
+    pub families: usize,
 }
 
 /// A message that cannot be taken.
@@ -72,6 +81,9 @@ pub enum BadWrite {
         "more than {SERIES_MAX} series or {SAMPLES_MAX} samples in one message: send fewer at a time"
     )]
     TooMany,
+    /// Too much metadata.
+    #[error("metadata of more than {FAMILIES_MAX} families in one message: send fewer at a time")]
+    TooManyFamilies,
     /// A reference to a symbol that is not there, or an odd number of references.
     #[error("a label refers to a symbol that is not there")]
     Symbol,
@@ -165,6 +177,14 @@ fn walk<'b>(
     while let Some((number, value)) = reader.field()? {
         let bytes = match (version, number) {
             (Version::V1, 1) | (Version::V2, 5) => value.bytes(number)?,
+            (Version::V1, 3) => {
+                family(value.bytes(number)?)?;
+                survey.families += 1;
+                if survey.families > FAMILIES_MAX {
+                    return Err(BadWrite::TooManyFamilies);
+                }
+                continue;
+            }
             _ => continue,
         };
         view.clear();
@@ -348,6 +368,19 @@ fn kind(bytes: &[u8]) -> Result<Kind, BadWrite> {
         }
     }
     Ok(kind)
+}
+
+/// Sees whether metadata of version 1 is any.
+fn family(bytes: &[u8]) -> Result<(), BadWrite> {
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        match number {
+            1 => drop(value.varint(number)?),
+            2 | 4 | 5 => drop(value.text(number)?),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// By version 2's numbers of types.

@@ -25,6 +25,8 @@ const PENDING_MAX: usize = 32;
 const DATE_SLACK_S: f64 = 3_600.0;
 /// Tenths of probability.
 const BINS: usize = 10;
+/// Largest count that a float holds exactly.
+const SUM_MAX: f64 = (1_u64 << 53) as f64;
 /// Outcomes that what is said now is worth when it is corrected by the past.
 const PRIOR: f64 = 10.0;
 
@@ -227,9 +229,19 @@ impl Record {
                 bin.came_true += theirs.came_true;
             }
             own.square += theirs.square;
-            own.on_time += theirs.on_time;
-            own.inconclusive += theirs.inconclusive;
+            own.on_time = own.on_time.saturating_add(theirs.on_time);
+            own.inconclusive = own.inconclusive.saturating_add(theirs.inconclusive);
         }
+    }
+
+    /// Whether it can have come about by [`Self::note`]: one that came from elsewhere may hold anything.
+    #[must_use]
+    pub fn sums(&self) -> bool {
+        let exact = |sum: &f64| (0.0..=SUM_MAX).contains(sum);
+        self.by_kind.values().all(|tally| {
+            let sums = tally.bins.iter().flat_map(|bin| [bin.count, bin.said, bin.came_true]);
+            sums.chain([tally.square]).all(|sum| exact(&sum))
+        })
     }
 
     /// Takes an outcome.
@@ -237,7 +249,7 @@ impl Record {
         let tally = self.by_kind.entry(scored.kind).or_default();
         let came_true = match scored.outcome {
             Outcome::Inconclusive => {
-                tally.inconclusive += 1;
+                tally.inconclusive = tally.inconclusive.saturating_add(1);
                 return;
             }
             Outcome::CameTrue => 1.0,
@@ -248,7 +260,7 @@ impl Record {
         bin.said += scored.probability;
         bin.came_true += came_true;
         tally.square += (scored.probability - came_true).powi(2);
-        tally.on_time += u64::from(scored.on_time);
+        tally.on_time = tally.on_time.saturating_add(scored.on_time.into());
     }
 
     /// A probability, corrected by how often such ones came true.

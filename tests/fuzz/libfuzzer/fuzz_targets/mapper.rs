@@ -1,10 +1,15 @@
 //! libFuzzer over `parsers::mapper`.
 #![no_main]
-#![allow(dead_code, reason = "each target runs one of the parsers")]
+#![allow(dead_code, unused_imports, reason = "each target runs one of the parsers")]
 
 #[path = "../../parsers.rs"]
 mod parsers;
+#[path = "../seeds.rs"]
+mod seeds;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    (parsers::mapper().run)(bytes);
-});
+libfuzzer_sys::fuzz_target!(
+    init: seeds::plant((parsers::mapper().seeds)()),
+    |bytes: &[u8]| {
+        (parsers::mapper().run)(bytes);
+    }
+);

@@ -187,3 +187,20 @@ async fn what_is_told_is_bounded_and_what_cannot_be_read_changes_nothing() {
     assert!(b.book.take(A, b"").is_err());
     assert_eq!(b.sees()[1].1, pb::HealthStatus::Unhealthy);
 }
+
+#[tokio::test]
+async fn a_score_above_a_hundred_is_refused() {
+    let a = Node::new(A, &["web"]).await;
+    let told = |score| {
+        let health = InstanceHealth {
+            score: Some(score),
+            ..nothing_known(&target("store", 1), Status::Healthy)
+        };
+        let told = Told { epoch: Epoch(1), instances: vec![(target("store", 1), health)] };
+        let shards = [(State::shard_of(&target("store", 1)), told)].into();
+        let body = codec::encode(&Message { at: Timestamp(1), shards });
+        a.book.take(B, &body).map_err(|refused| refused.reason)
+    };
+    assert_eq!(told(101), Err("the score of store/store-1 is above 100".to_owned()));
+    assert_eq!(told(100), Ok(()));
+}

@@ -7,6 +7,7 @@ use medic_api::http::{
 };
 use medic_raft::LedgerExt as _;
 use medic_state::{NodeId, manifest::SourceKind, symptom::Target};
+use metrics::counter;
 
 use super::{
     super::{
@@ -23,7 +24,7 @@ use super::{
     },
     Away, Hub, LogLines, Shared, Walked, refusal, too_many_tenants,
 };
-use crate::detection::runtime::lock;
+use crate::detection::{metrics::Metric, runtime::lock};
 
 /// A push, opened and surveyed.
 struct Message {
@@ -67,10 +68,20 @@ impl Hub {
         let Push { tenant, body, .. } = push;
         let opened = self.apart(move || {
             let message = write::open(&body)?;
-            let samples = write::survey(version, &message)?.samples;
-            Ok(Message { door: "remote_write", version, message, samples, unread: 0 })
+            let survey = write::survey(version, &message)?;
+            Ok((
+                survey,
+                Message {
+                    door: "remote_write",
+                    version,
+                    message,
+                    samples: survey.samples,
+                    unread: 0,
+                },
+            ))
         });
-        let message = opened.await.map_err(refusal)?;
+        let (survey, message) = opened.await.map_err(refusal)?;
+        counter!(Metric::IntakeFamilies.name()).increment(survey.families as u64);
         self.take(&tenant, shared, message).await
     }
 

@@ -61,6 +61,41 @@ fn both_versions_say_the_same() {
     }
 }
 
+/// Metadata of version 1, in a request.
+fn family_told(kind: u64, texts: &[(u32, &[u8])]) -> Vec<u8> {
+    let (mut out, mut family) = (Vec::new(), Vec::new());
+    wire::put_number(&mut family, 1, kind);
+    texts.iter().for_each(|(field, text)| wire::put_bytes(&mut family, *field, text));
+    wire::put_bytes(&mut out, 3, &family);
+    out
+}
+
+#[test]
+fn metadata_of_version_1_is_counted_and_checked() {
+    // As Prometheus sends it: a message of its own, without samples.
+    let texts: [(u32, &[u8]); 3] = [(2, b"up"), (4, b"Whether it is up."), (5, b"")];
+    let told = [family_told(2, &texts), family_told(7, &texts[..1]), family_told(99, &[])].concat();
+    let expected = Survey { families: 3, ..Survey::default() };
+    assert_eq!(survey(Version::V1, &told), Ok(expected));
+    assert_eq!(skim(Version::V1, &told, |_, _| unreachable!("it has no series")), Ok(expected));
+    // Beside samples it changes nothing about them; of version 2 the field is none.
+    let both = [told.clone(), v1(&[(&[(NAME, "up")], &[AT])])].concat();
+    let read = all(Version::V1, &both).unwrap();
+    assert_eq!((read.len(), read[0].kind), (1, Kind::Unknown));
+    assert_eq!(survey(Version::V2, &told), Ok(Survey::default()));
+    // Malformed it is refused, as samples are.
+    for bad in [
+        family_told(2, &[(2, &[0xff])]),
+        family_told(2, &[(1, b"gauge")]),
+        [told.as_slice(), &[0x1a, 0x05, 0x08]].concat(),
+        [told.as_slice(), &[0x18, 0x01]].concat(),
+    ] {
+        assert!(matches!(survey(Version::V1, &bad), Err(BadWrite::Wire(_))), "{bad:02x?}");
+    }
+    let many = [0x1a, 0x00].repeat(FAMILIES_MAX + 1);
+    assert_eq!(survey(Version::V1, &many), Err(BadWrite::TooManyFamilies));
+}
+
 #[test]
 fn bad_messages_are_named() {
     let refused = |version, message: &[u8]| all(version, message).unwrap_err();

@@ -126,14 +126,23 @@ async fn a_metric_whose_type_changes_has_no_increase_across_the_change() {
         (3, 1e9, gauge, 1),
         (4, 120.0, counter, 1),
         (5, 130.0, counter, 0),
+        // By now its instance is known for long: a counter that is new would count from zero.
+        (200, 2_080.0, counter, 0),
+        (201, 1e9, gauge, 1),
+        (202, 2_100.0, counter, 1),
+        (203, 2_110.0, counter, 0),
     ] {
+        let ahead = begun_ms + round * 1_000 - hub.moment().wall_ms;
+        tokio::time::advance(Duration::from_millis(ahead.max(0).unsigned_abs())).await;
         let counts = taken(&hub, Version::V2, &typed(begun_ms + round * 1_000, value, kind));
         assert_eq!((counts.of(Became::Taken), counts.type_changes), (1, changes), "{round}");
         tokio::time::advance(Duration::from_secs(1)).await;
         let values = hub.values(&target("solo", "solo-1")).unwrap().values;
         rates.push(values.get("throughput").copied());
     }
-    assert_eq!(rates, [None, Some(10.0), Some(0.0), Some(0.0), Some(10.0)]);
+    let change = [Some(0.0), Some(0.0), Some(10.0)];
+    let expected = [&[None, Some(10.0)][..], &change, &[Some(10.0)], &change].concat();
+    assert_eq!(rates, expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,15 @@
+//! libFuzzer over `parsers::words`.
+#![no_main]
+#![allow(dead_code, unused_imports, reason = "each target runs one of the parsers")]
+
+#[path = "../../parsers.rs"]
+mod parsers;
+#[path = "../seeds.rs"]
+mod seeds;
+
+libfuzzer_sys::fuzz_target!(
+    init: seeds::plant((parsers::words().seeds)()),
+    |bytes: &[u8]| {
+        (parsers::words().run)(bytes);
+    }
+);
