@@ -5,6 +5,7 @@
 //!                                                └► series (range query, OTLP file) ┘
 //! ```
 //!
+//! [`findings`] goes through a history as the owner of an instance would have; [`detect`] tells what comes out.
 //! One file per kind of judgement ([`detect`], [`predict`], [`classify`]); [`csv`] reads for all of them.
 //! Invariant: the answer for a row uses that row and earlier ones only, and what is judged is the code
 //! that runs live.
@@ -16,6 +17,7 @@ pub mod classify;
 pub mod csv;
 mod departures;
 pub mod detect;
+pub mod findings;
 pub mod history;
 pub mod inputs;
 mod otlp;
@@ -23,6 +25,9 @@ pub mod plot;
 pub mod predict;
 mod prometheus;
 pub mod series;
+mod watched;
+
+pub use watched::Declared;
 
 use std::{io, path::PathBuf};
 

@@ -1,10 +1,13 @@
-//! One SVG per entity: its metrics, what was told, and the score, over the same rows.
+//! One SVG per entity: its metrics, what was told, the score, and what would have been raised, over the same rows.
 //!
 //! Memory does not grow with the rows: they are gathered in at most [`COLUMNS_MAX`] columns of lowest
 //! and highest value; when there are more, neighbours are joined.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
+use medic_state::symptom::Severity;
+
+use super::findings::Finding;
 use crate::detection::detector::Verdict;
 
 /// Columns of a plot, in pixels too.
@@ -12,6 +15,8 @@ const COLUMNS_MAX: usize = 1200;
 /// Metrics drawn; a plot with more lanes is not read.
 const LANES_MAX: usize = 16;
 const LANE: f64 = 64.0;
+/// Height of what is drawn of one kind of finding.
+const KIND: f64 = 16.0;
 const LEFT: f64 = 120.0;
 /// Scores above this many times what is worth telling are cut off.
 const SCORE_MAX: f64 = 3.0;
@@ -24,6 +29,15 @@ struct Column {
     score: f64,
     anomaly: f64,
     alert: bool,
+}
+
+/// Findings that are drawn as one.
+struct Span<'f> {
+    begin: u64,
+    end: u64,
+    /// The worst of them.
+    worst: &'f Finding,
+    more: u64,
 }
 
 /// Gathers rows, and draws them.
@@ -84,11 +98,13 @@ impl Plot {
         self.columns = joined.collect();
     }
 
-    /// The drawing.
+    /// The drawing, with what would have been raised beneath it.
     #[must_use]
-    pub fn svg(&self, title: &str) -> String {
+    pub fn svg(&self, title: &str, findings: &[Finding]) -> String {
+        let kinds: BTreeSet<&str> = findings.iter().map(|one| one.kind.as_str()).collect();
         let width = LEFT + self.columns.len() as f64 + 10.0;
-        let height = 30.0 + LANE * (self.names.len() + 1) as f64 + 10.0;
+        let lanes = 30.0 + LANE * (self.names.len() + 1) as f64;
+        let height = lanes + KIND * kinds.len() as f64 + 10.0;
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
              font-family=\"sans-serif\" font-size=\"11\">\n\
@@ -103,6 +119,10 @@ impl Plot {
             self.metric(&mut svg, lane, name);
         }
         self.score(&mut svg);
+        for (at, kind) in kinds.into_iter().enumerate() {
+            let top = lanes + KIND * at as f64;
+            self.kind(&mut svg, top, kind, findings.iter().filter(|one| one.kind == kind));
+        }
         svg.push_str("</svg>\n");
         svg
     }
@@ -147,6 +167,51 @@ impl Plot {
                 path.replace('\n', "")
             ),
         );
+    }
+
+    /// Findings of one kind as spans, with what they say. Those that begin in the column in which another ends
+    /// are drawn as one, so that there are never more of them than columns.
+    fn kind<'f>(
+        &self,
+        svg: &mut String,
+        top: f64,
+        kind: &str,
+        findings: impl Iterator<Item = &'f Finding>,
+    ) {
+        let column = |row: u64| row / self.per_column;
+        let mut spans: Vec<Span<'f>> = Vec::new();
+        for one in findings {
+            let end = column(one.row_until.unwrap_or(self.rows)).min(self.columns.len() as u64);
+            match spans.last_mut().filter(|last| column(one.row) <= last.end) {
+                Some(last) => {
+                    (last.end, last.more) = (last.end.max(end), last.more + 1);
+                    if one.severity > last.worst.severity {
+                        last.worst = one;
+                    }
+                }
+                None => spans.push(Span { begin: column(one.row), end, worst: one, more: 0 }),
+            }
+        }
+        line(svg, format_args!("<text x=\"8\" y=\"{}\">{}</text>", top + 12.0, escaped(kind)));
+        for Span { begin, end, worst, more } in spans {
+            let (x, wide) = (LEFT + begin as f64, end.saturating_sub(begin).max(2));
+            let fill = match worst.severity {
+                Severity::Critical => "#b3261e",
+                Severity::Warning => "#d98e1f",
+                Severity::Info => "#5f7f9c",
+            };
+            let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+            let says = escaped(&format!("{}{more}", worst.says()));
+            line(
+                svg,
+                format_args!(
+                    "<rect x=\"{x}\" y=\"{}\" width=\"{wide}\" height=\"{}\" fill=\"{fill}\">\
+                     <title>{says}</title></rect>",
+                    top + 2.0,
+                    KIND - 4.0,
+                ),
+            );
+        }
     }
 
     fn score(&self, svg: &mut String) {
@@ -212,7 +277,7 @@ mod tests {
         }
         assert!(plot.columns.len() <= COLUMNS_MAX, "{}", plot.columns.len());
         assert_eq!(plot.columns.iter().filter(|column| column.alert).count(), 1);
-        let svg = plot.svg("x & y");
+        let svg = plot.svg("x & y", &[]);
         assert!(svg.contains("0 .. 900") && svg.contains("a&lt;b") && svg.contains("x &amp; y"));
         assert!(svg.len() < 100_000, "{} bytes", svg.len());
     }

@@ -1,12 +1,21 @@
 //! `medic backtest`: runs, shows how far it is, prints what came out.
 
+use std::{collections::BTreeMap, path::Path};
+
+use medic_state::{
+    Millis,
+    manifest::{Manifest, Spec},
+    symptom::Severity,
+};
+
 use super::{
     args::{BacktestCommand, ClassifyArgs, DetectArgs, PredictArgs},
     error::CliError,
+    local,
     out::Out,
     render::{Style, Table, words::plural},
 };
-use crate::backtest::{BacktestError, classify, detect, history::Columns, predict};
+use crate::backtest::{BacktestError, Declared, classify, detect, history::Columns, predict};
 
 pub(super) fn run(command: &BacktestCommand) -> Result<(), CliError> {
     match command {
@@ -18,39 +27,142 @@ pub(super) fn run(command: &BacktestCommand) -> Result<(), CliError> {
 
 /// Entities between two remarks on progress.
 const PROGRESS_EVERY: usize = 25;
+/// Findings, of all entities, that are shown; their files hold all.
+const WORST_SHOWN: usize = 8;
+/// Remarks that are shown.
+const NOTES_SHOWN: usize = 12;
 
 fn detect(args: &DetectArgs) -> Result<(), CliError> {
     let out = Out::new(args.output.output);
     if args.alpha.is_some_and(|alpha| !(alpha > 0.0 && alpha < 1.0)) {
         return Err(CliError::Usage("--alpha is above 0 and below 1".to_owned()));
     }
-    let plots = args.plot.then_some(true);
+    if args.step == Millis(0) {
+        return Err(CliError::Usage("--step is above 0".to_owned()));
+    }
+    let service = args.service.as_deref().map(declared).transpose()?;
     let progress = |number: usize, all: usize, name: &str| {
         if number > 0 && number.is_multiple_of(PROGRESS_EVERY) {
             out.note(&format!("{number} of {all}, next {name}"));
         }
     };
-    let summary =
-        detect::run(&args.input, &args.out, plots, (args.alpha, args.handover_every), progress)?;
+    let options = detect::Options {
+        plots: args.plot.then_some(true),
+        alpha: args.alpha,
+        handover: args.handover_every,
+        service: service.as_ref(),
+        scores_only: args.scores_only,
+        step: args.step,
+    };
+    let summary = detect::run(&args.input, &args.out, &options, progress)?;
     out.value(&summary, |summary| detect_text(summary, args, Style::new(out.color())))
 }
 
+/// The service of a file that holds one, and what else it likes.
+fn declared(path: &Path) -> Result<Declared, CliError> {
+    let sources = local::sources(&[path.to_owned()])?;
+    let (manifests, problems) = local::parse(&sources);
+    if !problems.is_empty() {
+        let text = local::problem_text(&problems);
+        return Err(CliError::Failed(format!("nothing was judged:\n{text}")));
+    }
+    let mut services: Vec<Declared> = manifests
+        .into_iter()
+        .filter_map(|Manifest { metadata, spec }| match spec {
+            Spec::Service(spec) => {
+                Some(Declared { tenant: metadata.tenant, name: metadata.name, spec })
+            }
+            _ => None,
+        })
+        .collect();
+    match (services.pop(), services.len()) {
+        (Some(one), 0) => Ok(one),
+        (None, _) => {
+            Err(CliError::Usage(format!("{} holds no manifest of a Service", path.display())))
+        }
+        (Some(_), others) => Err(CliError::Usage(format!(
+            "{} holds {}: a history is of one of them",
+            path.display(),
+            plural(others + 1, "Service")
+        ))),
+    }
+}
+
 fn detect_text(summary: &detect::Summary, args: &DetectArgs, style: Style) -> String {
-    let mut table = Table::new(["NAME", "METRICS", "ROWS", "ALERTS", "ALERT ROWS"]);
+    let mut table =
+        Table::new(["NAME", "METRICS", "ROWS", "FINDINGS", "PANEL ALERTS", "ALERT ROWS"]);
     for entity in &summary.entities {
+        let findings = if args.scores_only {
+            "-".to_owned()
+        } else {
+            entity.findings.values().sum::<u64>().to_string()
+        };
         table.row([
             style.name(&entity.name),
             entity.metrics.to_string(),
             entity.rows.to_string(),
+            findings,
             entity.alerts.to_string(),
             entity.alert_rows.to_string(),
         ]);
     }
     let mut text = table.render(&style);
+    if !args.scores_only {
+        text.push_str(&findings_text(summary, style));
+    }
     text.push_str(&format!("\n\nresults are in {}", args.out.display()));
     if !summary.passed_over.is_empty() {
         let count = plural(summary.passed_over.len(), "file");
         text.push_str(&format!("; {count} without series passed over"));
+    }
+    text
+}
+
+/// Findings by kind, the worst of them, and what is to be known of how entities were watched.
+fn findings_text(summary: &detect::Summary, style: Style) -> String {
+    let mut by_kind: BTreeMap<&str, u64> = BTreeMap::new();
+    for (kind, count) in summary.entities.iter().flat_map(|one| &one.findings) {
+        *by_kind.entry(kind).or_default() += count;
+    }
+    let mut text = "\n\nwould have been raised: ".to_owned();
+    if by_kind.is_empty() {
+        text.push_str("nothing");
+    } else {
+        let mut kinds: Vec<(&str, u64)> = by_kind.into_iter().collect();
+        kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let kinds = kinds.iter().map(|(kind, count)| format!("{count} {kind}"));
+        text.push_str(&style.head(&kinds.collect::<Vec<_>>().join(", ")));
+        text.push_str("\nthe worst of it:");
+        let each = summary.entities.iter();
+        let mut worst: Vec<_> =
+            each.flat_map(|one| one.worst.iter().map(move |found| (&one.name, found))).collect();
+        worst.sort_by_key(|(_, found)| found.rank());
+        for (name, found) in worst.into_iter().take(WORST_SHOWN) {
+            let says = found.says();
+            let says = match found.severity {
+                Severity::Critical => style.bad(&says),
+                Severity::Warning => style.warn(&says),
+                Severity::Info => says,
+            };
+            text.push_str(&format!("\n  {} {says}", style.name(name)));
+        }
+    }
+    let mut notes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for entity in &summary.entities {
+        for note in &entity.notes {
+            notes.entry(note).or_default().push(&entity.name);
+        }
+    }
+    for (note, of) in notes.iter().take(NOTES_SHOWN) {
+        let of = match of.as_slice() {
+            [one] => (*one).to_owned(),
+            many => format!("{} of them", many.len()),
+        };
+        text.push_str(&format!("\n{} {of}: {note}", style.dim("note:")));
+    }
+    if notes.len() > NOTES_SHOWN {
+        let more = notes.len() - NOTES_SHOWN;
+        text.push_str(&format!("\n{} and {more} more in summary.json", style.dim("note:")));
     }
     text
 }
@@ -154,5 +266,41 @@ impl From<BacktestError> for CliError {
                 Self::Failed(error.to_string())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const SERVICE: &str = "apiVersion: medic/v1\nkind: Service\nmetadata: {name: web}\nspec:\n  instances: [{name: web-1}]\n  \
+                           indicators:\n    - {name: memory, source: {gauge: m}, limit: 64MiB}\n";
+
+    #[test]
+    fn a_manifest_that_is_none_of_one_service_is_refused_with_what_is_wrong_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.yaml");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            declared(&path).map_err(|error| error.to_string())
+        };
+        let good = read(SERVICE).unwrap();
+        assert_eq!((good.tenant.as_str(), good.name.as_str()), ("default", "web"));
+        assert_eq!(good.spec.indicators[0].limit.as_deref(), Some("64MiB"));
+        let two = format!("{SERVICE}---\n{}", SERVICE.replace("name: web}", "name: shop}"));
+        for (text, expected) in [
+            (SERVICE.replace("64MiB", "64 apples"), "web.yaml:7:"),
+            (SERVICE.replace("64MiB", "64 apples"), "spec.indicators[0].limit: `64 apples`"),
+            (SERVICE.replace("limit", "limits"), "web.yaml:7:"),
+            (two, "2 Services: a history is of one of them"),
+            (String::new(), "holds no manifest of a Service"),
+        ] {
+            let error = read(&text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        let missing = declared(&folder.path().join("none.yaml")).unwrap_err().to_string();
+        assert!(missing.starts_with("cannot read"), "{missing}");
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use medic_state::Millis;
 
 use super::OutputArgs;
 
@@ -19,6 +20,8 @@ pub enum BacktestCommand {
   curl -s 'http://prometheus:9090/api/v1/query_range?query=…&start=…&end=…&step=15s' > load.json
   medic backtest detect -i load.json --out results/              what Prometheus remembers
   medic backtest detect -i metrics.jsonl --out results/          what an OpenTelemetry collector wrote
+  medic backtest detect -i web-1.csv --out results/ --service web.yaml
+                                                                 with the limits and the objective of a Service
 
 Input: the answer of Prometheus to a range query (*.json), one entity per `job` and `instance`, every
 other combination of labels a metric of it; lines of OTLP metrics as the collector's file exporter writes
@@ -27,12 +30,18 @@ grow as rates a second; or CSV, plain or gzip, one file per entity: a column `ti
 it; empty fields are missing values; columns `row` and `label` are not looked at. In a folder that holds
 train.csv.gz and test.csv.gz, train warms the detectors up and test is judged.
 
-Output, under the same relative name: row,timestamp,anomaly_score,score,alert,p_value
+Output, under the same relative name:
+NAME.findings.json  what the owner of such an instance would have raised, row by row: kind, severity, summary, since,
+                    raised, until, p-value (0: a fact), and what it rests on. A column is an indicator: --service
+                    says which limit it has and what it measures; without it, its name does. A value is in the
+                    unit in which it would be scraped: seconds, bytes, a share of 1
+NAME.csv            row,timestamp,anomaly_score,score,alert,p_value of the panel, which is one voter of many:
   anomaly_score  0..1, high when something begins
   score          higher is odder, high as long as it lasts
   alert          1: worth telling
   p_value        share of rows with a score as high, which holds while the series drifts; at least one in
-                 the number of rows seen")]
+                 the number of rows seen
+summary.json        both, counted, and what is to be known of how each was watched")]
     Detect(DetectArgs),
     /// What would have been foreseen: failures within a horizon, or remaining lives?
     #[command(after_help = "Examples:
@@ -82,10 +91,19 @@ pub struct DetectArgs {
     /// Draw an SVG beside each result; for a single series it always is
     #[arg(long)]
     pub plot: bool,
+    /// Service manifest whose instances these are: its indicators that go by the name of a column say what that is
+    #[arg(long, value_name = "FILE", conflicts_with = "scores_only")]
+    pub service: Option<PathBuf>,
+    /// The columns of the panel alone, sooner: not what would have been raised
+    #[arg(long)]
+    pub scores_only: bool,
+    /// What lies between two rows, where they have no timestamps
+    #[arg(long, value_name = "SPAN", default_value = "1m")]
+    pub step: Millis,
     /// Alert where the p-value is at most this share of rows, above 0 and below 1
     #[arg(long, value_name = "SHARE")]
     pub alpha: Option<f64>,
-    /// After each so many rows another detector goes on from the checkpoint of the one before, as when a
+    /// After each so many rows another panel goes on from the checkpoint of the one before, as when a
     /// shard moves: the results must be those of one that never moved
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     pub handover_every: Option<u64>,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use medic_state::{Ppm, weight::Detector};
 
-use super::Now;
+use super::{Entity, Now};
 use crate::detection::{
     ensemble::{Kind, Vote},
     lord::{PROPOSED, Stream},
@@ -82,6 +82,37 @@ impl Proofs {
             self.0.remove(&kind);
         }
         proven
+    }
+
+    /// When time alone adds a piece to the evidence of a test whose votes are cast now.
+    fn next_piece_ms(&self, now: Now) -> Option<u64> {
+        let cast = self.0.values().filter(|test| test.seen_ms == now.mono_ms);
+        let next = |test: &Test| {
+            let pieces = 1 + now.mono_ms.saturating_sub(test.since_ms) / PIECE_MS;
+            (pieces < PIECES_MAX).then(|| test.since_ms + pieces * PIECE_MS)
+        };
+        cast.filter_map(next).min()
+    }
+
+    /// The votes that are cast now were cast through until then.
+    fn stood(&mut self, now: Now, until_ms: u64) {
+        for test in self.0.values_mut().filter(|test| test.seen_ms == now.mono_ms) {
+            test.seen_ms = until_ms;
+        }
+    }
+}
+
+/// For whoever goes through a history, in which nobody looks between two rows.
+impl Entity {
+    /// When more speaks for a finding that is held back, although nothing new is seen.
+    #[must_use]
+    pub fn more_proof_ms(&self, now: Now) -> Option<u64> {
+        self.proofs.next_piece_ms(now)
+    }
+
+    /// What is voted for now is voted for until then.
+    pub fn votes_stood(&mut self, now: Now, until_ms: u64) {
+        self.proofs.stood(now, until_ms);
     }
 }
 
@@ -169,6 +200,40 @@ mod tests {
         let strong = [vote("cusum", 2e-3), vote("panel", 5e-4)];
         let after = bench.lasts(&strong, 600);
         assert!(after.is_some_and(|after| (60..=240).contains(&after)), "{after:?}");
+    }
+
+    /// The same votes with rows so many seconds apart, looked at when rows come and when time proves more.
+    fn through_rows(votes: &[Vote], every: u64) -> (Option<u64>, Bench) {
+        let mut bench = Bench::new();
+        for row in (0..3_600).step_by(every as usize) {
+            bench.second = row;
+            let mut now = Now { mono_ms: row * 1_000, wall: Timestamp(0) };
+            loop {
+                if bench.lasts(votes, 1).is_some() {
+                    return (Some(bench.second), bench);
+                }
+                let next_ms = (row + every) * 1_000;
+                let more = bench.proofs.next_piece_ms(now).filter(|at| *at < next_ms);
+                bench.proofs.stood(now, more.unwrap_or(next_ms));
+                let Some(more) = more else { break };
+                now.mono_ms = more;
+                bench.second = more / 1_000;
+            }
+        }
+        (None, bench)
+    }
+
+    #[test]
+    fn whoever_goes_through_a_history_proves_as_soon_as_who_looked_each_second() {
+        let strong = [vote("cusum", 2e-3), vote("panel", 5e-4)];
+        let weak = [vote("cusum", 9e-2), vote("panel", 9e-2)];
+        for (votes, every) in [(&strong, 300), (&strong, 45), (&strong, 7), (&weak, 300)] {
+            let live = Bench::new().lasts(votes, 3_600);
+            let (found, bench) = through_rows(votes, every);
+            assert_eq!(found, live, "rows {every} s apart");
+            assert_eq!(bench.stream.tests(), 1);
+        }
+        assert!(Bench::new().lasts(&strong, 3_600).is_some_and(|after| after >= 60));
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod learnt;
 mod observers;
 mod plan;
 mod predictions;
+mod replay;
 mod treatment;
 mod watch;
 
@@ -46,6 +47,7 @@ pub use self::{
     health::Health,
     learnt::{Learnt, Took},
     predictions::{Foreseen, Predictions},
+    replay::{Replay, Told},
 };
 use self::{learnt::Waiting, plan::Wanted, watch::Watcher};
 use super::{
