@@ -287,11 +287,11 @@ impl Hub {
         Ok(counts)
     }
 
-    /// Takes samples that this node has fetched for a source of a tenant; gives what was not taken, in
-    /// words.
+    /// Takes samples that this node has fetched for a source of a tenant, who pays for them as for what is pushed;
+    /// gives what was not taken, in words.
     ///
     /// # Errors
-    /// When they could not be brought to their owners.
+    /// When the tenant has too many, or they could not be brought to their owners.
     pub async fn take_own(
         &self,
         tenant: &str,
@@ -299,6 +299,8 @@ impl Hub {
         message: Vec<u8>,
     ) -> Result<Option<String>, PushRefusal> {
         let shared = self.tenant(tenant).ok_or_else(too_many_tenants)?;
+        let surveyed = write::survey(Version::V1, &message).map_err(refusal)?;
+        self.pay(tenant, &shared, surveyed.samples)?;
         let sources = vec![source.to_owned()];
         let (allowed, series_max) = {
             let tenant = lock(&shared);

@@ -105,7 +105,7 @@ mod tests {
     }
 
     fn endpoint(labels: &[(&str, &str)]) -> Endpoint {
-        Endpoint { address: "h:9100".to_owned(), labels: map(labels) }
+        Endpoint { labels: map(labels), ..Endpoint::plain("h:9100".to_owned()) }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One round of a source that is asked.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream};
+use medic_api::http::push::PushRefusal;
 use medic_state::manifest::{
     DiscoverySpec, DnsSpec, ManifestKey, NamedQuery, QuerySpec, SourceSpec,
 };
@@ -225,7 +226,7 @@ impl Fetcher {
         mapper: Arc<Mapper>,
         timeout: Duration,
     ) -> Result<Option<String>, String> {
-        let url = format!("http://{}{}", endpoint.address, spec.path);
+        let url = endpoint.url(&spec.path);
         let body = scrape::fetch(&self.client, &url, timeout, &self.certificates).await;
         let body = body.map_err(|error| error.to_string())?;
         let given = scraped::given_labels(&spec.labels, endpoint);
@@ -259,7 +260,10 @@ impl Fetcher {
             return Ok(None);
         }
         let taken = self.hub.take_own(&key.tenant, &key.name, message).await;
-        taken.map_err(|refusal| format!("{refusal:?}"))
+        taken.map_err(|refusal| match refusal {
+            PushRefusal::Wrong(why) | PushRefusal::TooLarge(why) | PushRefusal::Denied(why) => why,
+            PushRefusal::Slow(why, _) | PushRefusal::Later(why) => why,
+        })
     }
 
     async fn endpoints(
@@ -268,7 +272,7 @@ impl Fetcher {
         timeout: Duration,
         round: &mut Round,
     ) -> Vec<Endpoint> {
-        let plain = |address: String| Endpoint { address, labels: BTreeMap::new() };
+        let plain = Endpoint::plain;
         let mut found: Vec<Endpoint> = spec.targets.iter().cloned().map(plain).collect();
         if let Some(file) = &spec.file {
             match self.file(file).await {

@@ -212,7 +212,12 @@ impl Hub {
     }
 
     /// Takes so many samples or lines out of what the tenant may send; gives how many series it may have.
-    fn pay(&self, name: &str, shared: &Shared, samples: usize) -> Result<usize, PushRefusal> {
+    pub(super) fn pay(
+        &self,
+        name: &str,
+        shared: &Shared,
+        samples: usize,
+    ) -> Result<usize, PushRefusal> {
         let mut tenant = lock(shared);
         let rate = tenant.per_second();
         let paid = tenant.bucket.take(samples, rate, self.moment().mono_ms);

@@ -226,6 +226,9 @@ async fn quotas_of_a_tenant_hold() {
     // Five samples were five seconds' worth.
     let again = one.push(push(&message(&one, &many[..1]))).await;
     assert!(matches!(again, Err(PushRefusal::Slow(_, 1))), "{again:?}");
+    // What its sources fetch is paid for by the tenant too.
+    let own = one.take_own("default", "prometheus", message(&one, &many[..1])).await;
+    assert!(matches!(own, Err(PushRefusal::Slow(_, 1))), "{own:?}");
     tokio::time::advance(Duration::from_millis(1_100)).await;
     assert!(one.push(push(&message(&one, &many[..1]))).await.is_ok());
 }
