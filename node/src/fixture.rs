@@ -3,7 +3,10 @@
 //! Judgement reads states and changes none, so these states are put together directly.
 #![allow(clippy::unwrap_used, reason = "a fixture that does not parse should fail loudly")]
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use medic_api::manifest::parse_bundle;
 use medic_state::{
@@ -140,6 +143,7 @@ pub(crate) fn open(state: &mut State, id: u64, symptoms: Vec<Symptom>) -> Incide
                 count: 1,
                 cleared_at: None,
                 grouped,
+                voices: BTreeSet::new(),
                 symptom,
             };
             (kept.symptom.fingerprint(), kept)

@@ -132,7 +132,8 @@ pub enum Command {
   medic judge INC-42 genuine                               takes an earlier opinion back
   medic get weights                                        what came of it
 
-Incidents that are resolved can be judged too. Said again it moves nothing.")]
+Incidents that are resolved can be judged too. Said again it moves nothing.
+Your word replaces what their outcome said.")]
     Judge(JudgeArgs),
     /// Open an incident again; attempts start anew
     #[command(after_help = "Example:\n  medic reopen INC-42 -m 'it came back'")]

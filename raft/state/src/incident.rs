@@ -9,7 +9,7 @@
 //!   └──────────────────────── escalate ────────► Escalated ─── by hand, or symptoms clear ──▲
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use minicbor::{Decode, Encode};
 
@@ -18,6 +18,7 @@ use crate::{
     ids::{IncidentId, PlanId, Revision, Timestamp, TraceId},
     notice::NoticeState,
     symptom::{Fingerprint, Severity, Symptom, Target},
+    voice::Voice,
     weight::Judged,
 };
 
@@ -169,6 +170,10 @@ pub struct SymptomState {
     /// Grouped here because its service depends on the incident's.
     #[n(5)]
     pub grouped: bool,
+    /// Who has spoken in its reports so far; nothing in those kept before command set 9, whose bytes
+    /// are the same.
+    #[cbor(n(6), skip_if = "BTreeSet::is_empty")]
+    pub voices: BTreeSet<Voice>,
 }
 
 /// Where an incident stands.

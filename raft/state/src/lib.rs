@@ -32,6 +32,7 @@ pub mod state;
 pub mod symptom;
 pub mod text;
 pub mod time;
+pub mod voice;
 pub mod weight;
 
 pub use applied::{Answer, Applied, AuditRecord, ClosedIncident, Effect, Record, Refusal, Reply};

@@ -133,6 +133,12 @@ pub struct Symptom {
 /// Signals kept per symptom: enough for any ensemble we run, small enough for the log.
 pub const MAX_SIGNALS: usize = 16;
 
+/// `Signal::detector` of a limit that is crossed.
+pub const LIMIT: &str = "limit";
+/// How `Signal::expected` of a [`LIMIT`] ends when the detectors of that indicator have learnt enough to
+/// judge, and find the value usual: they were silent, not hidden behind the limit.
+pub const ALTHOUGH_USUAL: &str = " although usual";
+
 /// `Symptom::kind` of alerts that an Alertmanager sent.
 pub const ALERT_KIND: &str = "alert";
 /// How the sources of such alerts begin.

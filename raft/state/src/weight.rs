@@ -1,9 +1,10 @@
 //! Weights: how far each detector is believed about a family of metrics, as outcomes have taught.
 //!
 //! ```text
-//!   "false alarm"            the detectors that called it  ──►  step down
-//!   "missed"                 those that should have        ──►  step up
-//!   "genuine", or verified   those that called it          ──►  back towards zero
+//!   what turned out                                  about whom                      a human   an outcome
+//!   false alarm, or: it ended, and nothing was done  the detectors that called it     ▼ 700     ▼  50
+//!   missed, or: verified, and they were silent       those that should have           ▲ 700     ▲  50
+//!   genuine, or: verified                            those that called it, to zero    ▲ 700     ▲ 100
 //! ```
 //!
 //! A weight is a logarithm in thousandths: a detector's p-value is multiplied by `exp(-weight / 1000)`
@@ -12,7 +13,19 @@
 //!
 //! Invariant: a weight lies within [`LEAST`] and [`MOST`], so no detector is ever silenced and none
 //! shouts; one incident moves a weight once, and a second opinion about it takes the first one back.
-//! Deliberately absent: evidence that is no test (a probe that fails, a limit that is crossed).
+//!
+//! Outcomes are weak evidence: what ended by itself may have been something, and a limit may be set where
+//! values are usual. So that weights do not drift on them, whatever a fleet does for years:
+//! * they move a weight by little, and no further than [`LEAST_BY_OUTCOME`] and [`MOST_BY_OUTCOME`], which
+//!   leaves a detector its voice (half a minute's patience) and its reserve; beyond go people alone;
+//! * the three pull against each other. A detector of whose alarms one in three is verified gains as much as it
+//!   loses, and one that speaks too soon for having missed something loses that again by false alarms;
+//! * each feeds on what it ends. Patience keeps the transients quiet that taught it, so they teach no more;
+//!   and who speaks sooner is no longer silent when the limit is crossed;
+//! * a fleet on which nothing happens opens no incident, and moves nothing.
+//!
+//! Deliberately absent: evidence that is no test (a probe that fails, a limit that is crossed), and
+//! forgetting by time: a detector that is quiet has given no reason to be believed more or less.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -28,6 +41,15 @@ pub const MOST: i32 = 2_000;
 pub const STEP: i32 = 700;
 /// What a verified remediation gives back to a detector that is believed less: a tenth.
 pub const STEP_VERIFIED: i32 = 100;
+/// What the end of an incident takes from those that called it when nothing came of it, and what a verified
+/// remediation gives to those that were silent when a limit was crossed. Half of [`STEP_VERIFIED`], so that
+/// one treatment that helped outweighs two alarms that nobody heeded; after eight of these a detector waits as
+/// long as a usual scrape interval.
+pub const STEP_BY_OUTCOME: i32 = 50;
+/// Outcomes alone take a weight no lower: as two humans' opinions would.
+pub const LEAST_BY_OUTCOME: i32 = -2 * STEP;
+/// Outcomes alone lift a weight no higher: as one human's opinion would.
+pub const MOST_BY_OUTCOME: i32 = STEP;
 /// Weights kept, over all tenants: a thousand indicators by name, each with all of its detectors. When
 /// there are more, the tenant that holds most gives way.
 pub const MAX_WEIGHTS: usize = 4_096;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use medic_state::{
     Millis, Timestamp,
-    symptom::{Severity, Symptom},
+    symptom::{ALTHOUGH_USUAL, LIMIT, Severity, Symptom},
 };
 
 use super::{AGENT_LOST_MS, Entity, GRACE_MS, Now, Track, prognosis::of_series, text::shown};
@@ -259,10 +259,17 @@ fn limit_vote(series: &Series, reading: &Reading) -> Option<Vote> {
     Some(Vote {
         text: format!("{} is {value}, above its limit of {limit_shown}", series.name),
         value: plain(reading.value),
-        expected: format!("<= {}", plain(limit)),
-        detector: "limit",
+        expected: format!("<= {}{}", plain(limit), silence_of_others(reading)),
+        detector: LIMIT,
         ..hard(Voter::Series(series.name.clone()), kind, severity)
     })
+}
+
+/// What the limit's vote says of the detectors whose votes it hides: that there are none, for they have
+/// learnt enough to judge and find the value usual. Where they find it odd, or do not know, nothing.
+fn silence_of_others(reading: &Reading) -> &'static str {
+    let silent = reading.judged.usual() && reading.prediction.is_none();
+    if silent { ALTHOUGH_USUAL } else { "" }
 }
 
 /// The weight of odd values: unlikely enough, they suffice alone, unless nobody can tell what for, nor has

@@ -176,8 +176,12 @@ pub(crate) const OBSERVERS_SINCE: u32 = 8;
 /// story it had, and no tenant's lessons make room for those of one that holds more.
 pub(crate) const ALERTS_SINCE: u32 = 8;
 
+/// The cluster version from which on outcomes say by themselves that an alarm was false, or that
+/// something was missed: until then voices are not kept, and no such opinion is formed.
+pub(crate) const OUTCOMES_SINCE: u32 = 9;
+
 /// The newest command set this build understands; see [`Command::since`].
-pub const CLUSTER_VERSION: u32 = 8;
+pub const CLUSTER_VERSION: u32 = 9;
 
 /// See [`Command::ReportSymptom`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -68,6 +68,11 @@ pub(super) fn actor(principal: &Principal) -> String {
     }
 }
 
+/// Whether an [`actor`] is a node, and no human.
+pub(super) fn is_node(actor: &str) -> bool {
+    actor.starts_with("node-")
+}
+
 /// [`clip_to`] the length of free text.
 pub(super) fn clip(text: &str) -> String {
     clip_to(text, MAX_TEXT_BYTES)
@@ -118,6 +123,7 @@ mod tests {
         assert_eq!(actor(&Principal::user("alice")), "alice");
         assert_eq!(actor(&Principal::user("node-1")), "user:node-1");
         assert_eq!(actor(&Principal::node(crate::NodeId(1))), "node-1");
+        assert!(is_node("node-1") && !is_node("user:node-1") && !is_node("alice"));
         assert_eq!(actor(&Principal::user("medic")), "user:medic");
     }
 }

@@ -128,12 +128,16 @@ pub(super) fn refresh_one(state: &mut State, context: &mut Context<'_>, id: Inci
     if before == hold.as_deref() || (hold.is_none() && !from_outside) {
         return false;
     }
+    let held = hold.is_some();
     let text = match &hold {
         Some(why) => format!("held back: {why}"),
         None => "no longer held back".to_owned(),
     };
     incident.held_by = hold;
     super::incidents::tell(incident, context, text);
+    if held {
+        super::incidents::obscure(state, id);
+    }
     context.touched.insert(id);
     true
 }

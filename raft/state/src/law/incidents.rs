@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     applied::{ClosedIncident, Record, Refusal},
+    command::OUTCOMES_SINCE,
     ids::{IncidentId, PlanId, Revision},
     incident::{Attempt, Incident, IncidentStatus, MAX_TIMELINE, Resolution, TimelineItem},
     law::{
@@ -13,6 +14,7 @@ use crate::{
     },
     saga::Saga,
     state::{MAX_CLOSED, State},
+    voice::Voice,
 };
 
 /// Attempts kept per incident; the cap on attempts (at most 10 per playbook) stays below it.
@@ -35,6 +37,18 @@ pub(super) fn tell(incident: &mut Incident, context: &Context<'_>, text: impl As
 /// Something changed that a decision should know of.
 pub(super) fn bump(incident: &mut Incident) {
     incident.revision = Revision(incident.revision.0.saturating_add(1));
+}
+
+/// What becomes of it, and who spoke, says nothing about detectors any more: it did not take its own
+/// course, or not all was heard.
+pub(super) fn obscure(state: &mut State, id: IncidentId) {
+    if state.cluster_version < OUTCOMES_SINCE {
+        return;
+    }
+    let Some(incident) = state.incidents.get_mut(&id) else { return };
+    for known in incident.symptoms.values_mut() {
+        known.voices.insert(Voice::Obscured);
+    }
 }
 
 impl State {

@@ -1,14 +1,16 @@
 //! `JudgeIncident`: what turned out about the detection of an incident moves how far detectors are
-//! believed, see [`crate::weight`]. A verified remediation says the same by itself, in smaller words.
+//! believed, see [`crate::weight`]. Outcomes say the same by themselves, in smaller words: [`outcome`].
 //!
-//! An opinion of a human replaces an earlier one: what that moved is taken back first. A verdict
+//! An opinion of a human replaces an earlier one: what that moved is taken back first. An outcome
 //! replaces nothing.
+
+pub(super) mod outcome;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     applied::{Answer, Refusal, Reply},
-    command::{ALERTS_SINCE, JudgeIncident, WEIGHTS_SINCE},
+    command::{ALERTS_SINCE, JudgeIncident},
     ids::IncidentId,
     incident::Incident,
     law::{
@@ -16,9 +18,10 @@ use crate::{
         incidents::tell,
     },
     state::State,
+    voice::Voice,
     weight::{
-        Detector, Judged, LEAST, MAX_WEIGHTS, MOST, Move, Opinion, STEP, STEP_VERIFIED, TOGETHER,
-        Weight, WeightKey, Weights, family_of,
+        Detector, Judged, LEAST, MAX_WEIGHTS, MOST, Move, Opinion, STEP, TOGETHER, Weight,
+        WeightKey, Weights,
     },
 };
 
@@ -49,12 +52,17 @@ pub(super) fn apply(
         let text = format!("{id} is judged {} already, by {}", judged.opinion, judged.by);
         return Ok(Reply::Noted(text));
     }
-    let step = match command.opinion {
-        Opinion::FalseAlarm => -STEP,
-        Opinion::Missed | Opinion::Genuine => STEP,
+    let (step, limit) = match command.opinion {
+        Opinion::FalseAlarm => (-STEP, LEAST),
+        Opinion::Missed => (STEP, MOST),
+        // To have been right once is no reason to be believed more than others.
+        Opinion::Genuine => (STEP, 0),
     };
     let before = state.weights.version;
-    let moves = shift(state, context, id, (command.opinion, step), wanted);
+    let word = Word { opinion: command.opinion, step, limit };
+    let cause = Cause::of(state, id, context.actor());
+    take_back(state, context, &cause, word.opinion);
+    let moves = shift(state, context, &cause, word, wanted);
     let nothing = state.weights.version == before;
     let mut text = in_words(command.opinion, &moves);
     if !command.note.is_empty() {
@@ -74,37 +82,18 @@ pub(super) fn apply(
     Ok(Reply::Incident(id))
 }
 
-/// A remediation was verified: something was wrong, and those who said so get some belief back.
-pub(super) fn confirm(state: &mut State, context: &Context<'_>, id: IncidentId) {
-    // Older builds do not know of weights: they would come to another state.
-    if state.cluster_version < WEIGHTS_SINCE {
-        return;
-    }
-    let Some(incident) = state.incidents.get(&id).filter(|found| found.judged.is_none()) else {
-        return;
-    };
-    let callers = callers(incident);
-    let moves = shift(state, context, id, (Opinion::Genuine, STEP_VERIFIED), callers);
-    if moves.is_empty() {
-        return;
-    }
-    let text = in_words(Opinion::Genuine, &moves);
-    if let Ok(incident) = state.incident_mut(id) {
-        tell(incident, context, text);
-        let (opinion, by, families) = (Opinion::Genuine, LAW.to_owned(), Vec::new());
-        incident.judged = Some(Judged { opinion, by, at: context.now, families, moves });
-    }
-}
-
-/// The detectors that called it, those of grouped dependents aside.
+/// The detectors that called it, at any time, those of grouped dependents aside.
 fn callers(incident: &Incident) -> BTreeSet<Caller> {
-    let own = incident.symptoms.values().filter(|known| !known.grouped);
-    own.flat_map(|known| &known.symptom.signals)
-        .filter_map(|signal| {
-            let detector = Detector::parse(&signal.detector)?;
-            Some((family_of(&signal.name).to_owned(), detector))
-        })
-        .collect()
+    let mut callers = BTreeSet::new();
+    for known in incident.symptoms.values().filter(|known| !known.grouped) {
+        let last = known.symptom.signals.iter().map(Voice::of);
+        for voice in known.voices.iter().cloned().chain(last) {
+            if let Voice::Detector(family, detector) = voice {
+                callers.insert((family, detector));
+            }
+        }
+    }
+    callers
 }
 
 /// Whom an opinion is about.
@@ -167,37 +156,68 @@ fn missed(
     Ok(wanted)
 }
 
-/// Takes back what an earlier opinion moved, then moves the callers' weights; gives what moved.
+/// Why weights change: one command, one version.
+struct Cause {
+    incident: IncidentId,
+    tenant: String,
+    by: String,
+    version: u64,
+}
+
+impl Cause {
+    fn of(state: &State, incident: IncidentId, by: String) -> Self {
+        let tenant = state.incidents.get(&incident).map(|found| found.tenant.clone());
+        let version = state.weights.version.saturating_add(1);
+        Self { incident, tenant: tenant.unwrap_or_default(), by, version }
+    }
+
+    fn key(&self, (family, detector): Caller) -> WeightKey {
+        WeightKey { tenant: self.tenant.clone(), family, detector }
+    }
+}
+
+/// What is said, and how far it moves a weight: by a step, not beyond a limit.
+#[derive(Clone, Copy)]
+struct Word {
+    opinion: Opinion,
+    step: i32,
+    limit: i32,
+}
+
+impl Word {
+    /// How far it moves a weight that is `now`; one beyond the limit stays where it is.
+    fn moves(self, now: i32) -> i32 {
+        let room = self.limit.saturating_sub(now);
+        if self.step < 0 { self.step.max(room).min(0) } else { self.step.min(room).max(0) }
+    }
+}
+
+/// Takes back what an earlier opinion moved.
+fn take_back(state: &mut State, context: &Context<'_>, cause: &Cause, opinion: Opinion) {
+    let judged = state.incidents.get(&cause.incident).and_then(|one| one.judged.as_ref());
+    let earlier = judged.map(|judged| judged.moves.clone()).unwrap_or_default();
+    for one in earlier {
+        let key = cause.key((one.family, one.detector));
+        // One that had to make room is not brought back to be taken from.
+        if state.weights.all.contains_key(&key) {
+            change(state, context, cause, opinion, key, one.millinats.saturating_neg());
+        }
+    }
+}
+
+/// Moves the weights of these; gives what moved.
 fn shift(
     state: &mut State,
     context: &Context<'_>,
-    id: IncidentId,
-    (opinion, step): (Opinion, i32),
+    cause: &Cause,
+    word: Word,
     callers: BTreeSet<Caller>,
 ) -> Vec<Move> {
-    let Some(incident) = state.incidents.get(&id) else { return Vec::new() };
-    let tenant = incident.tenant.clone();
-    let earlier = incident.judged.as_ref().map(|judged| judged.moves.clone()).unwrap_or_default();
-    let cause = Cause { incident: id, opinion, version: state.weights.version.saturating_add(1) };
-    let key = |(family, detector): Caller| WeightKey { tenant: tenant.clone(), family, detector };
-    for one in earlier {
-        let key = key((one.family, one.detector));
-        // One that had to make room is not brought back to be taken from.
-        if state.weights.all.contains_key(&key) {
-            change(state, context, &cause, key, one.millinats.saturating_neg());
-        }
-    }
     let mut moves = Vec::new();
-    for caller in callers {
-        let key = key(caller);
+    for (family, detector) in callers {
+        let key = cause.key((family.clone(), detector));
         let now = state.weights.all.get(&key).map_or(0, |weight| weight.millinats);
-        let step = match opinion {
-            Opinion::FalseAlarm | Opinion::Missed => step,
-            // To have been right once is no reason to be believed more than others.
-            Opinion::Genuine => step.min(now.saturating_neg()).max(0),
-        };
-        let (family, detector) = (key.family.clone(), key.detector);
-        let millinats = change(state, context, &cause, key, step);
+        let millinats = change(state, context, cause, word.opinion, key, word.moves(now));
         if millinats != 0 {
             moves.push(Move { family, detector, millinats });
         }
@@ -205,18 +225,12 @@ fn shift(
     moves
 }
 
-/// Why weights change: one command, one version.
-struct Cause {
-    incident: IncidentId,
-    opinion: Opinion,
-    version: u64,
-}
-
 /// Moves one weight as far as the bounds allow; gives how far that was.
 fn change(
     state: &mut State,
     context: &Context<'_>,
     cause: &Cause,
+    opinion: Opinion,
     key: WeightKey,
     step: i32,
 ) -> i32 {
@@ -237,9 +251,9 @@ fn change(
         version: cause.version,
         index: context.index,
         at: context.now,
-        by: context.actor(),
+        by: cause.by.clone(),
         incident: cause.incident,
-        opinion: cause.opinion,
+        opinion,
     };
     weights.all.insert(key, weight);
     millinats.saturating_sub(before)

@@ -6,7 +6,7 @@ use crate::{
     command::IncidentNote,
     ids::IncidentId,
     incident::{Incident, IncidentStatus},
-    law::context::Context,
+    law::{context::Context, judge::outcome},
     state::State,
     symptom::Fingerprint,
 };
@@ -23,6 +23,7 @@ pub(super) fn apply(
     for fingerprint in fingerprints {
         state.fingerprints.entry(fingerprint).or_insert(id);
     }
+    outcome::withdraw(state, context, id);
     state.mark_manual(id);
     state.reopened.insert(id, context.actor());
     let incident = state.incident_mut(id)?;

@@ -15,23 +15,24 @@
 //! taken back when something as bad as what it is for joins, or when that grows worse: people would
 //! agree to a plan for another picture, and the new trouble would wait with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     applied::{Answer, Refusal, Reply},
-    command::{JUDGED_AGAIN_SINCE, ReportSymptom},
+    command::{JUDGED_AGAIN_SINCE, OUTCOMES_SINCE, ReportSymptom},
     ids::{IncidentId, Revision},
     incident::{Incident, IncidentStatus, MAX_SYMPTOMS, SymptomState},
     law::{
         context::{Context, MAX_NAME_BYTES, clip, clip_to},
         grouping::{cause_of, merge_effects, own_home},
         holds,
-        incidents::{bump, tell},
+        incidents::{bump, obscure, tell},
         recurring, saga,
     },
     saga::{Saga, SagaStatus},
     state::State,
     symptom::{Fingerprint, MAX_SIGNALS, Symptom, Target},
+    voice,
 };
 
 /// Labels kept per symptom: those of a generous alert.
@@ -56,10 +57,14 @@ pub(super) fn apply(
             format!("{target} belongs to {}, not {}", State::shard_of(target), command.shard);
         return Err(Refusal::Invalid(text));
     }
+    let fingerprint = symptom.fingerprint();
     if let Some(silence) = state.silenced(&symptom) {
+        let known = state.fingerprints.get(&fingerprint).copied();
+        if let Some(id) = known.or_else(|| own_home(state, target)) {
+            obscure(state, id);
+        }
         return Ok(Reply::Noted(silence));
     }
-    let fingerprint = symptom.fingerprint();
     if let Some(id) = state.fingerprints.get(&fingerprint).copied() {
         return repeat(state, context, id, fingerprint, symptom);
     }
@@ -109,10 +114,14 @@ fn repeat(
     fingerprint: Fingerprint,
     symptom: Symptom,
 ) -> Answer {
+    let voices_kept = state.cluster_version >= OUTCOMES_SINCE;
     let incident = state.incident_mut(id)?;
     let Some(known) = incident.symptoms.get_mut(&fingerprint) else {
         return Err(Refusal::NotFound(format!("symptom {fingerprint} in {id}")));
     };
+    if voices_kept {
+        voice::further(&mut known.voices, &symptom);
+    }
     let worse = symptom.severity > known.symptom.severity;
     let back = known.cleared_at.take().is_some();
     known.symptom = symptom;
@@ -159,6 +168,7 @@ fn join(
     symptom: Symptom,
     grouped: bool,
 ) -> Answer {
+    let fresh = fresh(state, context, &symptom, grouped);
     let incident = state.incident_mut(id)?;
     if incident.symptoms.len() >= MAX_SYMPTOMS {
         return Ok(Reply::Noted(format!("{id} holds {MAX_SYMPTOMS} symptoms already")));
@@ -170,7 +180,7 @@ fn join(
     incident.severity = incident.severity.max(symptom.severity);
     incident.predicted &= symptom.predicted() || grouped;
     bump(incident);
-    incident.symptoms.insert(fingerprint, fresh(context, symptom, grouped));
+    incident.symptoms.insert(fingerprint, fresh);
     state.fingerprints.insert(fingerprint, id);
     holds::refresh_one(state, context, id);
     context.touched.insert(id);
@@ -180,9 +190,12 @@ fn join(
     Ok(Reply::Incident(id))
 }
 
-fn fresh(context: &Context<'_>, symptom: Symptom, grouped: bool) -> SymptomState {
+fn fresh(state: &State, context: &Context<'_>, symptom: &Symptom, grouped: bool) -> SymptomState {
+    // Older builds keep no voices: they would come to another state.
+    let voices_kept = state.cluster_version >= OUTCOMES_SINCE;
     SymptomState {
-        symptom,
+        symptom: symptom.clone(),
+        voices: if voices_kept { voice::first(symptom) } else { BTreeSet::new() },
         first_at: context.now,
         last_at: context.now,
         count: 1,
@@ -242,7 +255,7 @@ fn open(
     };
     tell(&mut incident, context, summary);
     let (takes_in, earlier) = (!symptom.predicted(), recurring::earlier(state, &symptom));
-    incident.symptoms.insert(fingerprint, fresh(context, symptom, false));
+    incident.symptoms.insert(fingerprint, fresh(state, context, &symptom, false));
     state.incidents.insert(id, incident);
     state.fingerprints.insert(fingerprint, id);
     state.totals.incidents = state.totals.incidents.saturating_add(1);

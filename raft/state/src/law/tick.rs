@@ -4,7 +4,7 @@ use crate::{
     applied::{Answer, Reply},
     ids::{IncidentId, Millis, PlanId, Timestamp},
     incident::Resolution,
-    law::{context::Context, holds, saga},
+    law::{context::Context, holds, judge::outcome, saga},
     manifest::{Kind, ManifestKey, OnTimeout},
     planted::{self, Planted, planted},
     saga::{Saga, SagaStatus},
@@ -36,6 +36,7 @@ pub(super) fn apply(state: &mut State, context: &mut Context<'_>) -> Answer {
         drop_stale(state, context),
         unwind_held(state, context),
         close_cleared(state, context),
+        outcome::stayed_away(state, context),
         holds::refresh(state, context),
         prune(state),
     ];
@@ -59,7 +60,9 @@ impl State {
         let cleared = self.incidents.values().filter_map(|incident| self.self_clears_at(incident));
         let windows = self.window_edges();
         let told = self.hush_ends().into_iter().chain(self.recurring_ends());
-        freezes.chain(breakers).chain(sagas).chain(cleared).chain(windows).chain(told).min()
+        let judged = self.outcome_due();
+        let of_incidents = cleared.chain(windows).chain(told).chain(judged);
+        freezes.chain(breakers).chain(sagas).chain(of_incidents).min()
     }
 
     /// When windows end that hold incidents back.
@@ -174,6 +177,7 @@ fn close_cleared(state: &mut State, context: &mut Context<'_>) -> bool {
         .map(|incident| incident.id)
         .collect();
     for id in &cleared {
+        outcome::ends_by_itself(state, *id);
         state.close(context, *id, Resolution::SelfCleared);
     }
     !cleared.is_empty()

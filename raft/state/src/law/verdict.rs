@@ -7,7 +7,8 @@ use crate::{
     law::{
         context::{Context, clip},
         incidents::tell,
-        judge, saga,
+        judge::outcome,
+        saga,
     },
     saga::{SagaStatus, Verdict, VerdictValue},
     state::State,
@@ -44,7 +45,7 @@ pub(super) fn apply(
     }
     match value {
         VerdictValue::Passed => {
-            judge::confirm(state, context, id);
+            outcome::verified(state, context, id);
             saga::end_succeeded(state, context, plan);
         }
         VerdictValue::Failed => saga::unwind(state, context, plan, &text),

@@ -1,8 +1,11 @@
 //! What was missed once is seen the next time.
 
-use medic_state::weight::{
-    Detector::{Cusum, Level},
-    MOST, STEP,
+use medic_state::{
+    symptom::{ALTHOUGH_USUAL, LIMIT},
+    weight::{
+        Detector::{Cusum, Level},
+        MOST, STEP,
+    },
 };
 
 use super::*;
@@ -54,4 +57,34 @@ fn traffic_that_vanishes_opens_an_incident_once_that_was_missed() {
     };
     assert_eq!(vanishes(&[]), None, "nobody can tell what it is good for");
     assert_eq!(vanishes(&[("traffic", Level, STEP)]).as_deref(), Some("anomaly"));
+}
+
+#[test]
+fn a_limit_tells_whether_its_detectors_were_silent_or_are_hidden_behind_it() {
+    let expected = |before: Option<f64>, crossed: f64| {
+        let mut bench = Bench::new();
+        if let Some(usual) = before {
+            assert_eq!(reported_over(&mut bench, 60, usual), None);
+        }
+        let symptom = reported_over(&mut bench, 5, crossed).unwrap();
+        let signal = symptom.signals.into_iter().find(|signal| signal.detector == LIMIT).unwrap();
+        assert_eq!(signal.name, "metric.memory");
+        signal.expected
+    };
+    let limit = (128 * 1_048_576).to_string();
+    let usual = format!("<= {limit}{ALTHOUGH_USUAL}");
+    assert_eq!(expected(Some(127.0), 129.0), usual, "it is hardly more than ever");
+    assert_eq!(expected(Some(20.0), 200.0), format!("<= {limit}"), "they find it odd as well");
+    assert_eq!(expected(None, 200.0), format!("<= {limit}"), "they know nothing yet");
+}
+
+/// What is reported within so many seconds of that much memory, in MiB.
+fn reported_over(bench: &mut Bench, seconds: u64, memory: f64) -> Option<Symptom> {
+    (0..seconds).find_map(|_| {
+        bench.tick();
+        bench.process(ProcessState::Running);
+        bench.probe(&Outcome::Good);
+        bench.scrape(0.0, 0.05, memory);
+        bench.evaluate().map(|change| reported(Some(change)))
+    })
 }

@@ -4,7 +4,7 @@
 use super::*;
 use crate::{
     applied::Record,
-    command::{Command, IncidentNote},
+    command::{Command, IncidentNote, WEIGHTS_SINCE},
     ids::Ppm,
     incident::IncidentStatus,
     law::tests::lab::*,
@@ -12,6 +12,7 @@ use crate::{
     plan::Direction,
     saga::VerdictValue,
     symptom::{Signal, Symptom},
+    weight::STEP_VERIFIED,
 };
 
 /// What must hold of weights in every state.
@@ -40,7 +41,7 @@ pub(in crate::law) fn indicator(name: &str) -> IndicatorSpec {
 }
 
 /// A lab whose `api` has three indicators.
-fn lab() -> Lab {
+pub(super) fn lab() -> Lab {
     let mut lab = Lab::new();
     let indicators = ["errors", "latency", "load"].map(indicator).to_vec();
     let api = ServiceSpec { indicators, ..service(&["a", "b", "c"], &["db"]) };
@@ -54,7 +55,7 @@ fn called(lab: &mut Lab, signals: &[(&str, &str)]) -> IncidentId {
     lab.report_with(Symptom { signals, ..symptom("api", "a", "latency") })
 }
 
-fn judge(incident: IncidentId, opinion: Opinion) -> Command {
+pub(super) fn judge(incident: IncidentId, opinion: Opinion) -> Command {
     Command::JudgeIncident(JudgeIncident {
         incident,
         opinion,
@@ -69,12 +70,12 @@ fn missed(incident: IncidentId, families: &[&str]) -> Command {
     Command::JudgeIncident(JudgeIncident { incident, opinion, families, note })
 }
 
-fn weights(lab: &Lab) -> Vec<(String, Detector, i32)> {
+pub(super) fn weights(lab: &Lab) -> Vec<(String, Detector, i32)> {
     let all = lab.state.weights.of_tenant(TENANT);
     all.map(|(key, weight)| (key.family.clone(), key.detector, weight.millinats)).collect()
 }
 
-fn weight(family: &str, detector: Detector, millinats: i32) -> (String, Detector, i32) {
+pub(super) fn weight(family: &str, detector: Detector, millinats: i32) -> (String, Detector, i32) {
     (family.to_owned(), detector, millinats)
 }
 
@@ -183,7 +184,7 @@ fn a_verified_remediation_gives_back_belief_up_to_where_it_was() {
         lab.now += 4_000_000;
     }
     let last = lab.state.weights.all.values().next().unwrap();
-    assert_eq!((last.by.as_str(), last.opinion), ("node-1", Opinion::Genuine));
+    assert_eq!((last.by.as_str(), last.opinion), (LAW, Opinion::Genuine));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod alerts;
 mod observers;
+mod outcomes;
 mod sources;
 
 use std::{

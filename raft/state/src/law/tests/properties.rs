@@ -16,7 +16,7 @@ use crate::{
     rbac::Principal,
     saga::{Outcome, SagaStatus, VerdictValue},
     state::{FreezeScope, State},
-    symptom::{Severity, Target},
+    symptom::{ALTHOUGH_USUAL, LIMIT, Severity, Signal, Target},
     weight::Opinion,
 };
 
@@ -95,6 +95,9 @@ fn of_loop(lab: &Lab, (kind, a, b, c): Op) -> Command {
             symptom.time_to_event = (b % 4 == 3).then_some(Millis(1000));
             if c.is_multiple_of(3) {
                 symptom.signals = vec![odd("load", "level"), odd("errors", "cusum")];
+            } else if c % 3 == 1 {
+                let expected = format!("<= 1{ALTHOUGH_USUAL}");
+                symptom.signals = vec![Signal { expected, ..odd("load", LIMIT) }];
             }
             let shard = State::shard_of(&symptom.target);
             Command::ReportSymptom(ReportSymptom { shard, epoch: epoch(shard), symptom })
