@@ -95,7 +95,7 @@ fn values_that_are_missing_are_neither_good_nor_bad_and_silence_is_told_as_such(
         // What is a share of nothing says no less than usual.
         200..300 => format!("{},", (20.0 + noise(row)) * MIB),
         // Over the limit, and between two rows of it nothing.
-        400..420 if row % 2 == 0 => ",0.0".to_owned(),
+        400..420 if row.is_multiple_of(2) => ",0.0".to_owned(),
         400..420 => format!("{},0.0", 150.0 * MIB),
         500..600 => ",0.0".to_owned(),
         _ => format!("{},0.0", (20.0 + noise(row)) * MIB),
