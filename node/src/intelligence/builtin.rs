@@ -2,7 +2,7 @@
 //! somebody applies them, and are then theirs to change.
 
 /// Each playbook's file name and text.
-pub const PLAYBOOKS: [(&str, &str); 12] = [
+pub const PLAYBOOKS: [(&str, &str); 16] = [
     ("fail-over-to-standby.yaml", include_str!("../../playbooks/fail-over-to-standby.yaml")),
     (
         "reconnect-isolated-instance.yaml",
@@ -21,7 +21,17 @@ pub const PLAYBOOKS: [(&str, &str); 12] = [
         "relieve-saturated-instance.yaml",
         include_str!("../../playbooks/relieve-saturated-instance.yaml"),
     ),
+    ("relieve-filling-disk.yaml", include_str!("../../playbooks/relieve-filling-disk.yaml")),
     ("renew-certificate.yaml", include_str!("../../playbooks/renew-certificate.yaml")),
+    (
+        "renew-ending-certificate.yaml",
+        include_str!("../../playbooks/renew-ending-certificate.yaml"),
+    ),
+    ("restart-before-failure.yaml", include_str!("../../playbooks/restart-before-failure.yaml")),
+    (
+        "restart-slowing-instance.yaml",
+        include_str!("../../playbooks/restart-slowing-instance.yaml"),
+    ),
     ("restart-crashed-service.yaml", include_str!("../../playbooks/restart-crashed-service.yaml")),
     ("restart-faulty-instance.yaml", include_str!("../../playbooks/restart-faulty-instance.yaml")),
     ("restart-hung-service.yaml", include_str!("../../playbooks/restart-hung-service.yaml")),

@@ -74,10 +74,24 @@ mod tests {
                 Symptom { time_to_event: Some(Millis(1)), ..symptom("users-1", kind, &labels) };
             Preventive::of(&state).matching(&told)
         };
-        let recycle = [("recycle-leaking-instances".to_owned(), Mode::Auto)];
-        assert_eq!(of("saturation-predicted", "memory"), recycle);
-        assert_eq!(of("capacity-predicted", "open_fds"), recycle);
-        assert_eq!(of("capacity-predicted", "disk_available"), []);
-        assert_eq!(of("security-predicted", "cert_expiry"), []);
+        for (kind, indicator, named) in [
+            ("saturation-predicted", "memory", Some(("recycle-leaking-instances", Mode::Auto))),
+            ("capacity-predicted", "open_fds", Some(("recycle-leaking-instances", Mode::Auto))),
+            ("saturation-predicted", "disk_used", Some(("relieve-filling-disk", Mode::Auto))),
+            ("capacity-predicted", "disk_free", Some(("relieve-filling-disk", Mode::Auto))),
+            ("security-predicted", "cert_expiry", Some(("renew-ending-certificate", Mode::Auto))),
+            ("failure-predicted", "process", Some(("restart-before-failure", Mode::Approve))),
+            ("latency-predicted", "latency_p99", Some(("restart-slowing-instance", Mode::Approve))),
+            // What no built-in expectation could tell of is left to people.
+            ("capacity-predicted", "disk_available", None),
+            ("security-predicted", "tls", None),
+            ("latency-predicted", "checkout_seconds", None),
+            ("saturation-predicted", "cpu", None),
+            ("budget-predicted", "error_rate", None),
+        ] {
+            let named: Vec<(String, Mode)> =
+                named.into_iter().map(|(name, mode)| (name.to_owned(), mode)).collect();
+            assert_eq!(of(kind, indicator), named, "{kind} of {indicator}");
+        }
     }
 }

@@ -86,9 +86,19 @@ fn indicators<'a>(input: &AssessInput<'a>) -> Vec<(&'a Target, &'a IndicatorSpec
         .collect()
 }
 
+/// Its limit, or its floor.
 fn limit(indicator: &IndicatorSpec) -> Option<f64> {
-    let text = indicator.limit.as_deref()?;
-    medic_api::manifest::parse_quantity(text).ok()
+    let text = indicator.limit.as_deref()?.trim();
+    let quantity = text.strip_prefix("<=").or_else(|| text.strip_prefix(">=")).unwrap_or(text);
+    medic_api::manifest::parse_quantity(quantity).ok()
+}
+
+/// Whether the more the better: what has a floor, and the end of a certificate, which has no limit.
+fn more_is_better(indicator: &IndicatorSpec) -> bool {
+    match &indicator.limit {
+        Some(text) => text.trim().starts_with(">="),
+        None => Meaning::of(&indicator.name) == Meaning::Certificate,
+    }
 }
 
 /// Whether an indicator tells of requests: it suffers with whatever is called.
@@ -125,7 +135,8 @@ fn performance(input: &AssessInput<'_>) -> Checked {
     tally(("performance", 0.15), good, &bad, "latency is within bounds", "no latency was seen")
 }
 
-/// No security symptom on the targets; a restored configuration is the one that was wanted.
+/// No security symptom on the targets; a restored configuration is the one that was wanted. A prediction is
+/// none: it stands for a while after what it foretold was prevented, and the expectation tells of that.
 fn security(input: &AssessInput<'_>) -> Checked {
     let mut good = 0;
     let mut bad = Vec::new();
@@ -133,6 +144,7 @@ fn security(input: &AssessInput<'_>) -> Checked {
         let found = topology::active_symptoms(input.state, &target.tenant, &target.service)
             .map(|(_, s)| s)
             .filter(|s| s.symptom.target == *target || s.symptom.target.instance.is_empty())
+            .filter(|s| !s.symptom.predicted())
             .find(|s| {
                 let class = s.symptom.labels.get("class").map_or("", String::as_str);
                 class.starts_with("security/")
@@ -301,8 +313,11 @@ fn regression(input: &AssessInput<'_>) -> Checked {
         };
         // A tenth of the limit is noise; without one, a hundredth of the indicator's own unit.
         let noise = limit(indicator).map_or(0.01, |limit| limit.abs() * 0.1);
-        let worse = now > before + before.abs() * (TOLERANCE - 1.0) + noise
-            || (!indicator.upward_only && now < before - before.abs() * (TOLERANCE - 1.0) - noise);
+        let slack = before.abs() * (TOLERANCE - 1.0) + noise;
+        let worse = match more_is_better(indicator) {
+            true => now < before - slack,
+            false => now > before + slack || (!indicator.upward_only && now < before - slack),
+        };
         if worse && excused && of_requests(&indicator.name) {
             continue;
         }

@@ -15,10 +15,10 @@ use super::{PREDICTIONS_MAX, outcomes::OfShard};
 use crate::{
     detection::{
         predict::{
-            forecast::ForecastKind,
+            forecast::{ForecastKind, Opening},
             record::{Bin, Score},
         },
-        runtime::{Foreseen, Predictions},
+        runtime::{Foreseen, Predictions, symptom_of},
     },
     intelligence::Preventive,
 };
@@ -82,6 +82,8 @@ pub(super) struct One {
     horizon: f64,
     #[n(10)]
     factors: Vec<String>,
+    #[n(11)]
+    opening: Opening,
 }
 
 impl Table {
@@ -146,6 +148,7 @@ impl One {
             latest: forecast.latest,
             horizon: forecast.horizon,
             factors: forecast.factors,
+            opening: forecast.opening,
         }
     }
 
@@ -156,17 +159,10 @@ impl One {
 
     /// The symptom that would tell of it.
     fn symptom(&self) -> Symptom {
-        let kind = match self.kind {
-            ForecastKind::Failure => "failure-predicted",
-            ForecastKind::Capacity => "saturation-predicted",
-            ForecastKind::Performance if !self.subject.contains("error") => "latency-predicted",
-            ForecastKind::Performance => "budget-predicted",
-            ForecastKind::SecurityRisk => "security-predicted",
-        };
         let labels = [("indicator", &self.subject), ("prediction", &self.kind.as_str().to_owned())];
         Symptom {
             target: self.target.clone(),
-            kind: kind.to_owned(),
+            kind: symptom_of(self.kind, self.opening).to_owned(),
             severity: Severity::Warning,
             summary: String::new(),
             p_value: Ppm::ONE,
@@ -241,5 +237,71 @@ pub(super) fn scored(score: &Score) -> pb::PredictionScore {
         calibration_error: score.ece,
         coverage: score.coverage,
         calibration: score.calibration.iter().map(bin).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{
+        detection::predict::forecast::{Forecast, When},
+        fixture::{T0, fleet},
+    };
+
+    /// As another node shows a forecast about an instance of `orders`.
+    fn told((kind, opening): (ForecastKind, Opening), subject: &str) -> One {
+        let when = When { seconds: 600.0, earliest: 500.0, latest: 800.0 };
+        let forecast = Forecast::new((kind, subject), 0.9, 0.9, when, Vec::new()).unwrap();
+        let [tenant, service, instance] = ["default", "orders", "orders-1"].map(str::to_owned);
+        let forecast = forecast.opening(opening);
+        let foreseen = Foreseen { tenant, service, instance, shard: ShardId(1), forecast };
+        let all = Predictions { predictions: vec![foreseen], scores: Vec::new() };
+        let bytes = Table::of(all, T0, BTreeMap::new(), 1).encoded(10_000);
+        let Message::Table(mut table) = codec::decode(&bytes).unwrap() else { panic!("a table") };
+        table.predictions.remove(0)
+    }
+
+    #[test]
+    fn what_can_be_done_is_of_the_class_that_its_symptom_will_be_of() {
+        use ForecastKind::{Capacity, Failure, Performance, SecurityRisk};
+        use Opening::{Elsewhere, WithinHorizon, WithinLead};
+        let state = fleet();
+        let mut preventive = Preventive::of(&state);
+        for (of, subject, kind, playbook) in [
+            ((Capacity, Elsewhere), "memory", "saturation-predicted", "recycle-leaking-instances"),
+            ((Capacity, WithinLead), "disk_free", "capacity-predicted", "relieve-filling-disk"),
+            (
+                (SecurityRisk, WithinHorizon),
+                "cert_expiry",
+                "security-predicted",
+                "renew-ending-certificate",
+            ),
+            (
+                (Failure, WithinHorizon),
+                "process",
+                "failure-predicted",
+                "restart-before-failure, once it is approved",
+            ),
+            (
+                (Performance, WithinLead),
+                "latency_p99",
+                "latency-predicted",
+                "restart-slowing-instance, once it is approved",
+            ),
+            // An objective is one whatever its indicator is called.
+            ((Performance, WithinHorizon), "latency_p99", "budget-predicted", ""),
+            ((Performance, WithinHorizon), "error_rate", "budget-predicted", ""),
+        ] {
+            let one = told(of, subject);
+            assert_eq!(one.symptom().kind, kind, "{subject}");
+            let actions = one.actions(&mut preventive);
+            let playbooks: Vec<&str> =
+                actions.iter().filter_map(|action| action.strip_prefix("playbook ")).collect();
+            let expected: Vec<&str> =
+                Some(playbook).filter(|name| !name.is_empty()).into_iter().collect();
+            assert_eq!(playbooks, expected, "{kind} of {subject}");
+        }
     }
 }

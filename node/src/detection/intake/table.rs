@@ -216,7 +216,7 @@ impl Table {
         let whose = (service.to_owned(), instance.to_owned());
         let at = *self.by_instance.entry(whose).or_insert(next);
         if at == next {
-            self.tallies.push((shard, Tally::new(service, instance, indicators, now)));
+            self.tallies.push((shard, Tally::new(indicators, now)));
         }
         Some((at, shard))
     }
@@ -247,17 +247,6 @@ impl Table {
         // A look-up by borrowed parts would need a key type of its own; this is once a second.
         let at = *self.by_instance.get(&(service.to_owned(), instance.to_owned()))?;
         self.tallies.get_mut(at as usize)?.1.values(now_ms)
-    }
-
-    /// Every instance with news, with its shard.
-    pub fn all_values(&mut self, now_ms: u64) -> Vec<(String, String, Values)> {
-        let tallies = self.tallies.iter_mut();
-        tallies
-            .filter_map(|(_, tally)| {
-                let values = tally.values(now_ms)?;
-                Some((tally.service.clone(), tally.instance.clone(), values))
-            })
-            .collect()
     }
 
     /// Lets go of series that have not been heard of for long.

@@ -86,8 +86,6 @@ pub(super) struct Held {
 /// All series of one instance.
 #[derive(Debug)]
 pub(super) struct Tally {
-    pub(super) service: String,
-    pub(super) instance: String,
     indicators: Arc<Indicators>,
     pub(super) series: Vec<Option<Held>>,
     /// Places that series have left.
@@ -200,15 +198,8 @@ struct Sum {
 }
 
 impl Tally {
-    pub(super) fn new(
-        service: &str,
-        instance: &str,
-        indicators: Arc<Indicators>,
-        now: Moment,
-    ) -> Self {
+    pub(super) fn new(indicators: Arc<Indicators>, now: Moment) -> Self {
         Self {
-            service: service.to_owned(),
-            instance: instance.to_owned(),
             indicators,
             series: Vec::new(),
             free: Vec::new(),

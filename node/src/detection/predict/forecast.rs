@@ -101,13 +101,17 @@ impl Default for Horizons {
 }
 
 /// When a forecast may open an incident.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
 pub enum Opening {
     /// Whatever its time.
+    #[n(0)]
     WithinHorizon,
     /// Once it is nearer than `detection.lead`.
+    #[n(1)]
     WithinLead,
     /// Not by itself: a detector tells of it, or it is too early to.
+    #[n(2)]
     Elsewhere,
 }
 

@@ -18,6 +18,7 @@ use medic_state::{
 };
 
 use crate::detection::{
+    ensemble::Kind,
     entity::{Now, fingerprint_of},
     predict::forecast::{Fact, Forecast, ForecastKind, Opening, Opens},
 };
@@ -77,9 +78,9 @@ impl Topic {
         }
     }
 
-    /// Of a forecast; `None`: it is not told of here.
-    const fn of(one: &Forecast) -> Option<Self> {
-        match (one.opening, one.kind) {
+    /// Of a forecast; `None`: it is not told of here, but by the detector of its limit.
+    const fn of(kind: ForecastKind, opening: Opening) -> Option<Self> {
+        match (opening, kind) {
             (Opening::Elsewhere, _) => None,
             (_, ForecastKind::Failure) => Some(Self::Failure),
             (_, ForecastKind::Capacity) => Some(Self::Capacity),
@@ -126,6 +127,15 @@ impl Topic {
             Self::Expired => "a certificate of its has ended",
             Self::Depleted => "it has run out",
         }
+    }
+}
+
+/// Kind of the symptom that tells of a forecast, or would, were it likely and near enough: what is done about
+/// it follows from that, and whoever shows a forecast asks here.
+pub(in crate::detection) const fn symptom_of(kind: ForecastKind, opening: Opening) -> &'static str {
+    match Topic::of(kind, opening) {
+        Some(topic) => topic.symptom(),
+        None => Kind::SaturationPredicted.as_str(),
     }
 }
 
@@ -245,7 +255,7 @@ impl Foretelling {
         };
         let likeliest = forecasts
             .iter()
-            .filter(|one| Topic::of(one) == Some(topic))
+            .filter(|one| Topic::of(one.kind, one.opening) == Some(topic))
             .filter(near)
             .max_by(|a, b| a.probability.total_cmp(&b.probability))?;
         let bar = if holds { KEEP_PROBABILITY } else { OPEN_PROBABILITY };

@@ -43,6 +43,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::foretell::symptom_of;
 pub use self::{
     health::Health,
     learnt::{Learnt, Took},

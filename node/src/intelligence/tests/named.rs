@@ -1,7 +1,7 @@
 //! What indicators over their limits are taken for, and what is done.
 
 use medic_state::{
-    Millis, Ppm,
+    Ppm,
     decision::Route,
     symptom::{Severity, Signal, Symptom},
 };
@@ -201,31 +201,6 @@ fn a_port_that_is_refused_waits_for_the_agents_look_at_the_configuration() {
     assert_eq!(until, medic_state::Timestamp(super::T0.0 + 1_500));
     input.now = until;
     assert!(matches!(super::decide(&input).unwrap(), super::Conclusion::Propose(_)));
-}
-
-#[test]
-fn what_is_foretold_is_named_and_uses_preventive_playbooks_alone() {
-    for (kind, class) in [
-        ("failure-predicted", "application/crash"),
-        ("budget-predicted", "application/errors"),
-        ("latency-predicted", "application/latency"),
-        ("security-predicted", "security/certificate-expiry"),
-    ] {
-        let mut state = fleet();
-        let mut told = symptom("users-1", kind, &[("prediction", "failure")]);
-        told.time_to_event = Some(Millis(3_600_000));
-        let id = open(&mut state, 7, vec![told]);
-        let found = proposal(&state, id, &[]);
-        assert_eq!(found.class, class);
-        let preventive = ["recycle-leaking-instances"];
-        for weighed in found.recommendations.iter().filter(|weighed| weighed.eligible) {
-            assert!(
-                preventive.contains(&weighed.playbook.as_str()),
-                "{kind}: {}",
-                weighed.playbook
-            );
-        }
-    }
 }
 
 #[test]

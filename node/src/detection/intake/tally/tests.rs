@@ -18,7 +18,7 @@ const WALL: i64 = 1_700_000_000_000;
 
 fn tally() -> Tally {
     let spec: ServiceSpec = serde_saphyr::from_str(SPEC).unwrap();
-    Tally::new("web", "web-1", Arc::new(Indicators::of(&spec)), at(0))
+    Tally::new(Arc::new(Indicators::of(&spec)), at(0))
 }
 
 fn at(second: u64) -> Moment {

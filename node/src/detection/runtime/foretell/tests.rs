@@ -125,6 +125,30 @@ fn only_what_is_configured_opens_and_limits_with_a_detector_never_do_here() {
 }
 
 #[test]
+fn a_forecast_is_told_as_what_whoever_shows_it_takes_it_for() {
+    use ForecastKind::{Capacity, Failure, Performance, SecurityRisk};
+    use Opening::{Elsewhere, WithinHorizon, WithinLead};
+    for (kind, opening, symptom) in [
+        (Failure, WithinHorizon, "failure-predicted"),
+        (Capacity, WithinLead, "capacity-predicted"),
+        (Performance, WithinLead, "latency-predicted"),
+        (Performance, WithinHorizon, "budget-predicted"),
+        (SecurityRisk, WithinHorizon, "security-predicted"),
+        (Capacity, Elsewhere, "saturation-predicted"),
+    ] {
+        assert_eq!(symptom_of(kind, opening), symptom);
+        let one = forecast(kind, 0.95, 1.0).opening(opening);
+        let near = Forecast { seconds: 300.0, ..one };
+        let told = match hear(&mut new(ALL), &mut BTreeSet::new(), &[near], at(1)) {
+            Some(Word::Foreseen(_, told)) => Some(told.kind),
+            Some(Word::Past(..)) | None => None,
+        };
+        // The last is told by the entity, whose detectors follow the limit.
+        assert_eq!(told.as_deref(), Some(symptom).filter(|_| opening != Elsewhere));
+    }
+}
+
+#[test]
 fn what_will_run_out_is_told_within_the_lead() {
     let far = forecast(ForecastKind::Capacity, 0.95, 1.0).opening(Opening::WithinLead);
     let (mut telling, mut held) = (new(Opens::default()), BTreeSet::new());
