@@ -10,6 +10,7 @@
 //! ```
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -135,6 +136,10 @@ const RULES: &str = r"groups:
         expr: test_heat > 90
         labels: {service: paged, team: paged, severity: critical}
         annotations: {summary: it is hot}
+      - alert: DiskFull
+        expr: test_disk > 90
+        labels: {service: paged, team: paged, severity: critical}
+        annotations: {summary: '{{ $labels.disk }} is full'}
 ";
 
 fn alertmanager_config(ports: &Ports) -> String {
@@ -148,9 +153,12 @@ receivers:
     )
 }
 
-/// What the exporter's textfile collector shows.
-fn heat(folder: &Path, value: f64) {
-    let text = format!("# TYPE test_heat gauge\ntest_heat {value}\n");
+/// What the exporter's textfile collector shows: degrees, and two disks.
+fn show(folder: &Path, heat: f64, [sda, sdb]: [f64; 2]) {
+    let text = format!(
+        "# TYPE test_heat gauge\ntest_heat {heat}\n# TYPE test_disk gauge\n\
+         test_disk{{disk=\"sda\"}} {sda}\ntest_disk{{disk=\"sdb\"}} {sdb}\n"
+    );
     // Written whole: the exporter must not read half of it.
     std::fs::write(folder.join("heat.tmp"), text).unwrap();
     std::fs::rename(folder.join("heat.tmp"), folder.join("textfiles/heat.prom")).unwrap();
@@ -158,7 +166,7 @@ fn heat(folder: &Path, value: f64) {
 
 fn start_all(folder: &Path, ports: &Ports) -> Vec<Child> {
     std::fs::create_dir_all(folder.join("textfiles")).unwrap();
-    heat(folder, 20.0);
+    show(folder, 20.0, [20.0, 20.0]);
     for (name, text) in [
         ("prometheus.yml", prometheus_config(ports)),
         ("rules.yml", RULES.to_owned()),
@@ -198,6 +206,23 @@ fn start_all(folder: &Path, ports: &Ports) -> Vec<Child> {
             ],
         ),
     ]
+}
+
+/// What the alerts say that fire about the service `paged` of a tenant, as Medic knows them.
+async fn firing(world: &World, tenant: &str) -> BTreeSet<String> {
+    let mut texts = BTreeSet::new();
+    for summary in world.incidents().await {
+        let of_it = |target: &pb::Target| target.service == "paged" && target.tenant == tenant;
+        if !summary.target.as_ref().is_some_and(of_it) {
+            continue;
+        }
+        let incident = world.explain(&summary.id).await.and_then(|seen| seen.incident);
+        let symptoms = incident.into_iter().flat_map(|incident| incident.symptoms);
+        let active =
+            symptoms.filter(|symptom| symptom.kind == "alert" && symptom.cleared_at.is_none());
+        texts.extend(active.flat_map(|symptom| symptom.signals).map(|signal| signal.value));
+    }
+    texts
 }
 
 /// Sum over all nodes of a counter of samples that were taken at a door.
@@ -249,7 +274,7 @@ async fn prometheus_node_exporter_and_alertmanager_work_with_medic() {
     world.until("Prometheus answers", || async { taken(&world, "source").await >= 3.0 }).await;
     assert!(world.incidents().await.is_empty(), "20 degrees are fine");
 
-    heat(&folder, 95.0);
+    show(&folder, 95.0, [95.0, 95.0]);
     for (tenant, service, signal, what) in [
         ("default", "pushed", "heat", "what Prometheus remote-writes is watched"),
         ("default", "asked", "heat", "what Prometheus is asked for is watched"),
@@ -261,6 +286,19 @@ async fn prometheus_node_exporter_and_alertmanager_work_with_medic() {
         world
             .until(what, || async { incident(&world, tenant, service, signal).await.is_some() })
             .await;
+    }
+
+    // Alerts end one by one, those of one name too: through the webhook, and at Prometheus' word.
+    let (all, last) = (["it is hot", "sda is full", "sdb is full"], ["sdb is full"]);
+    for (heat, disks, expected) in
+        [(95.0, [95.0, 95.0], &all[..]), (20.0, [20.0, 95.0], &last[..]), (20.0, [20.0, 20.0], &[])]
+    {
+        show(&folder, heat, disks);
+        for tenant in ["default", "blue"] {
+            let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
+            let what = format!("{tenant}: {expected:?} fires, and nothing else");
+            world.until(&what, || async { firing(&world, tenant).await == expected }).await;
+        }
     }
 
     drop(programs);

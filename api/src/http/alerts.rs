@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::post,
 };
-use medic_state::Timestamp;
+use medic_state::{Millis, Timestamp};
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -34,6 +34,9 @@ pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
 pub const ALERTS_MAX: usize = 1_000;
 /// Labels of an alert, and its annotations: as many as a series may have.
 pub const PAIRS_MAX: usize = 64;
+/// After so long an alert is over that was posted to the API without an end, unless it is posted again:
+/// Alertmanager's `resolve_timeout`.
+pub const RESOLVE_TIMEOUT: Millis = Millis::from_secs(300);
 
 /// One alert as Alertmanager describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +49,10 @@ pub struct IncomingAlert {
     pub annotations: BTreeMap<String, String>,
     /// When it began; zero: not said.
     pub starts_at: Timestamp,
+    /// When it is over unless it is sent again; none: whoever sent it will say so.
+    pub ends_at: Option<Timestamp>,
+    /// Which alert it is among those of one name, as its sender says; none: its labels tell.
+    pub fingerprint: Option<String>,
 }
 
 /// Why alerts were not taken.
@@ -126,7 +133,7 @@ pub fn read(form: AlertForm, body: &[u8], now: Timestamp) -> Result<Vec<Incoming
     if alerts.too_many {
         return Err(BadAlerts::TooMany);
     }
-    Ok(alerts.kept.into_iter().map(|alert| alert.read(now)).collect())
+    Ok(alerts.kept.into_iter().map(|alert| alert.read(form, now)).collect())
 }
 
 /// Alertmanager's webhook; fields that do not matter here are ignored.
@@ -149,19 +156,29 @@ struct WireAlert {
     starts_at: Option<String>,
     #[serde(default)]
     ends_at: Option<String>,
+    #[serde(default)]
+    fingerprint: Option<String>,
 }
 
 impl WireAlert {
     /// Resolved by its status, or by an `endsAt` that has passed. Alertmanager writes the year 1
     /// for "not known", which is no time here.
-    fn read(self, now: Timestamp) -> IncomingAlert {
+    ///
+    /// Whoever posts to the API says by when it will have posted again; the webhook is called when an
+    /// alert is over, however long that takes, so an end to come is none of its.
+    fn read(self, form: AlertForm, now: Timestamp) -> IncomingAlert {
         let time = |text: Option<String>| medic_state::time::parse_rfc3339(&text?).ok();
-        let ended = time(self.ends_at).is_some_and(|ends| ends <= now);
+        let ends = time(self.ends_at);
         IncomingAlert {
-            firing: self.status.as_deref() != Some("resolved") && !ended,
+            firing: self.status.as_deref() != Some("resolved") && ends.is_none_or(|at| at > now),
             labels: self.labels.0,
             annotations: self.annotations.0,
             starts_at: time(self.starts_at).unwrap_or_default(),
+            ends_at: match form {
+                AlertForm::Webhook => None,
+                AlertForm::Api => Some(ends.unwrap_or_else(|| now.plus(RESOLVE_TIMEOUT))),
+            },
+            fingerprint: self.fingerprint.filter(|text| !text.is_empty()),
         }
     }
 }

@@ -2,9 +2,14 @@
 //!
 //! Any node may receive the webhook; the law admits such reports from any registered node under the
 //! shard's present epoch, because the alert, not the node, is the observer. All alerts of one target
-//! are one symptom (one fingerprint), and its signals say which fire: a resolved alert takes its own
-//! signal out, and the last one clears the symptom. What fires is read back from the law's state, so
-//! that it does not matter which node heard of which alert.
+//! are one symptom (one fingerprint), and it says which fire (`roster.rs`): a resolved alert takes itself
+//! out, and the last one clears the symptom. What fires is read back from the law's state, so that it
+//! does not matter which node heard of which alert. An alert with an end that was not sent again is
+//! taken out by the leader (`sweep.rs`), the same way.
+//!
+//! What one node is told of a target it takes in one thing after another, each by what the last one
+//! left. Two nodes that are told different things of one target within a few milliseconds may still
+//! undo each other's: the law does not ask what a report was based on.
 //!
 //! Who may speak, and of what, the tenant's Sources of type `alertmanager` say: by the token that each
 //! may demand, and by what each matches.
@@ -12,20 +17,24 @@
 //! Deliberately absent: size limits (the HTTP door's), grouping and silences (the law's), and a memory
 //! of our own.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod roster;
+mod sweep;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use medic_api::http::{AlertRefusal, AlertSink, IncomingAlert, Sender, alerts::ALERTS_MAX};
 use medic_raft::{Ledger, LedgerError, LedgerExt as _};
 use medic_state::{
-    Command, Ppm, Refusal, State, Timestamp,
+    Command, Ppm, Refusal, Reply, State, Timestamp,
     command::{ClearSymptom, ReportSymptom},
     manifest::{Kind as ManifestKind, ManifestKey, SourceKind, Spec},
-    symptom::{ALERT_KIND, ALERT_SOURCE, MAX_SIGNALS, Severity, Signal, Symptom, Target},
-    text::head,
+    symptom::{ALERT_KIND, ALERT_SOURCE, Severity, Symptom, Target},
 };
 use metrics::counter;
+use tokio::sync::Mutex;
 
+use self::roster::{Roster, short_name};
 use super::{
     entity::fingerprint_of,
     intake::{
@@ -38,10 +47,10 @@ use super::{
 /// Notes of one answer: who sends a thousand alerts of nobody need not read a thousand lines.
 const NOTES_MAX: usize = 20;
 const KIND: (SourceKind, &str) = (SourceKind::Alertmanager, "alertmanager");
-/// Bytes of a summary kept.
-const SUMMARY_BYTES_MAX: usize = 300;
-/// Bytes of an alert's name kept; with our prefix it stays below the law's bound of names.
-const NAME_BYTES_MAX: usize = 200;
+/// Targets that are dealt with at once, at most: as many as there are turns.
+const TURNS: usize = 64;
+/// How long it is waited until what was committed is applied here too.
+const APPLIED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What became of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,6 +88,8 @@ pub enum AlertsError {
 pub struct Alerts {
     ledger: Arc<dyn Ledger>,
     hub: Arc<Hub>,
+    /// By shard: whoever changes what stands of a target has read what the last one wrote.
+    turns: [Mutex<()>; TURNS],
 }
 
 impl std::fmt::Debug for Alerts {
@@ -95,11 +106,22 @@ enum Step {
     Nothing,
 }
 
+/// What was done about one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Done {
+    Reported,
+    /// The law took no notice: it is silenced, or its incident is full.
+    Noted,
+    Cleared,
+    Unchanged,
+    Refused(String),
+}
+
 impl Alerts {
     /// Over a ledger; quotas are the hub's.
     #[must_use]
-    pub const fn new(ledger: Arc<dyn Ledger>, hub: Arc<Hub>) -> Self {
-        Self { ledger, hub }
+    pub fn new(ledger: Arc<dyn Ledger>, hub: Arc<Hub>) -> Self {
+        Self { ledger, hub, turns: std::array::from_fn(|_| Mutex::default()) }
     }
 
     /// The sources that a sender may speak for.
@@ -130,6 +152,8 @@ impl Alerts {
         let mut taken = Taken::default();
         let (mapper, allowed) = self.ledger.read(|state| Self::allowed(state, sender))?;
         self.charge(&sender.tenant, alerts.len())?;
+        // What other nodes were told before this call.
+        self.ledger.linearize().await?;
         let by_target = self.ledger.read(|state| {
             let mut by_target: BTreeMap<Target, (String, Vec<&IncomingAlert>)> = BTreeMap::new();
             for alert in alerts {
@@ -146,59 +170,89 @@ impl Alerts {
         count("unmapped", taken.unmapped.len());
         count("foreign", taken.foreign.len());
         for (target, (source, alerts)) in by_target {
-            self.take_one(&target, &source, &alerts, &mut taken).await?;
+            let look = |state: &State, now| {
+                merge(standing(state, &target), &target, &source, &alerts, now)
+            };
+            match self.carry_out(&target, look).await? {
+                done @ (Done::Reported | Done::Noted) => {
+                    count(if done == Done::Noted { "noted" } else { "reported" }, 1);
+                    taken.reported += 1;
+                }
+                Done::Cleared => {
+                    count("cleared", 1);
+                    taken.cleared += 1;
+                }
+                Done::Unchanged => count("unchanged", 1),
+                Done::Refused(why) => {
+                    count("refused", 1);
+                    taken.refused.push(why);
+                }
+            }
         }
         Ok(taken)
     }
 
-    async fn take_one(
+    /// Does what a look at the state says, in its turn.
+    async fn carry_out(
         &self,
         target: &Target,
-        source: &str,
-        alerts: &[&IncomingAlert],
-        taken: &mut Taken,
-    ) -> Result<(), AlertsError> {
+        look: impl Fn(&State, Timestamp) -> Step,
+    ) -> Result<Done, LedgerError> {
         /// The shard may move between reading its epoch and the proposal; twice is bad luck.
         const TRIES: usize = 3;
+        let shard = State::shard_of(target);
+        let turn = usize::try_from(shard.0).unwrap_or_default() % TURNS;
+        let _turn = self.turns[turn].lock().await;
         let now = self.ledger.env().clock.now();
         for left in (0..TRIES).rev() {
-            let (command, report) = self.ledger.read(|state| {
-                let shard = State::shard_of(target);
+            let (command, done) = self.ledger.read(|state| {
                 let epoch = state.shards.get(&shard).map(|s| s.epoch).unwrap_or_default();
-                match merge(standing(state, target), target, source, alerts, now) {
+                match look(state, now) {
                     Step::Report(symptom) => {
                         let report = ReportSymptom { shard, epoch, symptom: *symptom };
-                        (Some(Command::ReportSymptom(report)), true)
+                        (Some(Command::ReportSymptom(report)), Done::Reported)
                     }
                     Step::Clear(target) => {
                         let fingerprint = fingerprint_of(&target, ALERT_KIND);
                         let clear = ClearSymptom { shard, epoch, fingerprint };
-                        (Some(Command::ClearSymptom(clear)), false)
+                        (Some(Command::ClearSymptom(clear)), Done::Cleared)
                     }
-                    Step::Nothing => (None, false),
+                    Step::Nothing => (None, Done::Unchanged),
                 }
             });
-            let Some(command) = command else { return Ok(()) };
+            let Some(command) = command else { return Ok(done) };
             let trace = self.ledger.env().entropy.trace_id();
             let entry = self.ledger.entry(trace, command);
-            match self.ledger.propose(entry).await?.answer {
+            let committed = self.ledger.propose(entry).await?;
+            self.applied(committed.index).await;
+            match committed.answer {
                 Err(Refusal::StaleEpoch { .. }) if left > 0 => {}
                 Err(refusal) => {
                     tracing::warn!(%target, %refusal, "an alert was refused");
-                    count("refused", 1);
-                    taken.refused.push(format!("{target}: {refusal}"));
-                    return Ok(());
+                    return Ok(Done::Refused(format!("{target}: {refusal}")));
+                }
+                Ok(Reply::Noted(why)) if done == Done::Reported => {
+                    tracing::debug!(%target, why, "alerts are not taken in");
+                    return Ok(Done::Noted);
                 }
                 Ok(reply) => {
-                    let what = if report { "an alert is reported" } else { "an alert is over" };
+                    let over = done == Done::Cleared;
+                    let what = if over { "its alerts are over" } else { "alerts are reported" };
                     tracing::info!(%target, ?reply, %trace, "{what}");
-                    count(if report { "reported" } else { "cleared" }, 1);
-                    *(if report { &mut taken.reported } else { &mut taken.cleared }) += 1;
-                    return Ok(());
+                    return Ok(done);
                 }
             }
         }
-        Ok(())
+        Ok(Done::Unchanged)
+    }
+
+    /// Waits until this node has applied what was committed: the next call is to build on it.
+    async fn applied(&self, index: u64) {
+        let mut applied = self.ledger.applied();
+        let reached = applied.wait_for(|at| *at >= index);
+        if !matches!(tokio::time::timeout(APPLIED_WITHIN, reached).await, Ok(Ok(_))) {
+            tracing::warn!(index, "alerts: what was committed is not applied here yet");
+        }
     }
 }
 
@@ -318,88 +372,44 @@ fn merge(
     alerts: &[&IncomingAlert],
     now: Timestamp,
 ) -> Step {
-    let mut signals: BTreeMap<String, Signal> = standing
-        .map(|symptom| symptom.signals.iter().map(|s| (s.name.clone(), s.clone())).collect())
-        .unwrap_or_default();
-    let mut labels = standing.map(|symptom| symptom.labels.clone()).unwrap_or_default();
-    let mut since = standing.map_or(now, |symptom| symptom.since);
+    let mut roster = standing.map(Roster::read).unwrap_or_default();
     for alert in alerts {
-        let alertname =
-            alert.labels.get("alertname").map_or_else(|| "unnamed".to_owned(), |n| short_name(n));
-        let name = format!("alert.{alertname}");
-        if !alert.firing {
-            signals.remove(&name);
-            continue;
-        }
-        if alert.starts_at.0 > 0 {
-            since = since.min(alert.starts_at);
-        }
-        labels.insert("alertname".to_owned(), alertname);
-        let severity = severity_of(alert);
-        let text = ["summary", "description"].iter().find_map(|key| alert.annotations.get(*key));
-        signals.insert(
-            name.clone(),
-            Signal {
-                name,
-                value: text.map_or_else(|| "firing".to_owned(), |text| shortened(text)),
-                expected: "not firing".to_owned(),
-                detector: format!("{ALERT_SOURCE}/{severity}"),
-                p_value: Ppm::ZERO,
-            },
-        );
+        roster.take(alert, now);
     }
-    if signals.is_empty() {
-        return if standing.is_some() { Step::Clear(target.clone()) } else { Step::Nothing };
+    if standing.is_none() && roster.is_empty() {
+        return Step::Nothing;
     }
-    let mut signals: Vec<Signal> = signals.into_values().collect();
-    signals.sort_by_key(|signal| std::cmp::Reverse(graded(signal)));
-    signals.truncate(MAX_SIGNALS);
-    let names: Vec<&str> = (signals.iter())
-        .map(|signal| signal.name.strip_prefix("alert.").unwrap_or(&signal.name))
-        .collect();
-    let first = &signals[0].value;
-    let summary = match (names.as_slice(), first.as_str()) {
-        ([only], "firing") => format!("alert {only} fires"),
-        ([only], text) => format!("alert {only} fires: {text}"),
-        (many, _) => format!("alerts {} fire", many.join(", ")),
-    };
-    Step::Report(Box::new(Symptom {
+    step(roster, target, &format!("{ALERT_SOURCE}/{source}"), now)
+}
+
+/// What stands, without what has come to its end.
+fn ended(standing: &Symptom, now: Timestamp) -> Step {
+    let mut roster = Roster::read(standing);
+    roster.end(now);
+    step(roster, &standing.target, &standing.source, now)
+}
+
+fn step(roster: Roster, target: &Target, source: &str, now: Timestamp) -> Step {
+    if !roster.changed() {
+        return Step::Nothing;
+    }
+    if roster.is_empty() {
+        return Step::Clear(target.clone());
+    }
+    let mut symptom = Symptom {
         target: target.clone(),
         kind: ALERT_KIND.to_owned(),
-        severity: graded(&signals[0]),
-        summary: shortened(&summary),
+        severity: Severity::default(),
+        summary: String::new(),
         p_value: Ppm::ZERO,
-        signals,
-        since,
+        signals: Vec::new(),
+        since: now,
         time_to_event: None,
-        labels,
-        source: format!("{ALERT_SOURCE}/{source}"),
-    }))
-}
-
-fn severity_of(alert: &IncomingAlert) -> Severity {
-    match alert.labels.get("severity").map(String::as_str) {
-        Some("critical" | "page" | "error" | "emergency") => Severity::Critical,
-        Some("info" | "none" | "notice") => Severity::Info,
-        _ => Severity::Warning,
-    }
-}
-
-/// The severity that a standing signal was given.
-fn graded(signal: &Signal) -> Severity {
-    [Severity::Critical, Severity::Info]
-        .into_iter()
-        .find(|severity| signal.detector.ends_with(&format!("/{severity}")))
-        .unwrap_or(Severity::Warning)
-}
-
-fn shortened(text: &str) -> String {
-    head(text, SUMMARY_BYTES_MAX).to_owned()
-}
-
-/// A name that the law keeps whole, so that the same alert is known again when it is resolved.
-fn short_name(name: &str) -> String {
-    head(name, NAME_BYTES_MAX).to_owned()
+        labels: BTreeMap::new(),
+        source: source.to_owned(),
+    };
+    roster.write(&mut symptom, now);
+    Step::Report(Box::new(symptom))
 }
 
 #[cfg(test)]

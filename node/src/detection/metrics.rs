@@ -43,7 +43,8 @@ pub enum Metric {
     /// Counter, by `tenant` and `source`: lines of a scrape that are no samples, and values of a query's
     /// answer that are no numbers.
     SourceUnread,
-    /// Counter of alerts received, by `result` (reported, cleared, unmapped, foreign, refused).
+    /// Counter of alerts received, by `result` (unmapped, foreign), and of their targets (reported, cleared,
+    /// noted, unchanged, refused; lapsed: an alert came to its end).
     Alerts,
     /// Counter of pieces of detector state, by `result` (sent, failed, taken, unreadable).
     Checkpoints,

@@ -3,6 +3,7 @@
 use std::{future::Future, sync::Arc};
 
 use anyhow::{Context as _, bail};
+use futures::FutureExt as _;
 use medic_api::{
     control::Views,
     door::{Door, Limits, TlsSource, node_identity, serve_grpc},
@@ -100,10 +101,13 @@ pub(super) async fn open(
         tls: open.tls.clone(),
         data_dir: open.config.data_dir.clone(),
     };
+    let alerts = Arc::new(Alerts::new(sources.ledger.clone(), open.intake.clone()));
+    parts.spawn(alerts.clone().run(open.stop.clone()).map(Ok));
     let door = http_door(
         (open.metrics, open.count),
         (open.health, open.predictions),
         sources,
+        alerts,
         open.intake.clone(),
     );
     let stopped = open.stop.clone().cancelled_owned();
@@ -143,6 +147,7 @@ fn http_door(
     (metrics, count): (PrometheusHandle, Box<dyn Fn() + Send + Sync>),
     (health, predictions): (Told, Told),
     sources: telemetry::Sources,
+    alerts: Arc<Alerts>,
     intake: Arc<Hub>,
 ) -> HttpDoor {
     let (ledger, admin) = (sources.ledger.clone(), sources.admin.clone());
@@ -156,7 +161,7 @@ fn http_door(
         predictions,
         ready: Arc::new(move || readiness(admin.as_ref())),
         clock: ledger.env().clock.clone(),
-        alerts: Arc::new(Alerts::new(ledger, intake.clone())),
+        alerts,
         pushes: intake,
         turns: Turns::default(),
         token: std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty()),

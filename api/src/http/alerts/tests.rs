@@ -20,6 +20,30 @@ fn an_alert_is_over_by_its_status_or_when_its_end_has_passed() {
 }
 
 #[test]
+fn the_api_says_by_when_an_alert_is_sent_again_and_the_webhook_when_it_is_over() {
+    let now = medic_state::time::parse_rfc3339("2026-01-01T12:00:00Z").unwrap();
+    let said = |form: AlertForm, ends: &str| {
+        let alert = format!(r#"{{"labels":{{}},"fingerprint":"ab"{ends}}}"#);
+        let body = match form {
+            AlertForm::Api => format!("[{alert}]"),
+            AlertForm::Webhook => format!(r#"{{"alerts":[{alert}]}}"#),
+        };
+        let alert = read(form, body.as_bytes(), now).unwrap().remove(0);
+        assert!(alert.firing && alert.fingerprint.as_deref() == Some("ab"));
+        alert.ends_at.map(|ends| ends.since(now))
+    };
+    let (soon, unknown) =
+        (r#","endsAt":"2026-01-01T12:04:00Z""#, r#","endsAt":"0001-01-01T00:00:00Z""#);
+    assert_eq!(said(AlertForm::Api, soon), Some(Millis::from_secs(240)));
+    for ends in [unknown, ""] {
+        assert_eq!(said(AlertForm::Api, ends), Some(RESOLVE_TIMEOUT));
+    }
+    for ends in [soon, unknown, ""] {
+        assert_eq!(said(AlertForm::Webhook, ends), None);
+    }
+}
+
+#[test]
 fn more_than_are_taken_are_not_even_kept() {
     let now = Timestamp(0);
     let many = |count: usize| format!("[{}]", vec![r#"{"labels":{}}"#; count].join(","));

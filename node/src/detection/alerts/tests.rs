@@ -1,6 +1,11 @@
 //! Alerts as symptoms, over the real law.
 #![allow(clippy::unwrap_used)]
 
+mod ends;
+mod identity;
+
+use medic_state::symptom::{MAX_SIGNALS, Signal};
+
 use super::*;
 
 fn alert(name: &str, firing: bool, severity: &str) -> IncomingAlert {
@@ -10,6 +15,7 @@ fn alert(name: &str, firing: bool, severity: &str) -> IncomingAlert {
         labels: pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         annotations: BTreeMap::from([("summary".to_owned(), format!("{name} is on"))]),
         starts_at: Timestamp(500),
+        ..IncomingAlert::default()
     }
 }
 
@@ -39,8 +45,8 @@ fn alerts_of_one_target_are_one_symptom_until_the_last_is_resolved() {
     assert_eq!(both.severity, Severity::Critical);
     assert_eq!(both.summary, "alerts Burning, Slow fire");
     assert_eq!(both.fingerprint(), first.fingerprint());
-    let again = report(step(Some(&both), &[alert("Burning", true, "critical")]));
-    assert_eq!(again, both, "repeating changes nothing");
+    let again = step(Some(&both), &[alert("Burning", true, "critical")]);
+    assert_eq!(again, Step::Nothing, "repeating changes nothing");
     let one = report(step(Some(&both), &[alert("Burning", false, "critical")]));
     assert_eq!((one.severity, one.signals.len()), (Severity::Warning, 1));
     assert_eq!(step(Some(&one), &[alert("Slow", false, "warning")]), Step::Clear(target()));
@@ -144,16 +150,16 @@ async fn a_tenants_alerts_are_bounded_by_its_quota() {
     assert_eq!(alerts.take(&anyone, vec![stranger]).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn any_node_passes_alerts_on_and_the_law_takes_them() {
-    use medic_raft::{LocalLedger, env::Env};
+/// A law with two nodes, of which the other owns every shard, and a service.
+async fn law(env: medic_raft::env::Env) -> Arc<medic_raft::LocalLedger> {
+    use medic_raft::LocalLedger;
     use medic_state::{
         BootId, Entry, NodeId, ShardId, TraceId,
         command::{ApplyManifest, AssignShards, RegisterNode},
         manifest::Manifest,
         rbac::Principal,
     };
-    let law = LocalLedger::new(NodeId(1), BootId(1), Env::system());
+    let law = LocalLedger::new(NodeId(1), BootId(1), env);
     let must = async |entry: Entry| {
         law.propose(entry).await.unwrap().answer.unwrap_or_else(|refusal| panic!("{refusal}"));
     };
@@ -170,13 +176,8 @@ async fn any_node_passes_alerts_on_and_the_law_takes_them() {
         let entry = law.entry(TraceId::default(), Command::RegisterNode(register));
         must(Entry { principal: Principal::node(node), ..entry }).await;
     }
-    // The other node owns every shard.
     let moves = (0..medic_state::state::SHARDS).map(|shard| (ShardId(shard), NodeId(2))).collect();
     must(law.entry(TraceId::default(), Command::AssignShards(AssignShards { moves }))).await;
-    let alerts = Alerts::new(law.clone(), Hub::new(law.clone()));
-    let anyone = sender(None, true);
-    let firing = [IncomingAlert { firing: true, ..alert("Slow", true, "critical") }];
-    assert!(matches!(alerts.receive(&anyone, &firing).await, Err(AlertsError::NoSource(_))));
     for (by, manifest) in [
         (
             Principal::node(NodeId(1)),
@@ -185,13 +186,13 @@ async fn any_node_passes_alerts_on_and_the_law_takes_them() {
         ),
         (
             Principal::user("root"),
-            serde_json::json!({"metadata": {"name": "main"}, "spec": {
-                "kind": "Source", "spec": {"type": "alertmanager"}}}),
+            serde_json::json!({"metadata": {"name": "web"}, "spec": {
+                "kind": "Service", "spec": {"instances": [{"name": "web-1", "port": 80}]}}}),
         ),
         (
             Principal::user("root"),
-            serde_json::json!({"metadata": {"name": "web"}, "spec": {
-                "kind": "Service", "spec": {"instances": [{"name": "web-1", "port": 80}]}}}),
+            serde_json::json!({"metadata": {"name": "main"}, "spec": {
+                "kind": "Source", "spec": {"type": "alertmanager"}}}),
         ),
     ] {
         let manifest = Manifest {
@@ -201,20 +202,35 @@ async fn any_node_passes_alerts_on_and_the_law_takes_them() {
         let apply = Command::ApplyManifest(Box::new(ApplyManifest { manifest, expected: None }));
         must(law.entry_for(by, None, apply)).await;
     }
+    law
+}
+
+/// An alert about the target.
+fn about(name: &str, firing: bool) -> IncomingAlert {
+    let mut sent = alert(name, firing, "critical");
+    sent.labels.insert("instance".to_owned(), "127.0.0.1:80".to_owned());
+    sent
+}
+
+#[tokio::test]
+async fn any_node_passes_alerts_on_and_the_law_takes_them() {
+    let law = law(medic_raft::env::Env::system()).await;
+    let alerts = Alerts::new(law.clone(), Hub::new(law.clone()));
+    let (anyone, elsewhere) =
+        (sender(None, true), Sender { tenant: "other".to_owned(), ..sender(None, true) });
+    let refused = alerts.receive(&elsewhere, &[about("Slow", true)]).await;
+    assert!(matches!(refused, Err(AlertsError::NoSource(_))));
     let stranger = IncomingAlert {
         labels: BTreeMap::from([("alertname".to_owned(), "X".to_owned())]),
         ..IncomingAlert::default()
     };
-    let mut sent = firing[0].clone();
-    sent.labels.insert("instance".to_owned(), "127.0.0.1:80".to_owned());
-    let taken = alerts.receive(&anyone, &[sent.clone(), stranger]).await.unwrap();
+    let taken = alerts.receive(&anyone, &[about("Slow", true), stranger]).await.unwrap();
     assert_eq!((taken.reported, taken.cleared, taken.unmapped.len()), (1, 0, 1));
     assert_eq!(taken.refused, Vec::<String>::new());
     let active = |state: &State| standing(state, &target()).cloned();
     let symptom = law.read(active).unwrap();
     assert_eq!((symptom.kind.as_str(), symptom.severity), ("alert", Severity::Critical));
-    sent.firing = false;
-    let taken = alerts.receive(&anyone, &[sent]).await.unwrap();
+    let taken = alerts.receive(&anyone, &[about("Slow", false)]).await.unwrap();
     assert_eq!((taken.reported, taken.cleared), (0, 1));
     assert_eq!(law.read(active), None);
 }
