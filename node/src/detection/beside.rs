@@ -12,7 +12,7 @@
 //! Pure but for what [`Senses`] remembers; nothing here waits. Invariant: what is old is no sample: an
 //! indicator whose host is silent has no data, never an old value.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use medic_proto::fleet::v1::{HostStatus, InstanceStatus};
 use medic_state::{
@@ -31,8 +31,6 @@ use super::{
 
 /// Agents look at their hosts every five seconds; what is older than three looks says nothing.
 const HOST_AGE_MAX: Duration = Duration::from_secs(15);
-/// As the agent names them.
-const AUTH_FAILURES: &str = "medic_host_auth_failures_total";
 
 /// An instance with all that stands beside it.
 #[derive(Debug)]
@@ -51,10 +49,7 @@ impl Whose<'_> {
         now: Timestamp,
     ) -> Exposition {
         let mut samples = Vec::new();
-        if let Some(agent) = &self.instance.agent
-            && let Some((host, age)) = senses.host(agent)
-            && age <= HOST_AGE_MAX
-        {
+        if let Some(host) = host(senses, self.instance) {
             samples.extend(of_host(&host, indicators));
         }
         if let Some(seen) = senses.seen(self.target)
@@ -128,11 +123,10 @@ fn of_process(status: &InstanceStatus) -> Vec<Sample> {
     usage.into_iter().chain(guard).map(sample).collect()
 }
 
-/// Logins that failed on the host of an instance, as far as its agent counts them.
-pub(super) fn auth_failures(senses: &dyn Senses, instance: &InstanceSpec) -> Option<f64> {
+/// What the agent of an instance says of its host, if it has of late.
+pub(super) fn host(senses: &dyn Senses, instance: &InstanceSpec) -> Option<Arc<HostStatus>> {
     let (host, age) = senses.host(instance.agent.as_ref()?)?;
-    let counted = host.samples.iter().find(|sample| sample.name == AUTH_FAILURES);
-    counted.filter(|_| age <= HOST_AGE_MAX).map(|sample| sample.value)
+    (age <= HOST_AGE_MAX).then_some(host)
 }
 
 /// Of several certificates the one that ends first, and the one that has lived most of its time.
@@ -160,8 +154,6 @@ fn of_certificates(shown: impl Iterator<Item = Validity>, now: Timestamp) -> Vec
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-
-    use std::sync::Arc;
 
     use async_trait::async_trait;
     use medic_proto::fleet::v1::{HostSample, ProcessGuard, ProcessState};

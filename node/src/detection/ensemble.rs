@@ -15,6 +15,7 @@
 //! | its error budget burns too fast | 2 | errors |
 //!
 //! Odd latency weighs nothing until it has lasted for seconds: a hiccup of a callee is as odd, for two scrapes.
+//! All indicators together weigh nothing beside the vote of the one that they are odd for: that is one witness.
 //! Who says nothing does not vote: that is `monitor-silent`, see [`super::entity`].
 //!
 //! A finding needs weight 2. Probes of one instance share one vote (the strongest): they fail
@@ -176,6 +177,8 @@ pub struct Vote {
     pub detector: &'static str,
     /// For predictions.
     pub time_to_event: Option<Millis>,
+    /// Of [`Voter::Together`], the one indicator that it is odd for.
+    pub rests_on: Option<String>,
 }
 
 impl Vote {
@@ -225,7 +228,7 @@ pub fn agree(votes: &[Vote], tested: f64) -> Option<Finding> {
     let weight = strongest(|voter| matches!(voter, Voter::Process)).unwrap_or(0)
         + strongest(|voter| matches!(voter, Voter::Probe(_))).unwrap_or(0)
         + strongest(|voter| matches!(voter, Voter::Agent)).unwrap_or(0)
-        + strongest(|voter| matches!(voter, Voter::Together)).unwrap_or(0)
+        + together(votes)
         + votes
             .iter()
             .filter(|vote| matches!(vote.voter, Voter::Series(_) | Voter::Guard(_) | Voter::Budget))
@@ -239,6 +242,17 @@ pub fn agree(votes: &[Vote], tested: f64) -> Option<Finding> {
     let kind =
         alone.or_else(|| votes.iter().filter(|v| v.weight > 0).map(|vote| vote.kind).min())?;
     describe(kind, votes, tested)
+}
+
+/// What all indicators together weigh: nothing beside the vote of the one that they are odd for, unless somebody
+/// else votes too.
+fn together(votes: &[Vote]) -> u32 {
+    let Some(vote) = votes.iter().find(|vote| vote.voter == Voter::Together) else { return 0 };
+    let weight = u32::from(vote.weight);
+    let Some(own) = vote.rests_on.clone().map(Voter::Series) else { return weight };
+    let other = |vote: &Vote| vote.voter != own && vote.voter != Voter::Together;
+    let others = votes.iter().any(|vote| vote.weight > 0 && other(vote));
+    if !others && votes.iter().any(|vote| vote.voter == own) { 0 } else { weight }
 }
 
 /// The finding of this kind with the present votes as evidence; `None` when nobody votes for it.
@@ -307,6 +321,7 @@ mod tests {
             expected: "0".to_owned(),
             detector: "test",
             time_to_event: None,
+            rests_on: None,
         }
     }
 
@@ -357,6 +372,31 @@ mod tests {
                 Some(Kind::Saturation),
             ),
             (vec![process(Kind::Unresponsive), probe("http", Kind::Down, 2)], Some(Kind::Down)),
+        ] {
+            assert_eq!(agree(&votes, 3.0).map(|finding| finding.kind), expected, "{votes:?}");
+        }
+    }
+
+    #[test]
+    fn one_metric_is_no_second_witness_of_itself() {
+        let together = |of: &str| Vote {
+            rests_on: Some(of.to_owned()),
+            ..vote(Voter::Together, Kind::Anomaly, 1, 1e-3)
+        };
+        let latency = || series("latency", Kind::Latency, 1, 1e-3);
+        let hiccup = || series("latency", Kind::Latency, 0, 1e-3);
+        let probe = || probe("http", Kind::Unresponsive, 1);
+        for (votes, expected) in [
+            (vec![together("latency"), latency()], None),
+            (vec![together("latency"), hiccup()], None),
+            // Of another one it is, and so it is beside others.
+            (vec![together("memory"), latency()], Some(Kind::Latency)),
+            (vec![together("latency"), probe()], Some(Kind::Unresponsive)),
+            (vec![together("latency"), hiccup(), probe()], Some(Kind::Unresponsive)),
+            (
+                vec![together("latency"), series("latency", Kind::Latency, 2, 1e-9)],
+                Some(Kind::Latency),
+            ),
         ] {
             assert_eq!(agree(&votes, 3.0).map(|finding| finding.kind), expected, "{votes:?}");
         }

@@ -1,15 +1,23 @@
 //! Detection: from signals to symptoms.
 //!
 //! ```text
-//!  probes ──┐                        ┌ level (robust, streaming) ┐
-//!  agents ──┼─► signal of an instance┼ limit crossed             ┼─► ensemble ─► Finding ─► ReportSymptom
-//!  scrapes ─┘   (typed, or no data)  └ trend towards the limit   ┘   (agreement, hysteresis)
+//!  probes ──────────────────────────────────────────────┐
+//!  agents (process, safety) ────────────────────────────┤ facts
+//!  scrapes ┐               ┌ limit crossed ─────────────┤
+//!  pushes  ├► indicators ──┼ level, small shifts ┐      ├─► votes ─► ensemble ─► Finding ─► ReportSymptom
+//!  beside  ┘               ├ trend to the limit  ├ trust┘      (agreement) │    (hysteresis)
+//!                          └ panel of all        ┘       detectors alone: lord
+//!                                                       (false discoveries)
+//!  indicators, deaths, certificates ─► predict ─► forecasts ─► foretell ─► ReportSymptom
+//!                                                     └─► record: what came of them
+//!  votes, and who is silent ─► health: five monitors of each instance
 //! ```
 //!
 //! What others push comes in through [`intake`] and goes the way of scrapes.
 //!
 //! [`observe`] looks once (the validation and planning layers use it too); [`runtime`] watches the
-//! shards this node owns. [`detector`], [`ensemble`] and [`entity`] are pure: no clock, no I/O.
+//! shards this node owns. [`detector`], [`ensemble`], [`entity`], [`predict`], [`lord`] and [`health`] are pure: no
+//! clock, no I/O.
 //!
 //! Invariant: no data is never "bad" and never "good"; every finding names the observations it
 //! rests on. Deliberately absent: what a finding means and what to do about it (intelligence), and

@@ -15,7 +15,7 @@ use crate::detection::{
     health::Burn,
     indicator::{Counters, HandedCounters},
     lord::Stream,
-    predict::{budget::Budget, restarts::Restarts},
+    predict::{budget::Budget, record::Waited, restarts::Restarts},
 };
 
 /// The form of [`SeriesState`]; raised when what a field means changes.
@@ -60,6 +60,9 @@ pub struct EntityCheckpoint {
     /// What is known of its certificates, and of what falls to a floor.
     #[n(15)]
     pub foreknown: Option<Foreknown>,
+    /// Forecasts that wait for their outcome; older builds tell of none.
+    #[n(16)]
+    pub waited: Option<Vec<Waited>>,
 }
 
 /// What was learnt of one indicator.
@@ -83,6 +86,8 @@ pub(super) struct Sources {
     each: BTreeMap<String, u64>,
     /// The names and queries of all, in the order of the names.
     all: u64,
+    /// By name, all that is declared of it: its limit and the objective too.
+    whole: BTreeMap<String, u64>,
 }
 
 impl Sources {
@@ -92,7 +97,15 @@ impl Sources {
         };
         let each: BTreeMap<String, u64> = service.indicators.iter().map(hashed).collect();
         let all = short(&codec::encode(&each));
-        Self { each, all }
+        let whole = |indicator: &medic_state::manifest::IndicatorSpec| {
+            (indicator.name.clone(), short(&codec::encode(&(indicator, &service.slo))))
+        };
+        Self { each, all, whole: service.indicators.iter().map(whole).collect() }
+    }
+
+    /// What is declared of the subject of a forecast; 0 where that is no indicator.
+    fn declared(&self, subject: &str) -> u64 {
+        self.whole.get(subject).copied().unwrap_or_default()
     }
 }
 
@@ -135,6 +148,7 @@ impl Entity {
             counters: self.counters.as_ref().and_then(Counters::handed),
             process: self.process.watched(now),
             foreknown: Some(self.prognosis.foreknown()),
+            waited: Some(self.prognosis.waited(now, |subject| self.sources.declared(subject))),
         }
     }
 
@@ -153,6 +167,10 @@ impl Entity {
         self.prognosis.learn(checkpoint.restarts.as_ref(), checkpoint.budget.as_ref());
         if let Some(known) = checkpoint.foreknown {
             self.prognosis.foreknow(known, checkpoint.at_ms, came);
+        }
+        if let Some(waited) = checkpoint.waited {
+            let at_ms = (came.mono_ms, self.begun_ms);
+            self.prognosis.wait_on(waited, at_ms, |subject| self.sources.declared(subject));
         }
         if let (Some(budget), Some(burn)) = (&mut self.budget, checkpoint.burn) {
             budget.burn = burn;

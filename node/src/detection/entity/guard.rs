@@ -8,9 +8,14 @@
 //! | `auth_failures` | the host of an instance without a process | [`STORM`] failed logins within a minute |
 //!
 //! Each is a fact, and so suffices alone; classes go by these names. An indicator of the same name takes the
-//! place of a sign: its limit, or none, is what counts then. A configuration that others changed is told
-//! among the causes of the security monitor, and opens nothing by itself: to roll one out behind Medic's
-//! back is what most roll-outs do.
+//! place of a sign: its limit, or none, is what counts then. A configuration that others changed makes the
+//! security monitor degraded while that is recent, is told among its causes for as long as it stands, and opens
+//! nothing by itself: to roll one out behind Medic's back is what most roll-outs do.
+//!
+//! Who looked once and looks no more is silent ([`super::silence`]), and so is an agent of which nothing is heard
+//! at all. An agent that speaks of the instance and never spoke of its safety is an older one: that is not watched. What a
+//! host never counted and cannot (it has no such file) is in error, and no incident: nothing ended. Of a process
+//! that does not run, or began a moment ago, nobody is expected to speak.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -20,10 +25,15 @@ use medic_state::{
     symptom::Severity,
 };
 
-use super::{Entity, Now, votes::hard};
+use super::{
+    Entity, Now, SILENT_MS,
+    silence::Said,
+    votes::{CONFIG_RECENT, hard},
+};
 use crate::detection::{
     ensemble::{Kind, Vote, Voter},
     health::{Monitor, Sign, Word},
+    probe::Liveness,
 };
 
 const LISTENERS: &str = "unexpected_listeners";
@@ -47,6 +57,10 @@ pub(super) struct Guard {
     good: u16,
     heard_ms: Option<u64>,
     config: String,
+    /// When that was first heard.
+    config_ms: u64,
+    /// Why the host does not count failed logins.
+    uncounted: Option<String>,
     /// Failed logins that the host has counted, and when.
     counts: VecDeque<(u64, f64)>,
 }
@@ -97,7 +111,10 @@ impl Guard {
             let text = format!("its rights changed: {}", said.privileges);
             bad.insert(PRIVILEGES, (text, said.privilege_changes as f64));
         }
-        self.config.clone_from(&said.config);
+        if self.config != said.config {
+            self.config.clone_from(&said.config);
+            self.config_ms = now.mono_ms;
+        }
         self.take(bad, now);
     }
 
@@ -108,8 +125,19 @@ impl Guard {
         self.good = 0;
     }
 
+    /// Nobody counts failed logins, for a reason that the agent gives; `ended`: what that is, where there is none and
+    /// they were counted before.
+    pub(super) fn uncounted(&mut self, why: Option<String>, ended: &str) {
+        let ended = || self.heard_ms.map(|_| ended.to_owned());
+        self.uncounted = why.or_else(ended).or(self.uncounted.take());
+    }
+
     /// So many logins have failed on the host since anybody counts.
     pub(super) fn count(&mut self, failures: f64, now: Now) {
+        if !self.watches(FAILURES) {
+            return;
+        }
+        self.uncounted = None;
         let lately = |at: u64| now.mono_ms.saturating_sub(at) <= WITHIN_MS;
         // The file was rotated.
         if self.counts.back().is_some_and(|(_, last)| failures < *last) {
@@ -150,26 +178,76 @@ impl Guard {
             ..hard(Voter::Guard((*sign).to_owned()), Kind::Saturation, Severity::Warning)
         })
     }
-
-    /// For the security monitor, beside the votes.
-    pub(super) fn signs(&self) -> impl Iterator<Item = Sign> {
-        let monitor = Monitor::Security;
-        let well = self.heard_ms.is_some() && !self.on.is_empty();
-        let well = well.then(|| Sign { monitor, source: "guard".to_owned(), word: Word::Good });
-        let config = (!self.config.is_empty()).then(|| Sign {
-            monitor,
-            source: "guard.config".to_owned(),
-            word: Word::Bad(Severity::Info, 1, self.config.clone()),
-        });
-        well.into_iter().chain(config)
-    }
 }
 
 impl Entity {
-    /// The host has counted so many failed logins.
-    pub fn on_auth_failures(&mut self, failures: f64, now: Now) {
-        if self.guard.watches(FAILURES) {
-            self.guard.count(failures, now);
+    /// For the security monitor, beside the votes.
+    pub(super) fn guard_signs(&self, now: Now) -> impl Iterator<Item = Sign> {
+        let monitor = Monitor::Security;
+        let watched = self.guard.voters().next().filter(|_| !self.guard_untold(now));
+        let watched = watched.map(|voter| Sign {
+            monitor,
+            source: "guard".to_owned(),
+            word: self.word(&voter, now),
+        });
+        let config = (!self.guard.config.is_empty()).then(|| {
+            let recent = self.config_recent(now);
+            let (severity, weight) =
+                if recent { (Severity::Warning, 2) } else { (Severity::Info, 1) };
+            let word = Word::Bad(severity, weight, self.guard.config.clone());
+            Sign { monitor, source: "guard.config".to_owned(), word }
+        });
+        watched.into_iter().chain(config)
+    }
+
+    /// Whether its configuration was changed a moment ago, by its host's clock if that is told.
+    fn config_recent(&self, now: Now) -> bool {
+        let changed = self.process.config_changed;
+        if changed.0 > 0 {
+            return now.wall.since(changed) <= CONFIG_RECENT;
         }
+        now.mono_ms.saturating_sub(self.guard.config_ms) <= CONFIG_RECENT.0
+    }
+
+    /// What those say who watch over its safety.
+    pub(super) fn said_guard(&self, now: Now) -> Said {
+        let nothing = |why: &str| Said::Nothing(why.to_owned());
+        if let Some(why) = &self.guard.uncounted {
+            return Said::Nothing(why.clone());
+        }
+        if self.has_process {
+            match self.process.liveness {
+                Liveness::Running => {}
+                Liveness::Unknown => return nothing("its agent does not speak of it"),
+                Liveness::Dead | Liveness::Paused | Liveness::Stopped => return Said::Idle,
+            }
+        }
+        match self.guard.heard_ms {
+            None if self.agent_away_ms.is_some() => nothing("its agent is away"),
+            None => Said::Idle,
+            Some(heard) if self.has_process => {
+                let since = heard.max(self.process.since_ms).max(self.agent_back_ms);
+                if now.mono_ms.saturating_sub(since) >= SILENT_MS {
+                    return nothing("its agent no longer says whether it is what was started");
+                }
+                // Of this process it has not spoken yet.
+                if self.guard.good == 0 { Said::Idle } else { Said::Word }
+            }
+            Some(_) => Said::Word,
+        }
+    }
+
+    /// Whether nobody ever spoke of its safety, nor is expected to.
+    pub(super) fn guard_untold(&self, now: Now) -> bool {
+        self.guard.heard_ms.is_none() && self.said_guard(now) == Said::Idle
+    }
+
+    /// Takes note of whether somebody watches over its safety.
+    pub(super) fn heed_guard(&mut self, now: Now) {
+        if self.guard.on.is_empty() || self.said_guard(now) == Said::Idle {
+            return;
+        }
+        let voters: Vec<Voter> = self.guard.voters().collect();
+        voters.iter().for_each(|voter| self.heed(voter, now));
     }
 }

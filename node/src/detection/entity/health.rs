@@ -7,7 +7,7 @@ use medic_state::{
     symptom::Severity,
 };
 
-use super::{Entity, Now, SILENT_MS, silence::Said, votes::hard};
+use super::{Entity, Now, silence::Said, votes::hard};
 use crate::detection::{
     beside::names_host,
     detector::Role,
@@ -64,12 +64,14 @@ impl BudgetWatch {
         )
     }
 
-    fn sign(&self) -> Sign {
-        let word = self
-            .burn
-            .burning(self.allowed)
-            .map_or(Word::Good, |burning| Word::Bad(burning.severity, 2, self.says(&burning)));
-        Sign { monitor: Monitor::Performance, source: "budget".to_owned(), word }
+    /// Whether its indicator has had a value in this watch.
+    pub(super) const fn fed(&self) -> bool {
+        self.noted_ms.is_some()
+    }
+
+    fn burns(&self) -> Option<Word> {
+        let burning = self.burn.burning(self.allowed)?;
+        Some(Word::Bad(burning.severity, 2, self.says(&burning)))
     }
 }
 
@@ -115,9 +117,18 @@ impl Entity {
                 });
             }
         }
-        signs.extend(self.budget.as_ref().map(BudgetWatch::sign));
-        signs.extend(self.guard.signs());
+        signs.extend(self.budget_signs(now));
+        signs.extend(self.guard_signs(now));
         signs
+    }
+
+    /// That the budget burns, and that nobody tells whether it does: either, both, or that all is well.
+    fn budget_signs(&self, now: Now) -> Vec<Sign> {
+        let Some(budget) = &self.budget else { return Vec::new() };
+        let (burns, word) = (budget.burns(), self.word(&Voter::Budget, now));
+        let word = Some(word).filter(|word| burns.is_none() || *word != Word::Good);
+        let sign = |word| Sign { monitor: Monitor::Performance, source: "budget".to_owned(), word };
+        burns.into_iter().chain(word).map(sign).collect()
     }
 
     /// Whose word somebody's is.
@@ -127,11 +138,10 @@ impl Entity {
     }
 
     /// What somebody says who does not vote.
-    fn word(&self, voter: &Voter, now: Now) -> Word {
-        let young = now.mono_ms.saturating_sub(self.begun_ms) < SILENT_MS;
-        match self.said(voter) {
+    pub(super) fn word(&self, voter: &Voter, now: Now) -> Word {
+        match self.said(voter, now) {
             Said::Idle => Word::Waiting,
-            Said::Nothing(_) if young => Word::Waiting,
+            Said::Nothing(_) if self.young(now) => Word::Waiting,
             Said::Nothing(why) => Word::Silent(why),
             Said::Word => match voter {
                 Voter::Probe(name) => match self.probes.get(name).map(|track| &track.last) {

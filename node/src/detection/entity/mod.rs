@@ -22,6 +22,7 @@ mod closer;
 mod figures;
 mod guard;
 mod health;
+mod host;
 mod lasting;
 mod prognosis;
 mod proof;
@@ -176,6 +177,7 @@ pub struct Entity {
     figures: figures::Figures,
     /// Indicators whose figures are a host's.
     of_host: BTreeSet<String>,
+    unread: host::Unread,
 }
 
 impl Entity {
@@ -220,6 +222,7 @@ impl Entity {
             guard: guard::Guard::new(service, instance),
             figures: figures::Figures::default(),
             of_host: health::of_host(service),
+            unread: host::Unread::new(service),
         }
     }
 
@@ -285,6 +288,7 @@ impl Entity {
         }
         if self.has_process {
             self.heed(&Voter::Process, now);
+            self.heed_guard(now);
         }
     }
 

@@ -20,7 +20,7 @@ use crate::detection::{
         budget::{Budget, Objective},
         expiry::{Certificate, Form},
         forecast::{Fact, Forecast, ForecastKind, Horizons, Opening, When, crossing},
-        record::{Scored, Waiting},
+        record::{Scored, Waited, Waiting},
         recurrence::{Baseline, Ratios},
         restarts::Restarts,
         slope::{Slope, SlopeState},
@@ -179,6 +179,21 @@ impl Prognosis {
                 slope.learn(state, then_ms, now.mono_ms);
             }
         }
+    }
+
+    /// Forecasts that wait for their outcome, to travel.
+    pub(super) fn waited(&self, now: Now, declared: impl Fn(&str) -> u64) -> Vec<Waited> {
+        self.waiting.handed(now.mono_ms, declared)
+    }
+
+    /// Waits for them in another's place: see [`Waiting::take_over`].
+    pub(super) fn wait_on(
+        &mut self,
+        waited: Vec<Waited>,
+        at_ms: (u64, u64),
+        declared: impl Fn(&str) -> u64,
+    ) {
+        self.waiting.take_over(waited, at_ms, declared);
     }
 
     /// The process died by itself.

@@ -146,6 +146,7 @@ mod tests {
             expected: String::new(),
             detector,
             time_to_event: None,
+            rests_on: None,
         }
     }
 

@@ -12,7 +12,10 @@
 //!   yet are none missed;
 //! * what another finding explains (the process is dead, it does not answer, its agent is lost), and
 //!   treatment: clocks begin anew after it;
-//! * a stop on purpose, or a standby nobody says runs: nobody is expected to speak.
+//! * a stop on purpose, or a standby nobody says runs: nobody is expected to speak;
+//! * an agent that never spoke of safety, or a host that never counted logins: see [`super::guard`].
+//!
+//! The error budget is as silent as the indicator that it is of, and has a word once that had a value.
 //!
 //! Its severity is the least: it hurts nobody, explains nothing that others feel, and nothing is restarted for
 //! it. Deliberately absent: silence of this node itself, which then tells nobody anything.
@@ -25,7 +28,7 @@ use medic_state::{
     symptom::{MAX_SIGNALS, Severity, Signal},
 };
 
-use super::{Circumstances, Entity, Now};
+use super::{Circumstances, Entity, Now, SILENT_MS};
 use crate::detection::{
     ensemble::{Finding, Kind, Voter},
     health::Monitor,
@@ -121,7 +124,11 @@ impl Silences {
     }
 
     fn ripe(&self, voter: &Voter, quiet: &Quiet, now: Now) -> bool {
-        let patience = if self.heard.contains(voter) { OPENS_MS } else { NEVER_OPENS_MS };
+        let patience = match (self.heard.contains(voter), voter) {
+            (true, _) => OPENS_MS,
+            (false, Voter::Guard(_)) => return false,
+            (false, _) => NEVER_OPENS_MS,
+        };
         let lasted = now.mono_ms.saturating_sub(quiet.since_ms);
         quiet.back == 0 && quiet.looks >= OPENS_LOOKS && lasted >= patience
     }
@@ -130,18 +137,24 @@ impl Silences {
 impl Entity {
     /// Takes note of who says something at a look.
     pub(super) fn heed(&mut self, voter: &Voter, now: Now) {
-        let said = self.said(voter);
+        let said = self.said(voter, now);
         self.silences.note(voter, said, now);
     }
 
-    /// The same, of all indicators.
+    /// The same, of all indicators and the budget.
     pub(super) fn heed_indicators(&mut self, now: Now) {
         let names: Vec<Voter> = self.series.keys().cloned().map(Voter::Series).collect();
-        names.iter().for_each(|voter| self.heed(voter, now));
+        let budget = self.budget.as_ref().map(|_| Voter::Budget);
+        names.iter().chain(&budget).for_each(|voter| self.heed(voter, now));
+    }
+
+    /// Whether the watch began so short a time ago that nobody can be missed.
+    pub(super) const fn young(&self, now: Now) -> bool {
+        now.mono_ms.saturating_sub(self.begun_ms) < SILENT_MS
     }
 
     /// What somebody says now.
-    pub(super) fn said(&self, voter: &Voter) -> Said {
+    pub(super) fn said(&self, voter: &Voter, now: Now) -> Said {
         let nothing = |why: &str| Said::Nothing(why.to_owned());
         match voter {
             Voter::Process => match self.process.liveness {
@@ -153,17 +166,31 @@ impl Entity {
                 Some(None) => nothing("it was never looked at"),
                 Some(Some(_)) | None => Said::Word,
             },
-            Voter::Series(name) => {
-                let value = self.series.get(name).and_then(|series| series.last.as_ref());
-                match (value, self.silence.get(name)) {
-                    (Some(_), _) => Said::Word,
-                    (None, Some(why)) if indicator::idle(why) => Said::Idle,
-                    (None, Some(why)) if self.silences.not_begun(name, why) => Said::Idle,
-                    (None, Some(why)) => Said::Nothing(why.clone()),
-                    (None, None) => nothing("no value has come"),
-                }
-            }
-            Voter::Together | Voter::Agent | Voter::Guard(_) | Voter::Budget => Said::Word,
+            Voter::Series(name) => self.said_series(name),
+            Voter::Budget => match &self.budget {
+                Some(budget) => match self.said_series(&budget.indicator) {
+                    Said::Idle if budget.fed() => Said::Word,
+                    said => said,
+                },
+                None => Said::Word,
+            },
+            Voter::Guard(_) => self.said_guard(now),
+            Voter::Together | Voter::Agent => Said::Word,
+        }
+    }
+
+    fn said_series(&self, name: &str) -> Said {
+        let value = self.series.get(name).and_then(|series| series.last.as_ref());
+        let told = self.silence.get(name);
+        // That there is no series says less than the agent of its host.
+        let less = told.is_none_or(|why| indicator::no_series(why) || indicator::needs_second(why));
+        let unread = self.unread.why(name).filter(|_| less);
+        match (value, unread.or(told)) {
+            (Some(_), _) => Said::Word,
+            (None, Some(why)) if indicator::idle(why) => Said::Idle,
+            (None, Some(why)) if self.silences.not_begun(name, why) => Said::Idle,
+            (None, Some(why)) => Said::Nothing(why.clone()),
+            (None, None) => Said::Nothing("no value has come".to_owned()),
         }
     }
 
@@ -219,13 +246,18 @@ impl Entity {
     }
 
     /// Whether everybody who was silent speaks, or is declared no longer.
-    pub(super) fn all_speak(&self, voters: &BTreeSet<Voter>) -> bool {
+    pub(super) fn all_speak(&self, voters: &BTreeSet<Voter>, now: Now) -> bool {
         voters.iter().all(|voter| {
             let gone = match voter {
                 Voter::Process => !self.has_process,
                 Voter::Probe(name) => !self.probes.contains_key(name),
                 Voter::Series(name) => !self.series.contains_key(name),
-                Voter::Together | Voter::Agent | Voter::Guard(_) | Voter::Budget => true,
+                Voter::Guard(sign) => {
+                    let untold = !self.young(now) && self.guard_untold(now);
+                    untold || !self.guard.watches(sign)
+                }
+                Voter::Budget => self.budget.is_none(),
+                Voter::Together | Voter::Agent => true,
             };
             gone || (self.silences.heard.contains(voter)
                 && !self.silences.quiet.contains_key(voter))

@@ -87,7 +87,7 @@ impl Entity {
         }
         let Some(active) = self.active.get(&kind) else { return false };
         if kind == Kind::MonitorSilent {
-            return self.all_speak(&active.voters);
+            return self.all_speak(&active.voters, now);
         }
         let (mut good, mut waiting) = (0, 0);
         for voter in &active.voters {

@@ -14,6 +14,13 @@ use medic_proto::fleet::v1::{InstanceStatus, ProcessState};
 use super::*;
 use crate::detection::{lord::Stream, probe::Failure};
 
+const SPEC: &str = r#"{"process":{"command":"/x"},
+    "probes":[{"name":"http","http":"http://x/"},{"name":"tcp","tcp":"x:1"}],
+    "indicators":[
+      {"name":"error_rate","source":{"ratio":{"of":"e","to":"r"}},"limit":"0.05"},
+      {"name":"latency_p99","source":{"quantile":{"histogram":"d","q":0.99}}},
+      {"name":"memory","source":{"gauge":"m"},"limit":"128MiB"}]}"#;
+
 /// An entity with a clock that ticks by the second.
 struct Bench {
     entity: Entity,
@@ -29,14 +36,7 @@ impl Bench {
     }
 
     fn with(instance: &str) -> Self {
-        Self::with_spec(
-            r#"{"process":{"command":"/x"},"probes":[{"name":"http","http":"http://x/"},{"name":"tcp","tcp":"x:1"}],
-                "indicators":[
-                  {"name":"error_rate","source":{"ratio":{"of":"e","to":"r"}},"limit":"0.05"},
-                  {"name":"latency_p99","source":{"quantile":{"histogram":"d","q":0.99}}},
-                  {"name":"memory","source":{"gauge":"m"},"limit":"128MiB"}]}"#,
-            instance,
-        )
+        Self::with_spec(SPEC, instance)
     }
 
     fn with_spec(service: &str, instance: &str) -> Self {

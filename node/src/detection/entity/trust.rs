@@ -193,6 +193,7 @@ pub(super) mod tests {
             expected: String::new(),
             detector,
             time_to_event: None,
+            rests_on: None,
         }
     }
 

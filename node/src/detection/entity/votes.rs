@@ -25,8 +25,8 @@ const ALONE: u8 = 2;
 const HICCUP_P: f64 = 1e-3;
 /// Streak of an odd value that counts as a soft vote.
 const SOFT_AFTER: u16 = 2;
-/// A configuration change this recent is named in the labels.
-const CONFIG_RECENT: Millis = Millis::from_secs(600);
+/// A configuration change this recent is named in the labels, and worth a look where nobody ordered it.
+pub(super) const CONFIG_RECENT: Millis = Millis::from_secs(600);
 
 impl Entity {
     /// All present votes.
@@ -82,11 +82,14 @@ impl Entity {
             Kind::AgentLost => BTreeSet::from([Voter::Agent]),
             Kind::MonitorSilent => {
                 let series = self.series.keys().cloned().map(Voter::Series);
-                probes().chain(series).chain(self.has_process.then_some(Voter::Process)).collect()
+                let process = self.has_process.then_some(Voter::Process).into_iter();
+                let budget = self.budget.as_ref().map(|_| Voter::Budget);
+                let others = process.chain(self.guard.voters()).chain(budget);
+                probes().chain(series).chain(others).collect()
             }
             Kind::Anomaly => series(&[Role::Errors, Role::Latency, Role::Resource, Role::Other])
                 .into_iter()
-                .chain([Voter::Together])
+                .chain((self.series.len() > 1).then_some(Voter::Together))
                 .collect(),
         }
     }
@@ -126,8 +129,10 @@ impl Entity {
 
     fn together_vote(&self) -> Option<Vote> {
         let (odd, p_value) = self.together.odd()?;
+        let alone = self.together.blamed().and_then(|at| self.series.keys().nth(at));
         Some(Vote {
             weight: 1,
+            rests_on: alone.cloned(),
             p_value,
             text: format!("its indicators together are {odd:.1} times as odd as is worth telling"),
             value: plain(odd),
@@ -197,6 +202,7 @@ pub(super) fn hard(voter: Voter, kind: Kind, severity: Severity) -> Vote {
         expected: String::new(),
         detector: "",
         time_to_event: None,
+        rests_on: None,
     }
 }
 

@@ -11,8 +11,11 @@
 //! prevented by a treatment proves nothing either way. The record corrects later probabilities: what was
 //! said before, by tenths, is weighed against how often it came true. Bounded: one forecast a subject,
 //! ten sums a kind.
+//!
+//! What waits travels with the instance, as [`Waited`]: what came true is booked at once and what did not after a
+//! day, so to drop it at each move of a shard would drop mostly what did not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use minicbor::{Decode, Encode};
 use serde::Serialize;
@@ -73,14 +76,40 @@ struct Pending {
     earliest_ms: u64,
     latest_ms: u64,
     due_ms: u64,
+    /// It was made by another watch.
+    handed: bool,
+}
+
+/// A forecast that waits, as it travels. Times are milliseconds after that of the checkpoint; below zero: before.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Waited {
+    #[n(0)]
+    kind: ForecastKind,
+    #[n(1)]
+    subject: String,
+    /// What the subject was: a hash of how it is declared.
+    #[n(2)]
+    declared: u64,
+    #[n(3)]
+    probability: f64,
+    #[n(4)]
+    earliest_ms: i64,
+    #[n(5)]
+    latest_ms: i64,
+    #[n(6)]
+    due_ms: i64,
 }
 
 /// The forecasts of one instance that wait for their outcome.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Waiting {
-    pending: BTreeMap<(ForecastKind, String), Pending>,
+    pending: BTreeMap<Key, Pending>,
     scored: Vec<Scored>,
+    /// What has ended in this watch, as far as there is room: an earlier owner's word does not bring it back.
+    ended: BTreeSet<Key>,
 }
+
+type Key = (ForecastKind, String);
 
 impl Waiting {
     /// Holds a forecast to what it says, unless an earlier one about the same still waits.
@@ -96,22 +125,80 @@ impl Waiting {
             earliest_ms: after(forecast.earliest),
             latest_ms: after(forecast.latest),
             due_ms: after(forecast.horizon + slack),
+            handed: false,
         };
         self.pending.insert(key, pending);
     }
 
+    /// What waits, to travel. `declared`: how each subject is.
+    pub fn handed(&self, now_ms: u64, declared: impl Fn(&str) -> u64) -> Vec<Waited> {
+        let after = |at_ms: u64| {
+            let clock = |ms| i64::try_from(ms).unwrap_or(i64::MAX);
+            clock(at_ms).saturating_sub(clock(now_ms))
+        };
+        let waited = |((kind, subject), pending): (&Key, &Pending)| Waited {
+            kind: *kind,
+            subject: subject.clone(),
+            declared: declared(subject),
+            probability: pending.probability,
+            earliest_ms: after(pending.earliest_ms),
+            latest_ms: after(pending.latest_ms),
+            due_ms: after(pending.due_ms),
+        };
+        self.pending.iter().map(waited).collect()
+    }
+
+    /// Goes on from what waited in another watch, at a time that is `came_ms` here; `begun_ms`: when this one began.
+    /// It was made first, and so takes the place of what was made here about the same; of two such words the
+    /// later one counts, which no longer has what has ended meanwhile. What is declared otherwise here is
+    /// left out, and what was due before anybody looked again is not scored.
+    pub fn take_over(
+        &mut self,
+        waited: Vec<Waited>,
+        (came_ms, begun_ms): (u64, u64),
+        declared: impl Fn(&str) -> u64,
+    ) {
+        self.pending.retain(|_, pending| !pending.handed);
+        let sound = |one: &Waited| {
+            (0.0..=1.0).contains(&one.probability) && one.declared == declared(&one.subject)
+        };
+        for one in waited.into_iter().take(PENDING_MAX).filter(sound) {
+            let key = (one.kind, one.subject);
+            let room = self.pending.len() < PENDING_MAX || self.pending.contains_key(&key);
+            if !room || self.ended.contains(&key) {
+                continue;
+            }
+            let at = |ms: i64| came_ms.saturating_add_signed(ms);
+            let pending = Pending {
+                probability: one.probability,
+                earliest_ms: at(one.earliest_ms),
+                latest_ms: at(one.latest_ms),
+                due_ms: at(one.due_ms),
+                handed: true,
+            };
+            if pending.due_ms <= begun_ms {
+                self.pending.remove(&key);
+                self.end(key, pending, Outcome::Inconclusive, false);
+            } else {
+                self.pending.insert(key, pending);
+            }
+        }
+    }
+
     /// It has happened.
     pub fn happened(&mut self, kind: ForecastKind, subject: &str, now_ms: u64) {
-        if let Some(pending) = self.pending.remove(&(kind, subject.to_owned())) {
+        let key = (kind, subject.to_owned());
+        if let Some(pending) = self.pending.remove(&key) {
             let on_time = (pending.earliest_ms..=pending.latest_ms).contains(&now_ms);
-            self.end(kind, pending, Outcome::CameTrue, on_time);
+            self.end(key, pending, Outcome::CameTrue, on_time);
         }
     }
 
     /// Somebody has seen to it in time: that it did not happen speaks not against the forecast.
     pub fn prevented(&mut self, kind: ForecastKind, subject: &str) {
-        if let Some(pending) = self.pending.remove(&(kind, subject.to_owned())) {
-            self.end(kind, pending, Outcome::Inconclusive, false);
+        let key = (kind, subject.to_owned());
+        if let Some(pending) = self.pending.remove(&key) {
+            self.end(key, pending, Outcome::Inconclusive, false);
         }
     }
 
@@ -120,7 +207,7 @@ impl Waiting {
         let all = std::mem::take(&mut self.pending);
         for (key, pending) in all {
             if kinds.contains(&key.0) {
-                self.end(key.0, pending, Outcome::Inconclusive, false);
+                self.end(key, pending, Outcome::Inconclusive, false);
             } else {
                 self.pending.insert(key, pending);
             }
@@ -135,7 +222,7 @@ impl Waiting {
                 // A date fails to come only where it was moved, which is told; else nobody could see.
                 let missed = by_date(key.0);
                 let outcome = if missed { Outcome::Inconclusive } else { Outcome::DidNot };
-                self.end(key.0, pending, outcome, false);
+                self.end(key, pending, outcome, false);
             } else {
                 self.pending.insert(key, pending);
             }
@@ -143,9 +230,12 @@ impl Waiting {
         std::mem::take(&mut self.scored)
     }
 
-    fn end(&mut self, kind: ForecastKind, pending: Pending, outcome: Outcome, on_time: bool) {
-        let probability = pending.probability;
+    fn end(&mut self, key: Key, pending: Pending, outcome: Outcome, on_time: bool) {
+        let (kind, probability) = (key.0, pending.probability);
         self.scored.push(Scored { kind, probability, outcome, on_time });
+        if self.ended.len() < PENDING_MAX {
+            self.ended.insert(key);
+        }
     }
 }
 
@@ -314,82 +404,4 @@ fn bin(probability: f64) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-    use crate::detection::predict::forecast::{HORIZON_S, When};
-
-    fn forecast(probability: f64, seconds: f64) -> Forecast {
-        let when = When { seconds, earliest: seconds * 0.8, latest: seconds * 1.5 };
-        Forecast::new((ForecastKind::Capacity, "memory"), probability, 0.9, when, Vec::new())
-            .unwrap()
-    }
-
-    #[test]
-    fn a_forecast_is_scored_as_first_made_and_once() {
-        let mut waiting = Waiting::default();
-        waiting.hold(&forecast(0.6, 600.0), 0);
-        waiting.hold(&forecast(0.99, 10.0), 590_000);
-        waiting.happened(ForecastKind::Capacity, "memory", 600_000);
-        waiting.happened(ForecastKind::Capacity, "memory", 601_000);
-        let scored = waiting.take(601_000);
-        assert_eq!(scored.len(), 1);
-        assert_eq!((scored[0].probability, scored[0].outcome), (0.6, Outcome::CameTrue));
-        assert!(scored[0].on_time);
-    }
-
-    #[test]
-    fn what_does_not_come_within_the_horizon_did_not_come_true() {
-        let mut waiting = Waiting::default();
-        waiting.hold(&forecast(0.6, 600.0), 0);
-        assert!(waiting.take((HORIZON_S * 1e3) as u64 - 1).is_empty());
-        assert_eq!(waiting.take((HORIZON_S * 1e3) as u64)[0].outcome, Outcome::DidNot);
-    }
-
-    #[test]
-    fn what_was_prevented_is_not_scored() {
-        let (mut waiting, mut record) = (Waiting::default(), Record::default());
-        waiting.hold(&forecast(0.9, 600.0), 0);
-        waiting.disturbed(&[ForecastKind::Failure]);
-        assert!(waiting.take(1).is_empty());
-        waiting.disturbed(&[ForecastKind::Capacity]);
-        waiting.take(1).into_iter().for_each(|scored| record.note(scored));
-        let score = record.scores().remove(0);
-        assert_eq!((score.count, score.inconclusive), (0, 1));
-        assert!(score.calibration.is_empty());
-    }
-
-    #[test]
-    fn the_record_corrects_what_is_said() {
-        let mut record = Record::default();
-        assert_eq!(record.calibrated(ForecastKind::Capacity, 0.9), 0.9);
-        for at in 0..100 {
-            let outcome = if at % 2 == 0 { Outcome::CameTrue } else { Outcome::DidNot };
-            let kind = ForecastKind::Capacity;
-            record.note(Scored { kind, probability: 0.9, outcome, on_time: false });
-        }
-        let corrected = record.calibrated(ForecastKind::Capacity, 0.9);
-        assert!((corrected - 0.536).abs() < 0.01, "{corrected}");
-        assert_eq!(record.calibrated(ForecastKind::Failure, 0.9), 0.9);
-        let mut twice = record.clone();
-        twice.add(&record);
-        let (score, both) = (record.scores().remove(0), twice.scores().remove(0));
-        assert_eq!((both.count, both.brier, both.ece), (200, score.brier, score.ece));
-        let bin = score.calibration[0];
-        assert_eq!((score.calibration.len(), bin.count, bin.came_true), (1, 100, 0.5));
-        assert!((bin.said - 0.9).abs() < 1e-9);
-        assert!((score.brier - 0.41).abs() < 1e-9 && (score.ece - 0.4).abs() < 1e-9, "{score:?}");
-    }
-
-    #[test]
-    fn waiting_is_bounded() {
-        let mut waiting = Waiting::default();
-        for at in 0..1_000 {
-            let mut one = forecast(0.5, 60.0);
-            one.subject = at.to_string();
-            waiting.hold(&one, 0);
-        }
-        assert_eq!(waiting.pending.len(), PENDING_MAX);
-    }
-}
+mod tests;

@@ -225,12 +225,10 @@ impl Watcher {
                 &mut desk.counters_beside,
             )
         });
-        let failures = beside::auth_failures(&*self.senses, instance);
+        let host = beside::host(&*self.senses, instance);
         let first = values.as_ref().is_some_and(Values::needs_second);
         let mut entity = lock(&self.entity);
-        if let Some(failures) = failures {
-            entity.on_auth_failures(failures, now);
-        }
+        entity.on_host(host.as_deref(), now);
         entity.on_beside(values, now);
         first.then(|| Duration::from_millis(SECOND_MS).min(self.interval(Job::Beside)))
     }

@@ -108,8 +108,10 @@ pub struct Verdict {
     pub alert: bool,
     /// Not so by itself, but an alert was a few rows ago, and it has not died down since.
     pub goes_on: bool,
-    /// The metric that is furthest out, when one alone is to blame.
+    /// The metric that is furthest out, where one is so far out that it is worth telling by itself.
     pub metric: Option<usize>,
+    /// And others are as well.
+    pub several: bool,
     /// One metric of several gave the score: too little was seen to judge them together.
     pub alone: bool,
 }
@@ -168,12 +170,14 @@ impl Panel {
         // Before tier 0 learns the value into the profile that both hold it against.
         let again = self.again(values, hour);
         let (mut novelty, mut reach, mut metric) = (0.0_f64, 0.0_f64, None);
+        let mut out = 0_usize;
         for (at, (pulse, &value)) in self.pulses.iter_mut().zip(values).enumerate() {
             if !value.is_finite() {
                 continue;
             }
             let beat = pulse.judge(value, hour);
             novelty = novelty.max(beat.novelty);
+            out += usize::from(beat.reach >= REACH_TELLING);
             if beat.reach > reach {
                 (reach, metric) = (beat.reach, Some(at));
             }
@@ -202,7 +206,7 @@ impl Panel {
             _ => self.going_on.saturating_sub(1),
         };
         let anomaly = told / (told + NOVELTY_TELLING);
-        Verdict { anomaly, score, p_value, alert, goes_on, metric, alone }
+        Verdict { anomaly, score, p_value, alert, goes_on, metric, several: out > 1, alone }
     }
 
     /// The second look at an only metric; 0 where there are several, or no value.

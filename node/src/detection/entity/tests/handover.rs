@@ -35,7 +35,7 @@ fn faulty(row: u64) -> bool {
     row >= EVERY && row % EVERY < LASTS
 }
 
-/// What one row was judged as: by each series, and how odd all together are.
+/// What one row was judged as: by each series, and how far out the one is that is furthest, in deviations.
 #[derive(Clone, Debug, PartialEq)]
 struct Judged {
     by_series: Vec<(f64, f64, u16)>,
@@ -140,6 +140,65 @@ fn failures_and_what_is_spent_of_the_budget_travel_too() {
     // Whoever knows more already keeps it.
     heir.entity.restore(medic_state::codec::decode(&told).unwrap(), heir.now);
     assert_eq!(heir.entity.forecasts(heir.now), before);
+}
+
+/// An instance whose memory rises towards its limit, which is foreseen; gives it some seconds later.
+fn leaking(spec: Option<&str>) -> Bench {
+    let mut bench = Bench::settled();
+    for second in 0..20_u32 {
+        bench.tick();
+        bench.process(ProcessState::Running);
+        bench.scrape(0.0, 0.05, 20.0 + 1.5 * f64::from(second));
+    }
+    assert!(!bench.entity.limits_foretold().is_empty());
+    if let Some(limit) = spec {
+        let told = bench.entity.checkpoint(bench.now);
+        let spec = SPEC.replace("128MiB", limit);
+        let mut heir = Bench::with_spec(&spec, r#"{"name":"web-1","agent":"a"}"#);
+        heir.now = Now { mono_ms: 77_000, wall: bench.now.wall };
+        heir.entity.begun_ms = heir.now.mono_ms;
+        let told = medic_state::codec::decode(&medic_state::codec::encode(&told)).unwrap();
+        heir.entity.restore(told, heir.now);
+        return heir;
+    }
+    bench
+}
+
+/// What becomes of forecasts when the memory is this much after so many seconds.
+fn scored(bench: &mut Bench, seconds: u64, memory_mib: f64) -> Vec<(f64, &'static str, bool)> {
+    bench.now.mono_ms += seconds * 1_000;
+    bench.now.wall = bench.now.wall.plus(Millis(seconds * 1_000));
+    for _ in 0..2 {
+        bench.tick();
+        bench.scrape(0.0, 0.05, memory_mib);
+    }
+    let scored = bench.entity.take_scored(&bench.circumstances, bench.now);
+    scored.into_iter().map(|one| (one.probability, one.outcome.as_str(), one.on_time)).collect()
+}
+
+#[test]
+fn what_waits_for_its_outcome_is_scored_by_the_next_owner_as_by_one_who_stays() {
+    // It comes true; and it does not, which is known after a day.
+    for (seconds, memory, outcome) in [(50, 140.0, "came_true"), (86_400, 20.0, "did_not")] {
+        let stays = scored(&mut leaking(None), seconds, memory);
+        assert_eq!((stays.len(), stays[0].1), (1, outcome), "{stays:?}");
+        let mut moves = leaking(Some("128MiB"));
+        assert_eq!(scored(&mut moves, seconds, memory), stays);
+        assert_eq!(moves.entity.take_scored(&moves.circumstances, moves.now), [], "once");
+    }
+    // With another limit it is another event: nobody is held to it.
+    let other = scored(&mut leaking(Some("160MiB")), 86_400, 20.0);
+    assert_eq!(other, []);
+}
+
+#[test]
+fn a_checkpoint_of_an_older_build_tells_of_nothing_that_waits_and_takes_nothing() {
+    let mut bench = leaking(None);
+    let mut told = bench.entity.checkpoint(bench.now);
+    assert_eq!(told.waited.as_ref().map(Vec::len), Some(1));
+    told.waited = None;
+    bench.entity.restore(told, bench.now);
+    assert_eq!(scored(&mut bench, 86_400, 20.0).len(), 1);
 }
 
 const COUNTED: &str = r#"{"indicators":[
