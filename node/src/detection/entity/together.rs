@@ -130,7 +130,7 @@ mod tests {
 
     /// Ordinary values of the first and the second metric in a row.
     fn usual(row: u32) -> [f64; 2] {
-        let noise = |by: u32| f64::from(row * by % 101) / 101.0;
+        let noise = |by: u64| (u64::from(row) * by % 101) as f64 / 101.0;
         [10.0 + noise(7_919), 20.0 + noise(104_729) + noise(1_299_709)]
     }
 
