@@ -109,9 +109,9 @@ fn fitted(spec: &mut ServiceSpec, columns: &[String]) -> Vec<String> {
         let gone: Vec<&String> = gone.iter().map(|one| &one.name).collect();
         notes.push(format!("declared, and no column: {}", listed(&gone)));
     }
-    let about = spec.slo.as_ref().map(|slo| &slo.indicator);
-    if let Some(about) = about.filter(|about| !columns.contains(about)) {
-        notes.push(format!("the objective is about `{about}`, which is no column"));
+    // Nor an objective that nothing would be heard of: that is no silence of a monitor.
+    if let Some(slo) = spec.slo.take_if(|slo| !columns.contains(&slo.indicator)) {
+        notes.push(format!("the objective is about `{}`, which is no column", slo.indicator));
     }
     if !other.is_empty() {
         notes.push(format!("not declared, and watched without a limit: {}", listed(&other)));

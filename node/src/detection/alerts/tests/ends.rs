@@ -153,7 +153,7 @@ async fn what_a_silence_keeps_from_being_written_is_not_proposed_at_every_look()
     lab.send("Slow").await;
     lab.wait(3 * MINUTE);
     lab.send("Burning").await;
-    let hush = serde_json::json!({"matchers": ["service=\"web\""], "comment": "known",
+    let hush = serde_json::json!({"match": ["service=\"web\""], "comment": "known",
         "startsAt": "1970-01-01T00:00:00Z", "endsAt": "1970-01-02T00:00:00Z"});
     let manifest = medic_state::manifest::Manifest {
         metadata: serde_json::from_value(serde_json::json!({"name": "hush"})).unwrap(),
