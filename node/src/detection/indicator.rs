@@ -97,6 +97,8 @@ pub struct Counters {
     /// Those that the last scrapes left out, each with how many did.
     left_out: BTreeMap<String, (f64, u8)>,
     negative: u64,
+    /// One of them has fallen: its process is another.
+    reset: bool,
 }
 
 /// A counter that so many scrapes in a row have left out has ended; if it comes again, it counts from zero.
@@ -157,6 +159,10 @@ impl Counters {
 
     /// Remembers of an earlier scrape what this one has left out.
     fn remember(&mut self, previous: Self) {
+        // Labels of a process that has begun anew come with their first event, and count from zero.
+        if self.reset {
+            return;
+        }
         let last = previous.series.into_iter().map(|(key, value)| (key, (value, 0)));
         let left_out = previous.left_out.into_iter().chain(last);
         let gone = left_out.filter(|(key, _)| !self.series.contains_key(key));
@@ -376,6 +382,7 @@ fn one_increase(sample: &Sample, previous: Option<&Counters>, now: &mut Counters
         return 0.0;
     }
     now.series.insert(key, sample.value);
+    now.reset |= sample.value < before;
     if sample.value >= before { sample.value - before } else { sample.value }
 }
 

@@ -97,8 +97,17 @@ fn limit(indicator: &IndicatorSpec) -> Option<f64> {
 fn more_is_better(indicator: &IndicatorSpec) -> bool {
     match &indicator.limit {
         Some(text) => text.trim().starts_with(">="),
-        None => Meaning::of(&indicator.name) == Meaning::Certificate,
+        None => {
+            Meaning::of(&indicator.name) == Meaning::Certificate && tells_an_end(&indicator.name)
+        }
     }
+}
+
+/// Whether an indicator of certificates says when they end, or how long they last: more than that they did.
+fn tells_an_end(indicator: &str) -> bool {
+    let name = indicator.to_ascii_lowercase();
+    let ends = ["expir", "not_after", "notafter", "left", "remaining", "until", "ttl"];
+    ends.iter().any(|word| name.contains(word)) && !name.contains("expired")
 }
 
 /// Whether an indicator tells of requests: it suffers with whatever is called.

@@ -59,6 +59,8 @@ impl Calibrated {
             let seen_before = self.excursion <= self.most;
             return if seen_before { self.past.share(f64::from(self.excursion)) } else { 0.0 };
         }
+        // A finding is raised after the value that completes it, which may have been the last.
+        self.found |= self.out() && example != Example::Usual;
         self.over();
         if example == Example::Usual {
             self.note(if evidence < LEAST { 0.0 } else { evidence as f32 });
@@ -97,6 +99,14 @@ mod tests {
         }
     }
 
+    /// An excursion up to so much that a finding speaks of once it is over.
+    fn told_late(calibrated: &mut Calibrated, evidence: f64) -> f64 {
+        calibrated.update(evidence / 2.0, true, Example::Usual);
+        let share = calibrated.update(evidence / 2.0, true, Example::Usual);
+        calibrated.update(0.5, false, Example::Suspect);
+        share
+    }
+
     /// An excursion up to so much; gives what is said of its end.
     fn excursion(calibrated: &mut Calibrated, evidence: f64, example: Example) -> f64 {
         calibrated.update(evidence / 2.0, true, Example::Usual);
@@ -130,6 +140,7 @@ mod tests {
         for example in [Example::Suspect, Example::Harmless] {
             for _ in 0..20 {
                 assert!(excursion(&mut calibrated, 20.0, example) <= 0.0, "{example:?}");
+                assert!(told_late(&mut calibrated, 20.0) <= 0.0, "told once it was over");
             }
         }
     }

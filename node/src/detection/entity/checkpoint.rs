@@ -176,6 +176,9 @@ impl Entity {
             budget.burn = burn;
         }
         let same_process = self.process.take_over(checkpoint.process, came);
+        if !same_process {
+            self.prognosis.replaced_meanwhile();
+        }
         for (name, carried) in checkpoint.series {
             let Some(series) = self.series.get_mut(&name) else { continue };
             let fits = carried.form == SERIES_FORM

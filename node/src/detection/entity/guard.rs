@@ -139,6 +139,10 @@ impl Guard {
         }
         self.uncounted = None;
         let lately = |at: u64| now.mono_ms.saturating_sub(at) <= WITHIN_MS;
+        // What came while nobody counted came at no rate that is known.
+        if self.heard_ms.is_some_and(|at| !lately(at)) {
+            self.counts.clear();
+        }
         // The file was rotated.
         if self.counts.back().is_some_and(|(_, last)| failures < *last) {
             self.counts.clear();

@@ -29,9 +29,13 @@ pub(super) struct BudgetWatch {
 }
 
 impl BudgetWatch {
-    pub(super) fn new(slo: &SloSpec) -> Self {
+    /// Of a service's objective; nothing where that is about no indicator of it: nothing would be heard of it, and
+    /// that is no silence.
+    pub(super) fn of(service: &ServiceSpec) -> Option<Self> {
+        let declared = |slo: &&SloSpec| service.indicators.iter().any(|i| i.name == slo.indicator);
+        let slo = service.slo.as_ref().filter(declared)?;
         let (indicator, allowed) = (slo.indicator.clone(), Objective::of(slo).allowed);
-        Self { indicator, allowed, burn: Burn::default(), noted_ms: None, failed_ms: None }
+        Some(Self { indicator, allowed, burn: Burn::default(), noted_ms: None, failed_ms: None })
     }
 
     pub(super) fn note(&mut self, failures: f64, now: Now) {

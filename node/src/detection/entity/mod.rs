@@ -211,7 +211,7 @@ impl Entity {
             lead_s: lead.as_duration().as_secs_f64(),
             begun_ms: now.mono_ms,
             prognosis: Prognosis::new(service, now),
-            budget: service.slo.as_ref().map(BudgetWatch::new),
+            budget: BudgetWatch::of(service),
             standing: Standing::default(),
             heard: 0,
             proofs: Proofs::default(),

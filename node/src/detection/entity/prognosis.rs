@@ -209,6 +209,11 @@ impl Prognosis {
         self.waiting.disturbed(&[ForecastKind::Capacity]);
     }
 
+    /// What another watch foresaw was about a process that is gone.
+    pub(super) fn replaced_meanwhile(&mut self) {
+        self.waiting.disturbed(&[ForecastKind::Capacity]);
+    }
+
     /// A scrape was taken in: holds what was foreseen against it, and holds itself to what is.
     /// `settled`: the process is past its first seconds.
     pub(super) fn scraped(&mut self, series: &BTreeMap<String, Series>, settled: bool, now: Now) {

@@ -253,7 +253,8 @@ impl Entity {
                 Voter::Probe(name) => !self.probes.contains_key(name),
                 Voter::Series(name) => !self.series.contains_key(name),
                 Voter::Guard(sign) => {
-                    let untold = !self.young(now) && self.guard_untold(now);
+                    // Who never spoke in this watch cannot have been missed by it.
+                    let untold = !self.young(now) && self.guard.heard_ms().is_none();
                     untold || !self.guard.watches(sign)
                 }
                 Voter::Budget => self.budget.is_none(),

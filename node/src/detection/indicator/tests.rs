@@ -75,6 +75,9 @@ fn what_a_torn_scrape_left_out_goes_on_from_what_it_was_and_what_has_ended_from_
     bodies.resize(usize::from(LEFT_OUT_MAX) + 1, torn);
     bodies.push(after);
     assert_eq!(rates(&bodies).last(), Some(&3.0), "left out as often as is forgiven");
+    // A process that began anew counts from zero, whatever the one before had.
+    let reset = "c{a=\"1\"} 1\n";
+    assert_eq!(rates(&[whole, reset, "c{a=\"1\"} 1\nc{a=\"2\"} 5100\n"]), [1.0, 5_100.0]);
     bodies.insert(1, torn);
     assert_eq!(rates(&bodies).last(), Some(&5_003.0), "it has ended, and begins anew");
 }

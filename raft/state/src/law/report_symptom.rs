@@ -63,6 +63,9 @@ pub(super) fn apply(
         if let Some(id) = known.or_else(|| own_home(state, target)) {
             obscure(state, id);
         }
+        if let Some(id) = known.filter(|_| symptom.relayed()) {
+            relay_on(state, context, id, fingerprint, symptom);
+        }
         return Ok(Reply::Noted(silence));
     }
     if let Some(id) = state.fingerprints.get(&fingerprint).copied() {
@@ -75,6 +78,26 @@ pub(super) fn apply(
         return join(state, context, id, fingerprint, symptom, true);
     }
     open(state, context, fingerprint, symptom)
+}
+
+/// What others say of a symptom that stands, though a silence covers it: which of its alerts still fire. Nobody would say
+/// again that one is over. Counts as no report.
+fn relay_on(
+    state: &mut State,
+    context: &mut Context<'_>,
+    id: IncidentId,
+    fingerprint: Fingerprint,
+    symptom: Symptom,
+) {
+    if state.cluster_version < OUTCOMES_SINCE {
+        return;
+    }
+    if let Ok(incident) = state.incident_mut(id)
+        && let Some(known) = incident.symptoms.get_mut(&fingerprint)
+    {
+        known.symptom = symptom;
+        context.touched.insert(id);
+    }
 }
 
 /// The symptom with every part bounded.

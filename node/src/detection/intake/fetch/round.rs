@@ -92,6 +92,26 @@ impl Round {
     }
 }
 
+/// Why an answer came to nothing.
+pub(super) struct Missed {
+    why: String,
+    /// The tenant has sent all that it may for now.
+    slow: bool,
+}
+
+impl Missed {
+    /// Of whom.
+    fn of(self, name: &str) -> Self {
+        Self { why: format!("{name}: {}", self.why), ..self }
+    }
+}
+
+impl From<String> for Missed {
+    fn from(why: String) -> Self {
+        Self { why, slow: false }
+    }
+}
+
 impl Fetcher {
     pub(super) async fn round(
         self: Arc<Self>,
@@ -109,9 +129,9 @@ impl Fetcher {
         round
     }
 
-    /// Does all of these, a few at a time and from `from` on, until they are done or the time is up; who was
-    /// left out is named.
-    pub(super) async fn each<F: Future<Output = Result<Option<String>, String>>>(
+    /// Does all of these, a few at a time and from `from` on, until they are done, the time is up, or the tenant may
+    /// send no more; who was left out is named, and comes first in the next round.
+    pub(super) async fn each<F: Future<Output = Result<Option<String>, Missed>>>(
         &self,
         all: Vec<(String, F)>,
         (from, until): (usize, Instant),
@@ -132,12 +152,17 @@ impl Fetcher {
         });
         let in_turn: Vec<_> = in_turn.collect();
         let mut landing = stream::iter(in_turn).buffer_unordered(AT_ONCE);
+        let mut slow = None;
         while let Ok(Some((at, landed))) = tokio::time::timeout_at(until, landing.next()).await {
             left.remove(&at);
-            round.land(landed);
+            slow = landed.as_ref().err().filter(|missed| missed.slow).map(|_| at);
+            round.land(landed.map_err(|missed| missed.why));
+            if slow.is_some() {
+                break;
+            }
         }
         drop(landing);
-        round.next = (from + begun.load(Ordering::Relaxed)) % count;
+        round.next = slow.unwrap_or_else(|| (from + begun.load(Ordering::Relaxed)) % count);
         if !left.is_empty() {
             let named = left.iter().take(NAMED_MAX).filter_map(|at| names.get(*at));
             let named: Vec<&str> = named.map(String::as_str).collect();
@@ -146,7 +171,8 @@ impl Fetcher {
                 more => format!(" and {more} more"),
             };
             let named = named.join("`, `");
-            round.fail(format!("left out when its interval was over: `{named}`{more}"));
+            let when = if slow.is_some() { "for now" } else { "when its interval was over" };
+            round.fail(format!("left out {when}: `{named}`{more}"));
         }
     }
 
@@ -164,7 +190,7 @@ impl Fetcher {
         let all = spec.queries.iter().map(|query| {
             let asked = async move {
                 let asked = self.ask_one(key, url, query, timeout).await;
-                asked.map_err(|error| format!("query `{}`: {error}", query.name))
+                asked.map_err(|missed| missed.of(&format!("query `{}`", query.name)))
             };
             (query.name.clone(), asked)
         });
@@ -177,7 +203,7 @@ impl Fetcher {
         url: &str,
         query: &NamedQuery,
         timeout: Duration,
-    ) -> Result<Option<String>, String> {
+    ) -> Result<Option<String>, Missed> {
         let request = (self.client.post(url))
             .header("content-type", "application/x-www-form-urlencoded")
             .body(format!("query={}", encoded(&query.query)));
@@ -211,7 +237,7 @@ impl Fetcher {
             let mapper = mapper.clone();
             let scraped = async move {
                 let scraped = self.scrape_one(key, spec, endpoint, mapper, timeout).await;
-                scraped.map_err(|error| format!("{}: {error}", endpoint.address))
+                scraped.map_err(|missed| missed.of(&endpoint.address))
             };
             (endpoint.address.clone(), scraped)
         });
@@ -225,7 +251,7 @@ impl Fetcher {
         endpoint: &Endpoint,
         mapper: Arc<Mapper>,
         timeout: Duration,
-    ) -> Result<Option<String>, String> {
+    ) -> Result<Option<String>, Missed> {
         let url = endpoint.url(&spec.path);
         let body = scrape::fetch(&self.client, &url, timeout, &self.certificates).await;
         let body = body.map_err(|error| error.to_string())?;
@@ -248,21 +274,26 @@ impl Fetcher {
         key: &ManifestKey,
         message: Vec<u8>,
         unread: usize,
-    ) -> Result<Option<String>, String> {
+    ) -> Result<Option<String>, Missed> {
         if unread > 0 {
             let labels = [("tenant", key.tenant.clone()), ("source", key.name.clone())];
             counter!(Metric::SourceUnread.name(), &labels).increment(unread as u64);
         }
         if message.len() > MESSAGE_BYTES_MAX {
-            return Err(format!("more than {MESSAGE_BYTES_MAX} bytes of series: ask for less"));
+            return Err(
+                format!("more than {MESSAGE_BYTES_MAX} bytes of series: ask for less").into()
+            );
         }
         if message.is_empty() {
             return Ok(None);
         }
         let taken = self.hub.take_own(&key.tenant, &key.name, message).await;
         taken.map_err(|refusal| match refusal {
-            PushRefusal::Wrong(why) | PushRefusal::TooLarge(why) | PushRefusal::Denied(why) => why,
-            PushRefusal::Slow(why, _) | PushRefusal::Later(why) => why,
+            PushRefusal::Slow(why, _) => Missed { why, slow: true },
+            PushRefusal::Wrong(why) | PushRefusal::TooLarge(why) | PushRefusal::Denied(why) => {
+                why.into()
+            }
+            PushRefusal::Later(why) => why.into(),
         })
     }
 

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::{
-    command::{Command, NoteTold, ToldOn},
+    applied::Reply,
+    command::{Command, NoteTold, OUTCOMES_SINCE, ToldOn},
     ids::{IncidentId, Millis, Timestamp},
     law::tests::lab::*,
     manifest::{
@@ -10,7 +11,7 @@ use crate::{
         SlackSpec, Spec,
     },
     notice::{Delivery, NoticeKind},
-    symptom::Severity,
+    symptom::{ALERT_KIND, ALERT_SOURCE, Severity, Symptom},
 };
 
 fn lab() -> Lab {
@@ -251,4 +252,24 @@ fn a_ring_of_three_tells_its_oldest_and_hushes_what_hangs_on_it() {
         .map(|(service, instance)| escalated(&mut lab, service, instance, "down"));
     assert_eq!(ids.map(|id| why(&lab, id).is_some()), [false, true, true], "the oldest is told");
     assert!(why(&lab, tail).is_some(), "older than the ring, and not in it");
+}
+
+#[test]
+fn what_others_say_of_a_standing_alert_is_kept_though_a_silence_covers_it() {
+    let alert = |names: &[&str]| Symptom {
+        source: format!("{ALERT_SOURCE}/prometheus"),
+        summary: names.join(", "),
+        ..symptom("api", "a", ALERT_KIND)
+    };
+    for (version, kept) in [(OUTCOMES_SINCE, "Slow"), (OUTCOMES_SINCE - 1, "Slow, Burning")] {
+        let mut lab = lab();
+        lab.state.cluster_version = version;
+        let id = lab.report_with(alert(&["Slow", "Burning"]));
+        silence(&mut lab, &["service=\"api\""], 600);
+        let before = lab.incident(id).symptoms.values().next().map(|known| known.count);
+        assert!(matches!(lab.report_symptom(alert(&["Slow"])), Ok(Reply::Noted(_))));
+        let known = lab.incident(id).symptoms.values().next().unwrap();
+        assert_eq!(known.symptom.summary, kept, "by command set {version}");
+        assert_eq!(Some(known.count), before, "it counts as no report");
+    }
 }

@@ -224,7 +224,21 @@ impl State {
         }
         let callers = from_detectors(incident)?;
         let acted = self.sagas.values().any(|saga| self.may_have_mended(saga, incident));
-        (!acted).then_some(callers)
+        (!acted && !self.went_on(incident)).then_some(callers)
+    }
+
+    /// Whether its service was in trouble again soon, of whatever kind: a limit that was foreseen is crossed, what was
+    /// slow is down.
+    fn went_on(&self, incident: &Incident) -> bool {
+        let until = self.may_recur_until(incident);
+        let soon =
+            |at: Timestamp| at >= incident.opened_at && until.is_none_or(|until| at <= until);
+        self.incidents.values().any(|other| {
+            other.id != incident.id
+                && other.tenant == incident.tenant
+                && other.target.service == incident.target.service
+                && soon(other.opened_at)
+        })
     }
 
     /// Whether a plan has acted on an incident, or meanwhile on its service, on one that it depends on, or

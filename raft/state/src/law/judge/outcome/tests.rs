@@ -269,6 +269,25 @@ fn what_flaps_is_real() {
 }
 
 #[test]
+fn what_went_on_as_something_else_was_no_false_alarm() {
+    let goes_on = |after: u64, service: &str| {
+        let mut lab = lab();
+        let id = lab.report_with(level());
+        ends(&mut lab);
+        lab.wait(after);
+        lab.report_with(Symptom {
+            signals: vec![limit(true)],
+            ..symptom(service, "a", "saturation")
+        });
+        lab.wait(300);
+        lab.incident(id).judged.is_none()
+    };
+    assert!(goes_on(60, "api"), "what was foreseen has come");
+    assert!(!goes_on(400, "api"), "that is another story");
+    assert!(!goes_on(60, "web"), "and so is this");
+}
+
+#[test]
 fn below_its_cluster_version_outcomes_form_no_opinion_and_nothing_is_kept_for_one() {
     let older = |lab: &mut Lab| lab.state.cluster_version = OUTCOMES_SINCE - 1;
     let mut lab = self::lab();
