@@ -177,8 +177,11 @@ fn agents() -> Vec<String> {
 fn with_budgets(playbooks: &str) -> String {
     let mut text = String::new();
     for document in playbooks.split("---\n").filter(|text| !text.trim().is_empty()) {
-        let document = if document.contains("\n  scope: {") {
-            document.replace("\n  scope: {", &format!("\n  scope: {{{SCOPE}, "))
+        let document = if let Some((before, scope)) = document.split_once("\n  scope: {") {
+            // A budget of its own gives way.
+            let own = scope.strip_prefix("perTarget: ").and_then(|own| own.split_once(", "));
+            let scope = own.map_or(scope, |(_, others)| others);
+            format!("{before}\n  scope: {{{SCOPE}, {scope}")
         } else {
             document.replace("\n  steps:\n", &format!("\n  scope: {{{SCOPE}}}\n  steps:\n"))
         };

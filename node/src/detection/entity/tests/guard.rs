@@ -117,7 +117,7 @@ fn a_configuration_of_others_degrades_the_monitor_while_it_is_recent_and_opens_n
     assert_eq!((0..600).find_map(|_| bench.guarded(Some(&guard))), None);
     let security = bench.monitor(Monitor::Security);
     assert_eq!((security.status, security.score), (Status::Degraded, Some(60)));
-    assert_eq!(security.causes, [config.clone()]);
+    assert_eq!(security.causes, std::slice::from_ref(&config));
     // What stands for long is told, and no more.
     assert_eq!((0..10).find_map(|_| bench.guarded(Some(&guard))), None);
     let security = bench.monitor(Monitor::Security);
