@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::{
     BacktestError,
     cases::{self, Cases},
+    write_json,
 };
 use crate::intelligence::cases::{Verdict, cross_validated};
 
@@ -85,9 +86,7 @@ pub fn run(
         write(&path, &read, &verdicts).map_err(BacktestError::write(&path))?;
         summary.folders.push(figures(name, &read, &verdicts));
     }
-    let path = out.join("summary.json");
-    let text = serde_json::to_string_pretty(&summary).map_err(std::io::Error::other);
-    text.and_then(|text| fs::write(&path, text + "\n")).map_err(BacktestError::write(&path))?;
+    write_json(&out.join("summary.json"), &summary)?;
     Ok(summary)
 }
 

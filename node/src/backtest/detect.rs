@@ -25,6 +25,7 @@ use super::{
     plot::Plot,
     series::{self, Frame},
     watched::Declared,
+    write_json,
 };
 use crate::detection::detector::{Panel, Verdict};
 
@@ -125,11 +126,6 @@ pub fn run(
     }
     write_json(&out.join("summary.json"), &summary)?;
     Ok(summary)
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), BacktestError> {
-    let text = serde_json::to_string_pretty(value).map_err(std::io::Error::other);
-    text.and_then(|text| fs::write(path, text + "\n")).map_err(BacktestError::write(path))
 }
 
 /// Where results go, and how they come about.

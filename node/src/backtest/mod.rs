@@ -29,7 +29,12 @@ mod watched;
 
 pub use watched::Declared;
 
-use std::{io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
 
 /// Why a backtest stopped.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +85,11 @@ impl BacktestError {
         let path = path.into();
         move |source| Self::Write { path, source }
     }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), BacktestError> {
+    let text = serde_json::to_string_pretty(value).map_err(io::Error::other);
+    text.and_then(|text| fs::write(path, text + "\n")).map_err(BacktestError::write(path))
 }
 
 #[cfg(test)]

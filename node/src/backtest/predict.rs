@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::{
     BacktestError,
     history::{self, Columns, Read},
+    write_json,
 };
 use crate::detection::predict::{
     figures::{self, FailureFigures, LifeFigures},
@@ -115,9 +116,7 @@ pub fn run(
         }
     };
     write(&predictions, lines).map_err(BacktestError::write(&predictions))?;
-    let path = out.join("summary.json");
-    let text = serde_json::to_string_pretty(&summary).map_err(std::io::Error::other);
-    text.and_then(|text| fs::write(&path, text + "\n")).map_err(BacktestError::write(&path))?;
+    write_json(&out.join("summary.json"), &summary)?;
     Ok(summary)
 }
 

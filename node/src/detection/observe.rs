@@ -206,7 +206,7 @@ async fn scrape_once(
     counters: &mut Option<Counters>,
 ) -> Result<Values, ScrapeError> {
     let (read, at) = read_once(senses, url, indicators).await?;
-    Ok(computed(indicators, &read, at.saturating_duration_since(begun), counters))
+    Ok(computed(indicators, &read, at.saturating_duration_since(begun), counters).0)
 }
 
 /// One scrape, read, and when it came.
@@ -227,28 +227,33 @@ pub(super) async fn read_once(
     Ok((read, at))
 }
 
-/// The indicators of what was scraped; what is no measurement is counted.
+/// The indicators of what was scraped. What is no measurement is counted, and told in words.
 pub(super) fn computed(
     indicators: &Indicators,
     read: &Exposition,
     at: Duration,
     counters: &mut Option<Counters>,
-) -> Values {
+) -> (Values, Option<Complaint>) {
     let values = indicators.compute(read, at, counters);
-    for (refused, samples, _) in refused(read, counters.as_ref()) {
-        if let Some(reason) = refused.filter(|_| samples > 0) {
-            metrics::counter!(Metric::RefusedSamples.name(), "reason" => reason).increment(samples);
+    let refused = refused(read, counters.as_ref());
+    for (reason, samples, _) in &refused {
+        if let Some(reason) = reason.filter(|_| *samples > 0) {
+            metrics::counter!(Metric::RefusedSamples.name(), "reason" => reason)
+                .increment(*samples);
         }
     }
-    values
+    (values, complaint(refused))
 }
 
-/// What of a scrape is no measurement: the label of its metric (malformed lines have one of their own), how much
-/// there is of it, and the first of it.
-fn refused(
-    read: &Exposition,
-    counters: Option<&Counters>,
-) -> [(Option<&'static str>, u64, Option<String>); 3] {
+/// What of a scrape is no measurement, in words for whoever runs what is scraped; and the kinds of it, a bit each,
+/// which tell whether that is news.
+pub(super) type Complaint = (String, u8);
+
+/// The label of its metric, how much there is of it, and the first of it.
+type Refused = (Option<&'static str>, u64, Option<String>);
+
+/// What of a scrape is no measurement. Malformed lines have a metric of their own.
+fn refused(read: &Exposition, counters: Option<&Counters>) -> [Refused; 3] {
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let mut not_finite = read.samples.iter().filter(|sample| !sample.value.is_finite()).peekable();
     let first = not_finite.peek().map(|sample| format!("{} {}", sample.name, sample.value));
@@ -259,16 +264,14 @@ fn refused(
     ]
 }
 
-/// The same in words, for whoever runs what is scraped; and the kinds of it, which tell whether that is news.
-pub(super) fn complaint(read: &Exposition, counters: Option<&Counters>) -> Option<(String, u8)> {
+fn complaint(refused: [Refused; 3]) -> Option<Complaint> {
     let says = [
         "lines that are no samples, or repeat one",
         "samples that are not finite",
         "counters below zero",
     ];
     let (mut words, mut kinds) = (Vec::new(), 0);
-    for (at, ((_, count, first), what)) in refused(read, counters).into_iter().zip(says).enumerate()
-    {
+    for (at, ((_, count, first), what)) in refused.into_iter().zip(says).enumerate() {
         if count > 0 {
             kinds |= 1 << at;
             let first = first.map(|first| format!(" (the first: `{first}`)")).unwrap_or_default();

@@ -8,8 +8,8 @@
 //! `p = max(p by the model, share of the values since it began that were, or began, as much)`
 //!
 //! The share is conformal and adaptive, so it stays true whatever the series does ([`super::conformal`]); an
-//! excursion counts once, with the sum of its values' evidence, when it is over: so one that lasts longer is more. What was never seen before is left
-//! to the model: nobody else knows of it.
+//! excursion counts once, with the sum of its values' evidence, when it is over: so one that lasts longer is
+//! more. What was never seen before is left to the model: nobody else knows of it.
 //!
 //! Invariant: an excursion that a finding spoke of is no example of the usual, so a fault does not teach
 //! that faults are. One that nothing came of is.

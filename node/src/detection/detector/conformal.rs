@@ -37,23 +37,15 @@ impl Conformal {
     /// The p-value of a score (0 or more), which then counts among the earlier ones. Above 0; 1 where it is
     /// among the usual nine tenths, or the first.
     pub(super) fn update(&mut self, score: f64) -> f64 {
-        let x = logarithm(score);
-        if self.seen == 0 {
-            self.levels = [x as f32; RATES.len()];
-        }
-        let p = self.tail(x).max(1.0 / (f64::from(self.seen) + 1.0));
-        self.learn(x, |step, _| step);
+        let p = self.share(score).max(1.0 / (f64::from(self.seen) + 1.0));
+        self.learn(logarithm(score), |step, _| step);
         p
     }
 
     /// Counts a score among the earlier ones, for whom the share of few is of interest: the n-th step of a level
     /// is one n-th, as a mean's, until that is no longer than the usual one.
     pub(super) fn note(&mut self, score: f64) {
-        let x = logarithm(score);
-        if self.seen == 0 {
-            self.levels = [x as f32; RATES.len()];
-        }
-        self.learn(x, |step, expected| step.max(1.0 / expected));
+        self.learn(logarithm(score), |step, expected| step.max(1.0 / expected));
     }
 
     /// Share of earlier scores at least as high; 1 where there has been none.
@@ -63,6 +55,9 @@ impl Conformal {
 
     /// `paced`: a level's step, by its usual one and how many scores were expected above it so far.
     fn learn(&mut self, x: f64, paced: impl Fn(f64, f64) -> f64) {
+        if self.seen == 0 {
+            self.levels = [x as f32; RATES.len()];
+        }
         let seen = f64::from(self.seen);
         let mut high = f64::MIN;
         for ((level, rate), step) in self.levels.iter_mut().zip(RATES).zip(STEPS) {

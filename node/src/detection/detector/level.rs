@@ -154,13 +154,14 @@ impl Level {
 
     /// The p-value of what was just counted, held against the past of the series; 1 where nothing is odd.
     fn calibrate(&mut self, bad_z: f64, tuning: &Tuning, example: Example) -> f64 {
-        let sum = self.cusum_up.max(self.cusum_down) / cusum_threshold(tuning);
+        let shifted = self.shifted(tuning);
+        let sum = self.cusum() / cusum_threshold(tuning);
         let own = if bad_z < 1.0 { 0.0 } else { -student_t4_tail(bad_z).ln() };
-        let (was_out, out) = (self.calibrated.out(), self.streak > 0 || sum > 1.0);
+        let (was_out, out) = (self.calibrated.out(), self.streak > 0 || shifted);
         // A sum is what came before already: it counts where an excursion begins, and outside.
         let evidence = if was_out && out { own } else { own.max(-CUSUM_P.ln() * sum) };
         let share = self.calibrated.update(evidence, out, example);
-        let by_model = match (self.streak > 0, sum > 1.0) {
+        let by_model = match (self.streak > 0, shifted) {
             (true, true) => self.streak_p.min(CUSUM_P),
             (true, false) => self.streak_p,
             (false, true) => CUSUM_P,
@@ -211,14 +212,22 @@ impl Level {
         self.scale += ALPHA_SCALE * (clipped.abs() * 1.2533 - self.scale);
     }
 
+    /// The greater of the two sums, in sigma.
+    const fn cusum(&self) -> f64 {
+        self.cusum_up.max(self.cusum_down)
+    }
+
+    fn shifted(&self, tuning: &Tuning) -> bool {
+        self.cusum() > cusum_threshold(tuning)
+    }
+
     fn judged(&self, z: f64, p_value: f64, tuning: &Tuning) -> Judged {
-        let threshold = cusum_threshold(tuning);
         Judged {
             z,
             expected: self.level,
             streak: self.streak,
             p_value,
-            shifted: self.cusum_up > threshold || self.cusum_down > threshold,
+            shifted: self.shifted(tuning),
             warm: self.warm,
         }
     }

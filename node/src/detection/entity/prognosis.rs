@@ -206,7 +206,7 @@ impl Prognosis {
     pub(super) fn replaced(&mut self, now: Now) {
         self.lives_since_ms = now.mono_ms;
         self.slopes.values_mut().for_each(Slope::process_changed);
-        self.waiting.disturbed(&[ForecastKind::Capacity]);
+        self.replaced_meanwhile();
     }
 
     /// What another watch foresaw was about a process that is gone.

@@ -82,8 +82,7 @@ impl Together {
         self.unblamed = if verdict.metric.is_some() { 0 } else { self.unblamed.saturating_add(1) };
         self.blame = match (verdict.metric, self.blame) {
             (Some(_), _) if verdict.several => Blame::Several,
-            (Some(at), _) if self.odd == 0 => Blame::One(at),
-            (Some(at), Blame::Nobody) => Blame::One(at),
+            (Some(at), before) if self.odd == 0 || before == Blame::Nobody => Blame::One(at),
             (Some(at), Blame::One(before)) if at != before => Blame::Several,
             (None, _) if self.odd == 0 && self.unblamed >= BLAMED_ROWS => Blame::Nobody,
             (_, before) => before,

@@ -39,7 +39,7 @@ use crate::detection::{
     fill::fill,
     indicator::{Counters, Indicators, Values},
     metrics::Metric,
-    observe::{complaint, computed, quorum::Judged, read_once},
+    observe::{Complaint, computed, quorum::Judged, read_once},
     scrape::ScrapeError,
     senses::Senses,
 };
@@ -274,11 +274,9 @@ impl Watcher {
                     let mut entity = lock(&self.entity);
                     let values = result.as_ref().map_err(ToString::to_string).map(|(read, at)| {
                         let at = self.shared.clock(*at);
-                        let values = computed(&desk.indicators, read, at, &mut entity.counters);
-                        self.note_refused(
-                            complaint(read, entity.counters.as_ref()),
-                            &mut desk.refused,
-                        );
+                        let counters = &mut entity.counters;
+                        let (values, complaint) = computed(&desk.indicators, read, at, counters);
+                        self.note_refused(complaint, &mut desk.refused);
                         values
                     });
                     entity.on_scrape(values.as_ref().map_err(Clone::clone), now);
@@ -312,7 +310,7 @@ impl Watcher {
     }
 
     /// Logs what of a scrape is no measurement, when that is news.
-    fn note_refused(&self, complaint: Option<(String, u8)>, known: &mut u8) {
+    fn note_refused(&self, complaint: Option<Complaint>, known: &mut u8) {
         let kinds = complaint.as_ref().map_or(0, |(_, kinds)| *kinds);
         if let Some((refused, _)) = complaint.filter(|_| kinds & !*known != 0) {
             tracing::warn!(target = %self.target, refused, "is scraped in part");

@@ -314,4 +314,4 @@ impl<'a> Inhibition<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

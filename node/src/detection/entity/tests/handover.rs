@@ -237,7 +237,7 @@ impl Counted {
         let read = exposition::parse(&body, |name| self.indicators.wants(name)).unwrap();
         let at = Duration::from_millis(self.bench.now.mono_ms);
         let (entity, now) = (&mut self.bench.entity, self.bench.now);
-        let values = computed(&self.indicators, &read, at, &mut entity.counters);
+        let (values, _) = computed(&self.indicators, &read, at, &mut entity.counters);
         entity.on_scrape(Ok(&values), now);
         let given = |name: &String| (name.clone(), values.values.get(name).copied());
         entity.series.keys().map(given).collect()

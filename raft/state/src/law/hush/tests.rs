@@ -22,7 +22,7 @@ fn lab() -> Lab {
     lab
 }
 
-fn silence(lab: &mut Lab, matchers: &[&str], secs: u64) {
+pub(in crate::law) fn silence(lab: &mut Lab, matchers: &[&str], secs: u64) {
     let spec = SilenceSpec {
         matchers: matchers.iter().map(ToString::to_string).collect(),
         starts_at: Timestamp(0),

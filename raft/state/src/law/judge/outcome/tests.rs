@@ -10,10 +10,11 @@ use crate::{
     ids::PlanId,
     incident::IncidentStatus,
     law::{
+        hush,
         judge::tests::{judge, lab, odd, weight, weights},
         tests::lab::*,
     },
-    manifest::{ChannelSpec, MaintenanceWindowSpec, SilenceSpec, Spec},
+    manifest::{ChannelSpec, MaintenanceWindowSpec, Spec},
     notice::{Delivery, NoticeKind},
     plan::Direction,
     saga::VerdictValue,
@@ -209,15 +210,7 @@ fn what_was_acted_upon_here_or_next_to_it_was_no_false_alarm() {
 }
 
 fn silence(lab: &mut Lab, secs: u64) {
-    let silence = SilenceSpec {
-        matchers: vec![r#"service="api""#.into()],
-        starts_at: Timestamp(0),
-        ends_at: Timestamp(lab.now + secs * 1_000),
-        comment: "known".into(),
-        schedule: None,
-        duration: None,
-    };
-    lab.apply("hush", Spec::Silence(silence));
+    hush::tests::silence(lab, &[r#"service="api""#], secs);
 }
 
 #[test]
