@@ -161,7 +161,7 @@ pub struct Vote {
     pub voter: Voter,
     /// For what.
     pub kind: Kind,
-    /// 2 suffices alone; 0 is evidence beside others.
+    /// 2 suffices alone; 0 keeps a finding of its kind open, and raises none.
     pub weight: u8,
     /// How bad it would be.
     pub severity: Severity,
@@ -247,7 +247,12 @@ pub fn agree(votes: &[Vote], tested: f64) -> Option<Finding> {
 /// What all indicators together weigh: nothing beside the vote of the one that they are odd for, unless somebody
 /// else votes too.
 fn together(votes: &[Vote]) -> u32 {
-    let Some(vote) = votes.iter().find(|vote| vote.voter == Voter::Together) else { return 0 };
+    let vote = votes.iter().find(|vote| vote.voter == Voter::Together);
+    vote.map_or(0, |vote| weight_beside(vote, votes))
+}
+
+/// What a vote weighs among these.
+fn weight_beside(vote: &Vote, votes: &[Vote]) -> u32 {
     let weight = u32::from(vote.weight);
     let Some(own) = vote.rests_on.clone().map(Voter::Series) else { return weight };
     let other = |vote: &Vote| vote.voter != own && vote.voter != Voter::Together;
@@ -265,8 +270,12 @@ pub fn describe(kind: Kind, votes: &[Vote], tested: f64) -> Option<Finding> {
             .then(a.p_value.total_cmp(&b.p_value))
             .then_with(|| a.voter.cmp(&b.voter))
     });
-    let own = ordered.iter().take_while(|vote| vote.kind == kind);
-    let severity = own.clone().map(|vote| vote.severity).max()?;
+    let own: Vec<&Vote> = ordered.iter().filter(|vote| vote.kind == kind).copied().collect();
+    let severity = own.iter().map(|vote| vote.severity).max()?;
+    // Who weighs nothing has raised nothing, and outcomes teach nothing about it; unless nobody else is left.
+    if ordered.iter().any(|vote| weight_beside(vote, votes) > 0) {
+        ordered.retain(|vote| weight_beside(vote, votes) > 0);
+    }
     let smallest = ordered.iter().map(|vote| vote.p_value).fold(1.0, f64::min);
     let clauses: Vec<&str> = ordered.iter().take(3).map(|vote| vote.text.as_str()).collect();
     Some(Finding {
@@ -275,8 +284,8 @@ pub fn describe(kind: Kind, votes: &[Vote], tested: f64) -> Option<Finding> {
         summary: format!("{}: {}", says(kind, ordered.first()), clauses.join("; ")),
         p_value: ppm(smallest * tested.max(1.0)),
         signals: ordered.iter().take(MAX_SIGNALS).map(|vote| vote.signal()).collect(),
-        time_to_event: own.clone().filter_map(|vote| vote.time_to_event).min(),
-        voters: own.clone().map(|vote| vote.voter.clone()).collect(),
+        time_to_event: own.iter().filter_map(|vote| vote.time_to_event).min(),
+        voters: own.iter().map(|vote| vote.voter.clone()).collect(),
         facts: (votes.iter())
             .filter(|vote| u32::from(vote.weight) >= NEEDED && vote.p_value <= 0.0)
             .map(|vote| vote.voter.clone())
@@ -400,6 +409,26 @@ mod tests {
         ] {
             assert_eq!(agree(&votes, 3.0).map(|finding| finding.kind), expected, "{votes:?}");
         }
+    }
+
+    #[test]
+    fn who_weighs_nothing_is_no_witness_unless_nobody_else_is_left() {
+        let latency = |weight| series("latency", Kind::Latency, weight, 1e-3);
+        let hiccup = || series("memory", Kind::Anomaly, 0, 1e-9);
+        let panel = Vote {
+            rests_on: Some("latency".to_owned()),
+            ..vote(Voter::Together, Kind::Anomaly, 1, 1e-9)
+        };
+        let signals = |votes: &[Vote]| {
+            let finding = describe(Kind::Latency, votes, 1.0).unwrap();
+            let names = finding.signals.iter().map(|signal| signal.name.clone());
+            (names.collect::<Vec<_>>().join(" "), finding.p_value)
+        };
+        let metric = "metric.latency".to_owned();
+        assert_eq!(signals(&[hiccup(), latency(1)]), (metric.clone(), Ppm(1000)));
+        assert_eq!(signals(&[panel, latency(1)]), (metric.clone(), Ppm(1000)));
+        assert_eq!(signals(&[latency(0)]), (metric, Ppm(1000)), "it keeps the finding open");
+        assert!(describe(Kind::Latency, &[hiccup()], 1.0).is_none());
     }
 
     #[test]

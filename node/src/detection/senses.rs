@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{
     exposition::Sample,
     indicator::Values,
-    intake::{Hub, kube::book::EventNews},
+    intake::{Hub, kube::book::EventNews, log::HandedLog},
     metrics::Metric,
     observe::{
         others::{Check, Others},
@@ -54,6 +54,15 @@ pub trait Senses: Send + Sync + 'static {
     fn log_news(&self, target: &Target) -> Option<String> {
         let _ = target;
         None
+    }
+    /// What was learnt of an instance's log, for whoever watches it next.
+    fn log_learnt(&self, target: &Target) -> Option<HandedLog> {
+        let _ = target;
+        None
+    }
+    /// What was learnt of an instance's log elsewhere.
+    fn log_go_on(&self, target: &Target, handed: &HandedLog) {
+        let _ = (target, handed);
     }
     /// What its cluster says of an instance, as samples.
     fn cluster(&self, target: &Target) -> Vec<Sample> {
@@ -161,6 +170,16 @@ impl Senses for NetSenses {
 
     fn log_news(&self, target: &Target) -> Option<String> {
         self.intake.as_ref()?.log_news(target)
+    }
+
+    fn log_learnt(&self, target: &Target) -> Option<HandedLog> {
+        self.intake.as_ref()?.log_learnt(target)
+    }
+
+    fn log_go_on(&self, target: &Target, handed: &HandedLog) {
+        if let Some(intake) = &self.intake {
+            intake.log_go_on(target, handed);
+        }
     }
 
     fn cluster(&self, target: &Target) -> Vec<Sample> {

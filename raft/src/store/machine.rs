@@ -230,6 +230,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     let applied = {
                         let state = &self.shared.state;
                         let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
+                        let known = state.can_follow(&proposal.entry().command);
+                        known.map_err(|error| invalid(error.to_string()))?;
                         let applied = state.apply(entry.log_id.index, proposal.entry());
                         if let Some(witness) = &self.witness {
                             witness.applied(entry.log_id.index, proposal.entry(), &applied, &state);

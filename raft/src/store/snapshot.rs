@@ -104,7 +104,9 @@ pub fn decode(file: &[u8]) -> Result<(SnapshotMeta, State), SnapshotError> {
         .and_then(wire::snapshot_meta_in)
         .map_err(|error| SnapshotError::Damaged(error.to_string()))?;
     let state = State::from_snapshot(state).map_err(|error| match error {
-        FormError::Newer { .. } => SnapshotError::Newer(error.to_string()),
+        FormError::Newer { .. } | FormError::Beyond { .. } => {
+            SnapshotError::Newer(error.to_string())
+        }
         FormError::Unreadable(_) => SnapshotError::Damaged(error.to_string()),
     })?;
     Ok((meta, state))

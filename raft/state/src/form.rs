@@ -33,6 +33,16 @@ pub enum FormError {
         /// Known here.
         known: u32,
     },
+    /// A newer build wrote them, and they mean what this one does not know.
+    #[error(
+        "the cluster has command set {found} in force, and this build knows sets up to {known}: start a build at least as new as that of its other members"
+    )]
+    Beyond {
+        /// In force.
+        found: u32,
+        /// Known here.
+        known: u32,
+    },
     /// They are damaged, or something else.
     #[error(transparent)]
     Unreadable(#[from] CodecError),

@@ -337,7 +337,8 @@ impl std::str::FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, BadQuantity> {
         let bad = || BadQuantity::new(text, "64 hexadecimal digits");
-        if text.len() != 64 || !text.is_ascii() {
+        // `from_str_radix` takes a sign for a digit's place.
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(bad());
         }
         let mut bytes = [0; 32];

@@ -25,7 +25,7 @@ pub use level::{Eager, Judged, Level, Tuning};
 pub use limit::Limit;
 pub use lives::Lives;
 pub use panel::{Beat, Panel, Pulse, Verdict};
-pub use series::{ERRORS_MATTER, GOOD_AFTER, Reading, Role, Series, SeriesState};
+pub use series::{ERRORS_MATTER, GOOD_AFTER, Moment, Reading, Role, Series, SeriesState};
 pub(in crate::detection) use stats::normal_tail;
 pub use stats::{Line, student_t4_tail, theil_sen};
 pub use trend::{Prediction, SETTLE_MS, Trend};

@@ -86,6 +86,17 @@ pub struct Reading {
     pub matters: bool,
 }
 
+/// What goes on while a value is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// The process is past its first seconds.
+    pub settled: bool,
+    /// A finding that this indicator speaks for is active, so its values are no examples of the usual.
+    pub suspect: bool,
+    /// The value reaches back into a treatment: what that does is no example of the usual either.
+    pub treated: bool,
+}
+
 /// The state of one indicator's detectors, and how it is to be read.
 #[derive(Clone, Debug)]
 pub struct Series {
@@ -164,18 +175,11 @@ impl Series {
         self.tuning.eager = eager;
     }
 
-    /// Takes a value. `settled`: the process is past its first seconds. `suspect`: a finding that this
-    /// indicator speaks for is active, so its values are no examples of the usual.
-    pub fn update(
-        &mut self,
-        at_ms: u64,
-        measured: Measured,
-        lead_s: f64,
-        settled: bool,
-        suspect: bool,
-    ) {
+    /// Takes a value.
+    pub fn update(&mut self, at_ms: u64, measured: Measured, lead_s: f64, moment: Moment) {
         let Measured { value, at_least } = measured;
-        let example = match (suspect, self.harmless(value)) {
+        let Moment { settled, suspect, treated } = moment;
+        let example = match (suspect || treated, self.harmless(value)) {
             (false, _) => Example::Usual,
             (true, true) => Example::Harmless,
             (true, false) => Example::Suspect,

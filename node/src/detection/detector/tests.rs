@@ -8,6 +8,7 @@ use super::*;
 use crate::detection::counted::{Measured, share};
 
 const MIB: f64 = 1_048_576.0;
+const SETTLED: Moment = Moment { settled: true, suspect: false, treated: false };
 
 /// Seeded noise.
 struct Noise(RngEntropy);
@@ -215,8 +216,7 @@ fn the_state_travels_and_stays_small() {
             second * 1000,
             Measured::exact((60.0 + noise.normal()) * MIB),
             600.0,
-            true,
-            false,
+            SETTLED,
         );
     }
     let bytes = medic_state::codec::encode(&series.state);
@@ -225,8 +225,8 @@ fn the_state_travels_and_stays_small() {
     copy.state = medic_state::codec::decode(&bytes).unwrap();
     for second in 500..600_u64 {
         let value = (60.0 + noise.normal()) * MIB;
-        series.update(second * 1000, Measured::exact(value), 600.0, true, false);
-        copy.update(second * 1000, Measured::exact(value), 600.0, true, false);
+        series.update(second * 1000, Measured::exact(value), 600.0, SETTLED);
+        copy.update(second * 1000, Measured::exact(value), 600.0, SETTLED);
         assert_eq!(series.last, copy.last);
     }
 }
@@ -239,18 +239,18 @@ fn an_error_burst_is_certain_within_two_values() {
     .unwrap();
     let mut series = Series::new(&service.indicators[0], &service);
     for i in 0..50 {
-        series.update(i * 1000, Measured::exact(0.0), 600.0, true, false);
+        series.update(i * 1000, Measured::exact(0.0), 600.0, SETTLED);
     }
     // One failure among few requests is odd and does not matter.
-    series.update(50_000, Measured::exact(0.015), 600.0, true, false);
+    series.update(50_000, Measured::exact(0.015), 600.0, SETTLED);
     assert!(series.good > 0);
-    series.update(51_000, Measured::exact(0.3), 600.0, true, false);
-    series.update(52_000, Measured::exact(0.4), 600.0, true, false);
+    series.update(51_000, Measured::exact(0.3), 600.0, SETTLED);
+    series.update(52_000, Measured::exact(0.4), 600.0, SETTLED);
     let reading = series.last.clone().unwrap();
     assert!(reading.matters && reading.judged.streak == 2 && reading.judged.p_value < 1e-6);
     assert_eq!(series.good, 0);
     for i in 53..56 {
-        series.update(i * 1000, Measured::exact(0.0), 600.0, true, true);
+        series.update(i * 1000, Measured::exact(0.0), 600.0, Moment { suspect: true, ..SETTLED });
     }
     assert_eq!(series.good, GOOD_AFTER);
 }
@@ -265,7 +265,7 @@ fn one_failure_of_few_requests_is_neither_odd_nor_beyond_the_limit() {
     let mut second = 0;
     let mut scrape = |series: &mut Series, of: f64, requests: f64| {
         second += 1;
-        series.update(second * 1000, share(of, requests).unwrap(), 600.0, true, false);
+        series.update(second * 1000, share(of, requests).unwrap(), 600.0, SETTLED);
         series.last.clone().unwrap()
     };
     for _ in 0..60 {

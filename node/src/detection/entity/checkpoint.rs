@@ -14,6 +14,7 @@ use crate::detection::{
     detector::{Panel, SeriesState},
     health::Burn,
     indicator::{Counters, HandedCounters},
+    intake::log::HandedLog,
     lord::Stream,
     predict::{budget::Budget, record::Waited, restarts::Restarts},
 };
@@ -63,6 +64,9 @@ pub struct EntityCheckpoint {
     /// Forecasts that wait for their outcome; older builds tell of none.
     #[n(16)]
     pub waited: Option<Vec<Waited>>,
+    /// What was learnt of its log; put here by whoever holds that.
+    #[n(17)]
+    pub log: Option<HandedLog>,
 }
 
 /// What was learnt of one indicator.
@@ -149,6 +153,7 @@ impl Entity {
             process: self.process.watched(now),
             foreknown: Some(self.prognosis.foreknown()),
             waited: Some(self.prognosis.waited(now, |subject| self.sources.declared(subject))),
+            log: None,
         }
     }
 

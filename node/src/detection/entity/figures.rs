@@ -3,7 +3,7 @@
 //! Where scrapes are far apart, a plan is done and verified between two of them. The newest figures are then
 //! those of the fault, and rates of the next ones are of a time that reaches back into it. So after a treatment
 //! indicators raise nothing, and reopen nothing that was closed with it, before figures have come twice; probes
-//! before they have looked once. Those looks come soon ([`super::closer`]).
+//! before they have looked once; and levels take no such figure for an example of the usual. Those looks come soon ([`super::closer`]).
 
 use super::{Entity, Now};
 use crate::detection::ensemble::{Vote, Voter};
@@ -40,6 +40,12 @@ impl Figures {
 
     fn after(&self, at_ms: Option<u64>) -> bool {
         self.treated_ms.is_none_or(|treated| at_ms.is_some_and(|at| at >= treated))
+    }
+
+    /// Whether figures that come now are, in part, of the time before the last treatment ended: rates begin at
+    /// the figures before them.
+    pub(super) fn reach_into_treatment(&self) -> bool {
+        !self.after(self.newest_ms)
     }
 
     /// Whether the newest figures are of the time after the treatment alone.

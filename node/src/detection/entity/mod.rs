@@ -59,7 +59,7 @@ use medic_state::{
 
 use super::{
     counted::Measured,
-    detector::{SETTLE_MS, Series},
+    detector::{Moment, SETTLE_MS, Series},
     ensemble::{self, Kind, Voter},
     indicator::{Counters, Values},
     probe::{Liveness, Outcome, liveness},
@@ -350,6 +350,7 @@ impl Entity {
         let settled = now.mono_ms.saturating_sub(known_since) >= SETTLE_MS;
         let suspects: BTreeSet<&Voter> =
             self.active.values().flat_map(|active| &active.voters).collect();
+        let treated = self.figures.reach_into_treatment();
         let mut values = values.peekable();
         let mut row = vec![f64::NAN; self.series.len()];
         for ((name, series), cell) in self.series.iter_mut().zip(&mut row) {
@@ -361,7 +362,8 @@ impl Entity {
             }
             self.silences.valued(name);
             let suspect = !suspects.is_empty() && suspects.contains(&Voter::Series(name.clone()));
-            series.update(now.mono_ms, measured, self.lead_s, settled, suspect);
+            let moment = Moment { settled, suspect, treated };
+            series.update(now.mono_ms, measured, self.lead_s, moment);
             self.lasting.note(series, now);
         }
         self.together.update(&row, now);

@@ -102,6 +102,12 @@ impl Together {
         (self.odd, self.good) = (0, 0);
     }
 
+    /// How odd the last row was.
+    #[cfg(test)]
+    pub(super) const fn score(&self) -> f64 {
+        self.score
+    }
+
     /// How odd, once it has lasted, in units of what is worth telling; and the least p-value since it began.
     pub(super) const fn odd(&self) -> Option<(f64, f64)> {
         if self.odd >= ODD_AFTER { Some((self.score, self.p_value)) } else { None }

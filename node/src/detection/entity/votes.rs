@@ -295,7 +295,7 @@ fn odd_vote(series: &Series, reading: &Reading, lasts: bool) -> Option<Vote> {
         Role::Latency => Kind::Latency,
         Role::Resource | Role::Other => Kind::Anomaly,
     };
-    // What may be a hiccup is evidence beside others, and counts for nothing.
+    // What may be a hiccup counts for nothing yet.
     let weight = match (lasts, judged.shifted) {
         (true, _) => strength(kind, judged.p_value, false),
         (false, true) => 1,

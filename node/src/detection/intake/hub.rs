@@ -24,7 +24,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::{
     counts::{Counts, Result as Became},
     kube::book::EventBook,
-    log::{Book, records::Line},
+    log::{Book, HandedLog, records::Line},
     mapper::{Allowed, Mapper},
     quota::{self, Bucket},
     sample::SeriesView,
@@ -217,6 +217,17 @@ impl Hub {
     #[must_use]
     pub fn log_news(&self, target: &Target) -> Option<String> {
         lock(&self.logs).news(target, self.moment().mono_ms)
+    }
+
+    /// What was learnt of an instance's log; see [`Book::handed`].
+    #[must_use]
+    pub fn log_learnt(&self, target: &Target) -> Option<HandedLog> {
+        lock(&self.logs).handed(target, self.moment().mono_ms)
+    }
+
+    /// Goes on from what was learnt elsewhere; see [`Book::go_on_from`].
+    pub fn log_go_on(&self, target: &Target, handed: &HandedLog) {
+        lock(&self.logs).go_on_from(target, handed, self.moment().mono_ms);
     }
 
     /// Series held, of all tenants.

@@ -17,7 +17,7 @@ use metrics::counter;
 use super::{Shared, Watched, lock};
 use crate::detection::{
     entity::{
-        EntityCheckpoint, Misfits, Now,
+        Entity, EntityCheckpoint, Misfits, Now,
         carried::{BadCheckpoint, Carried, unpack},
     },
     metrics::Metric,
@@ -71,7 +71,8 @@ impl Learnt {
         let mut of_shard: Vec<(Epoch, EntityCheckpoint)> = {
             let entities = lock(&self.0.entities);
             let of_shard = entities.values().filter(|watched| watched.shard == shard);
-            of_shard.map(|one| (one.epoch, lock(&one.entity).checkpoint(now))).collect()
+            let of_one = |one: &Watched| (one.epoch, self.0.checkpoint(&lock(&one.entity), now));
+            of_shard.map(of_one).collect()
         };
         self.0.put_stream(shard, &mut of_shard);
         pieces(of_shard, bytes_max)
@@ -136,7 +137,7 @@ impl Learnt {
                     return false;
                 }
                 watched.from = Some(epoch);
-                note_misfits(&target, lock(&watched.entity).restore(checkpoint, now));
+                self.0.go_on(&mut lock(&watched.entity), checkpoint, now);
             }
             // Under a later epoch than is known here yet: it waits for that.
             Some(_) | None => {
@@ -170,7 +171,7 @@ fn refused(reason: &'static str, count: u64) {
 }
 
 /// Counts and tells what of a checkpoint did not fit.
-pub(super) fn note_misfits(target: &Target, misfits: Misfits) {
+fn note_misfits(target: &Target, misfits: Misfits) {
     refused("series", misfits.series);
     refused("panel", misfits.panel);
     if misfits != Misfits::default() {
@@ -183,6 +184,22 @@ pub(super) fn note_misfits(target: &Target, misfits: Misfits) {
 }
 
 impl Shared {
+    /// All that is known of an instance, to be shipped.
+    pub(super) fn checkpoint(&self, entity: &Entity, now: Now) -> EntityCheckpoint {
+        let mut checkpoint = entity.checkpoint(now);
+        checkpoint.log = self.senses.log_learnt(&checkpoint.target);
+        checkpoint
+    }
+
+    /// Goes on from what was learnt elsewhere, which came at a time.
+    pub(super) fn go_on(&self, entity: &mut Entity, mut checkpoint: EntityCheckpoint, came: Now) {
+        let target = checkpoint.target.clone();
+        if let Some(log) = checkpoint.log.take() {
+            self.senses.log_go_on(&target, &log);
+        }
+        note_misfits(&target, entity.restore(checkpoint, came));
+    }
+
     /// Puts what a shard's tests have spent and earned beside its first instance.
     fn put_stream(&self, shard: ShardId, of_shard: &mut [(Epoch, EntityCheckpoint)]) {
         if let Some((_, first)) = of_shard.first_mut() {

@@ -120,8 +120,8 @@ struct Watched {
 }
 
 /// What tasks and the runtime's handle share.
-#[derive(Debug)]
 pub(super) struct Shared {
+    senses: Arc<dyn Senses>,
     begun: Instant,
     entities: Mutex<BTreeMap<Target, Watched>>,
     restored: Mutex<BTreeMap<Target, Waiting>>,
@@ -135,9 +135,16 @@ pub(super) struct Shared {
     level: Ppm,
 }
 
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
 impl Shared {
-    fn new(level: Ppm) -> Self {
+    fn new(senses: Arc<dyn Senses>, level: Ppm) -> Self {
         Self {
+            senses,
             begun: Instant::now(),
             entities: Mutex::default(),
             restored: Mutex::default(),
@@ -209,7 +216,7 @@ impl Runtime {
         (timings, level): (Timings, Ppm),
         shutdown: CancellationToken,
     ) -> Self {
-        let shared = Arc::new(Shared::new(level));
+        let shared = Arc::new(Shared::new(senses.clone(), level));
         let (stale_out, stale_in) = mpsc::unbounded_channel();
         let supervisor = Supervisor {
             ledger,
@@ -356,7 +363,7 @@ impl Supervisor {
         }
         let mut from = None;
         if let Some((epoch, checkpoint, came)) = self.shared.begin_with(&target) {
-            learnt::note_misfits(&target, entity.restore(checkpoint, came));
+            self.shared.go_on(&mut entity, checkpoint, came);
             from = Some(epoch);
             counter!(Metric::WarmStarts.name()).increment(1);
         }
@@ -397,7 +404,7 @@ impl Supervisor {
         let watched = lock(&self.shared.entities).remove(target);
         if let Some(Watched { shard, epoch, entity, .. }) = watched {
             let now = Now { mono_ms: self.shared.mono_ms(), ..Now::default() };
-            let checkpoint = lock(&entity).checkpoint(now);
+            let checkpoint = self.shared.checkpoint(&lock(&entity), now);
             self.shared.keep((shard, epoch), checkpoint, again);
         }
     }

@@ -281,6 +281,11 @@ impl Senses for Panics {
     }
 }
 
+/// Of a node that watches nothing.
+pub(super) fn shared() -> Shared {
+    Shared::new(Arc::new(Panics(AtomicU32::new(1))), lord::LEVEL)
+}
+
 #[tokio::test]
 async fn a_task_that_panics_is_started_again() {
     let lab = Lab::new().await;

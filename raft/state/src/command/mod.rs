@@ -180,8 +180,12 @@ pub(crate) const ALERTS_SINCE: u32 = 8;
 /// something was missed: until then voices are not kept, and no such opinion is formed.
 pub(crate) const OUTCOMES_SINCE: u32 = 9;
 
+/// The cluster version from which on what is foretold of an instance's own disk, certificate or process is
+/// no effect of what it depends on.
+pub(crate) const FORETOLD_AT_HOME_SINCE: u32 = 10;
+
 /// The newest command set this build understands; see [`Command::since`].
-pub const CLUSTER_VERSION: u32 = 9;
+pub const CLUSTER_VERSION: u32 = 10;
 
 /// See [`Command::ReportSymptom`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -3,9 +3,15 @@
 use crate::{
     applied::{Answer, Refusal, Reply},
     command::{
-        CLUSTER_VERSION, MarkAgent, MarkNode, NODE_WEIGHT_DEFAULT, NODE_WEIGHT_MAX, RegisterNode,
+        CLUSTER_VERSION, Command, MarkAgent, MarkNode, NODE_WEIGHT_DEFAULT, NODE_WEIGHT_MAX,
+        RegisterNode,
     },
-    law::context::{Context, MAX_NAME_BYTES, clip_to},
+    form::FormError,
+    ids::NodeId,
+    law::{
+        context::{Context, MAX_NAME_BYTES, clip_to},
+        snapshot::within,
+    },
     state::{AgentState, NodeState, State},
 };
 
@@ -119,8 +125,7 @@ pub(super) fn set_cluster_version(state: &mut State, version: u32) -> Answer {
         let text = format!("version {} is in force and never goes back", state.cluster_version);
         return Err(Refusal::IllegalState(text));
     }
-    let behind = state.nodes.iter().find(|(_, node)| node.live && node.understands < version);
-    if let Some((node, known)) = behind {
+    if let Some((node, known)) = behind(state, version) {
         let text = format!(
             "{node} understands commands up to version {} only: upgrade it first",
             known.understands
@@ -134,13 +139,36 @@ pub(super) fn set_cluster_version(state: &mut State, version: u32) -> Answer {
     Ok(Reply::Done)
 }
 
+/// A member that lives and does not know that version.
+fn behind(state: &State, version: u32) -> Option<(&NodeId, &NodeState)> {
+    state.nodes.iter().find(|(_, node)| node.live && node.understands < version)
+}
+
+impl State {
+    /// Whether this build can go on past an entry. It cannot where all members switched on a command set that it
+    /// does not know, as after a downgrade: what they admitted, it would refuse, and part from them in
+    /// silence. Where the members that know the set refuse the switch, this one does too, and goes on.
+    ///
+    /// # Errors
+    /// [`FormError::Beyond`]: the node must halt.
+    pub fn can_follow(&self, command: &Command) -> Result<(), FormError> {
+        match command {
+            Command::SetClusterVersion(version) => {
+                let somebody = self.nodes.values().any(|node| node.understands >= *version);
+                if somebody && behind(self, *version).is_none() { within(*version) } else { Ok(()) }
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{
-        command::{Command, NoteTold},
-        ids::{BootId, Digest, NodeId, Timestamp},
+        command::NoteTold,
+        ids::{BootId, Digest, Timestamp},
         law::tests::lab::*,
     };
 
@@ -176,6 +204,21 @@ mod tests {
         let old = lab.node(3, register(3, Some(1)));
         assert!(matches!(&old, Err(Refusal::IllegalState(why)) if why.contains("newer build")));
         lab.node(3, register(3, Some(2))).unwrap();
+    }
+
+    #[test]
+    fn a_build_from_before_the_command_set_in_force_follows_no_further() {
+        const NEWER: u32 = CLUSTER_VERSION + 1;
+        let mut lab = Lab::new();
+        let switch = Command::SetClusterVersion(NEWER);
+        let follows = |lab: &Lab| lab.state.can_follow(&switch).is_ok();
+        assert!(follows(&lab), "nobody knows it: refused everywhere");
+        let ids: Vec<NodeId> = lab.state.nodes.keys().copied().collect();
+        for (i, id) in ids.iter().enumerate() {
+            lab.node(id.0, register(id.0, Some(NEWER))).unwrap();
+            assert_eq!(follows(&lab), i + 1 < ids.len(), "one that lives does not know it yet");
+        }
+        assert!(lab.state.can_follow(&Command::SetClusterVersion(CLUSTER_VERSION)).is_ok());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! report (`report_symptom`).
 
 use crate::{
-    command::JUDGED_AGAIN_SINCE,
+    command::{FORETOLD_AT_HOME_SINCE, JUDGED_AGAIN_SINCE},
     ids::IncidentId,
     incident::{Incident, IncidentStatus, MAX_SYMPTOMS, Resolution, SymptomState},
     law::{
@@ -19,6 +19,14 @@ use crate::{
 
 /// Kinds that something on the instance itself must explain, whatever it depends on.
 const LOCAL_KINDS: [&str; 4] = ["down", "agent-lost", "saturation", "saturation-predicted"];
+/// What is foretold, or has come to pass as it was, of its own disk, certificate or process: the same.
+const LOCAL_FORETOLD: [&str; 5] = [
+    "capacity-predicted",
+    "security-predicted",
+    "failure-predicted",
+    "certificate-expired",
+    "depleted",
+];
 /// Values of the label `process` that say the same.
 const LOCAL_PROCESS: [&str; 3] = ["dead", "paused", "stopped"];
 
@@ -44,15 +52,18 @@ pub(super) fn own_home(state: &State, target: &Target) -> Option<IncidentId> {
 }
 
 /// Whether a failing dependency could explain it.
-fn could_be_effect(symptom: &Symptom) -> bool {
+fn could_be_effect(state: &State, symptom: &Symptom) -> bool {
     let process = symptom.labels.get("process").map(String::as_str);
-    !LOCAL_KINDS.contains(&symptom.kind.as_str())
+    let foretold = state.cluster_version >= FORETOLD_AT_HOME_SINCE
+        && LOCAL_FORETOLD.contains(&symptom.kind.as_str());
+    !foretold
+        && !LOCAL_KINDS.contains(&symptom.kind.as_str())
         && !process.is_some_and(|process| LOCAL_PROCESS.contains(&process))
 }
 
 /// The incident of the nearest dependency that is ill right now.
 pub(super) fn cause_of(state: &State, symptom: &Symptom) -> Option<IncidentId> {
-    if !could_be_effect(symptom) {
+    if !could_be_effect(state, symptom) {
         return None;
     }
     let target = &symptom.target;
@@ -110,7 +121,7 @@ pub(super) fn merge_effects(state: &mut State, context: &mut Context<'_>, cause:
                     .symptoms
                     .values()
                     .filter(|known| known.cleared_at.is_none())
-                    .all(|known| could_be_effect(&known.symptom))
+                    .all(|known| could_be_effect(state, &known.symptom))
                 && state
                     .dependencies(&other.tenant, &other.target.service)
                     .contains(&target.service)
@@ -194,6 +205,20 @@ mod tests {
         let mut paused = symptom("web", "w", "unresponsive");
         paused.labels.insert("process".into(), "paused".into());
         assert_ne!(lab.report_symptom(paused), Ok(Reply::Incident(cause)));
+    }
+
+    #[test]
+    fn what_is_foretold_of_its_own_disk_or_certificate_is_no_effect() {
+        for kind in LOCAL_FORETOLD {
+            let mut lab = Lab::new();
+            let cause = lab.report("db", "d", "down");
+            assert_eq!(lab.report("web", "w", "budget-predicted"), cause, "slow for its database");
+            assert_ne!(lab.report("api", "a", kind), cause, "{kind}");
+            let mut lab = Lab::new();
+            lab.state.cluster_version = FORETOLD_AT_HOME_SINCE - 1;
+            let cause = lab.report("db", "d", "down");
+            assert_eq!(lab.report("web", "w", kind), cause, "{kind}: as older members have it");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     codec::{self, CodecError},
-    command::NODE_WEIGHT_DEFAULT,
+    command::{CLUSTER_VERSION, NODE_WEIGHT_DEFAULT},
     form::FormError,
     ids::Timestamp,
     planted::{Planted, planted},
@@ -66,6 +66,7 @@ impl State {
         }
         if found == STATE_VERSION {
             let mut state: Self = codec::decode(bytes)?;
+            within(state.cluster_version)?;
             if planted(Planted::SnapshotForgetsLocks) {
                 state.locks.clear();
             }
@@ -80,8 +81,17 @@ impl State {
             step(&mut state);
         }
         state.version = STATE_VERSION;
+        within(state.cluster_version)?;
         Ok(state)
     }
+}
+
+/// A state under a command set that is not known here would move on otherwise than its peers'.
+pub(super) fn within(found: u32) -> Result<(), FormError> {
+    if found > CLUSTER_VERSION {
+        return Err(FormError::Beyond { found, known: CLUSTER_VERSION });
+    }
+    Ok(())
 }
 
 const WHAT: &str = "a snapshot of the state";
@@ -130,6 +140,14 @@ mod tests {
     fn a_snapshot_reads_back() {
         let state = State::new();
         assert_eq!(State::from_snapshot(&state.to_snapshot()).unwrap(), state);
+    }
+
+    #[test]
+    fn a_state_under_a_newer_command_set_is_refused_with_a_way_out() {
+        let state = State { cluster_version: CLUSTER_VERSION + 1, ..State::new() };
+        let error = State::from_snapshot(&state.to_snapshot()).unwrap_err();
+        assert!(matches!(error, FormError::Beyond { .. }), "{error}");
+        assert!(error.to_string().contains("at least as new"), "{error}");
     }
 
     #[test]

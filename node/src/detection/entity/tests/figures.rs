@@ -70,3 +70,31 @@ fn who_gives_no_figures_after_a_treatment_is_not_asked_soon_for_ever() {
     });
     assert!((4..16).contains(&soon.count()));
 }
+
+/// What a treatment does teaches nothing: errors after it are as odd as where the treatment did none.
+#[test]
+fn errors_of_a_treatment_are_no_examples_of_the_usual() {
+    let reported_after = |errors_during: f64| {
+        let mut bench = Bench::settled();
+        bench.circumstances.treated = true;
+        for _ in 0..60 {
+            bench.tick();
+            bench.process(ProcessState::Running);
+            bench.probe(&Outcome::Good);
+            bench.scrape(errors_during, 0.05, 20.0);
+            assert_eq!(bench.evaluate(), None);
+        }
+        bench.circumstances.treated = false;
+        for _ in 0..10 {
+            assert_eq!(bench.well(), None);
+        }
+        (1..=10).find_map(|seconds| {
+            bench.tick();
+            bench.scrape(0.1, 0.05, 20.0);
+            bench.evaluate().map(|change| (seconds, reported(Some(change)).p_value))
+        })
+    };
+    let (quiet, loud) = (reported_after(0.0), reported_after(0.1));
+    assert!(quiet.is_some());
+    assert_eq!(loud, quiet);
+}

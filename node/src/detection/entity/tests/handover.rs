@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::*;
 use crate::detection::{exposition, indicator::Indicators, observe::computed};
 
-/// Rows, 5 s apart: some three hours.
-const ROWS: u64 = 2_400;
+/// Rows, 5 s apart: some four hours and a half, and so long that the panel's slow means have begun.
+const ROWS: u64 = 3_200;
 /// Every so many rows something goes wrong, for so many.
 const EVERY: u64 = 150;
 const LASTS: u64 = 12;
@@ -35,10 +35,12 @@ fn faulty(row: u64) -> bool {
     row >= EVERY && row % EVERY < LASTS
 }
 
-/// What one row was judged as: by each series, and how far out the one is that is furthest, in deviations.
+/// What one row was judged as: by each series, by the panel of all, and how far out the one is that is furthest, in
+/// deviations.
 #[derive(Clone, Debug, PartialEq)]
 struct Judged {
     by_series: Vec<(f64, f64, u16)>,
+    panel: f64,
     score: f64,
 }
 
@@ -73,7 +75,7 @@ fn judged(heir: Heir) -> Vec<Judged> {
         };
         let by_series: Vec<_> = bench.entity.series.values().map(last).collect();
         let score = by_series.iter().map(|(z, ..)| z.abs()).fold(0.0, f64::max);
-        all.push(Judged { by_series, score });
+        all.push(Judged { by_series, panel: bench.entity.together.score(), score });
     }
     all
 }
@@ -102,6 +104,10 @@ fn scores(all: &[Judged]) -> [f64; 3] {
 fn a_detector_that_moves_scores_as_one_that_never_moved() {
     let [stays, warm, cold] = [Heir::Stays, Heir::Warm, Heir::Cold].map(judged);
     assert_eq!(warm, stays, "every row is judged alike");
+    let panels = |all: &[Judged]| all.iter().map(|row| row.panel).collect::<Vec<_>>();
+    let told = panels(&stays).split_off(usize::try_from(MOVES).unwrap());
+    assert!(told.iter().any(|score| *score >= 1.0), "the panel has something to tell");
+    assert_ne!(panels(&cold), panels(&stays), "and who starts cold tells something else");
     let [stays, warm, cold] = [stays, warm, cold].map(|all| scores(&all));
     assert_eq!(warm, stays);
     assert!(stays.iter().all(|score| *score > 0.95), "{stays:?}");

@@ -6,6 +6,7 @@ use medic_state::symptom::Target;
 
 use super::{
     drain::{Drain, Level, NEWS_MS},
+    handed::HandedLog,
     records::Line,
 };
 use crate::detection::exposition::Sample;
@@ -24,22 +25,38 @@ pub struct Book(BTreeMap<Target, (Drain, u64)>);
 impl Book {
     /// Takes lines of an instance's log. Gives whether there was room for it.
     pub fn take(&mut self, target: &Target, lines: &[Line], now_ms: u64) -> bool {
+        let Some((drain, heard_ms)) = self.open(target, now_ms) else { return false };
+        *heard_ms = now_ms;
+        for line in lines {
+            drain.take(line.level, &line.text, now_ms);
+        }
+        true
+    }
+
+    /// What was learnt of an instance's log, to be shipped.
+    #[must_use]
+    pub fn handed(&self, target: &Target, now_ms: u64) -> Option<HandedLog> {
+        self.0.get(target).map(|(drain, _)| drain.handed(now_ms))
+    }
+
+    /// Goes on from what was learnt of an instance's log elsewhere, where there is room for it.
+    pub fn go_on_from(&mut self, target: &Target, handed: &HandedLog, now_ms: u64) {
+        if let Some((drain, _)) = self.open(target, now_ms) {
+            drain.go_on_from(handed, now_ms);
+        }
+    }
+
+    fn open(&mut self, target: &Target, now_ms: u64) -> Option<&mut (Drain, u64)> {
         if !self.0.contains_key(target) {
             if self.0.len() >= INSTANCES_MAX {
                 self.0.retain(|_, (_, heard_ms)| now_ms.saturating_sub(*heard_ms) < IDLE_MS);
             }
             if self.0.len() >= INSTANCES_MAX && !self.make_room(&target.tenant) {
-                return false;
+                return None;
             }
             self.0.insert(target.clone(), (Drain::new(now_ms), now_ms));
         }
-        if let Some((drain, heard_ms)) = self.0.get_mut(target) {
-            *heard_ms = now_ms;
-            for line in lines {
-                drain.take(line.level, &line.text, now_ms);
-            }
-        }
-        true
+        self.0.get_mut(target)
     }
 
     /// Of the tenant that holds most, the instance that is silent for longest makes room, unless the tenant that wants it

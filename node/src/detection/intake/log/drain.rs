@@ -108,6 +108,17 @@ pub struct Template {
 }
 
 impl Template {
+    /// One that was known before: its text, whether it is an error's and news; its lines, and how many of them
+    /// before the text was this one; its first and last times.
+    pub(super) fn known(
+        (text, error, news): (&str, bool, bool),
+        (lines, before): (u64, u64),
+        (first_ms, last_ms): (u64, u64),
+    ) -> Self {
+        let text = words(text).join(" ").into_boxed_str();
+        Self { text, error, lines, before, first_ms, last_ms, news }
+    }
+
     /// Lines seen since its text is this one: a series that goes by the text begins with it.
     #[must_use]
     pub const fn lines_of_text(&self) -> u64 {
@@ -118,7 +129,7 @@ impl Template {
 type Leaf = (bool, usize, Box<str>);
 
 /// The templates of one instance's log.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Drain {
     begun_ms: u64,
     next: u32,
@@ -146,19 +157,11 @@ impl Drain {
     pub fn take(&mut self, level: Level, line: &str, now_ms: u64) {
         self.lines[level as usize] += 1;
         let words = words(line);
-        let Some(first) = words.first() else { return };
+        if words.is_empty() {
+            return;
+        }
         let error = level == Level::Error;
-        let leaf: Leaf = (error, words.len(), (*first).into());
-        let there = self.leaves.get(&leaf).map_or(&[][..], Vec::as_slice);
-        let similar = there
-            .iter()
-            .filter_map(|id| Some((*id, similarity(&self.templates.get(id)?.text, &words))))
-            .filter(|(_, similarity)| *similarity >= SIMILAR)
-            // Of equals the older.
-            .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
-        if let Some((id, _)) = similar
-            && let Some(template) = self.templates.get_mut(&id)
-        {
+        if let Some(template) = self.similar(error, &words) {
             if merge(&mut template.text, &words) {
                 template.before = template.lines;
             }
@@ -166,22 +169,74 @@ impl Drain {
             template.last_ms = now_ms;
             return;
         }
-        self.add(leaf, &words, error, now_ms);
+        let news = now_ms.saturating_sub(self.begun_ms) >= LEARNING_MS;
+        self.news[usize::from(error)] += u64::from(news);
+        let text = words.join(" ");
+        self.insert(Template::known((&text, error, news), (1, 0), (now_ms, now_ms)));
     }
 
-    fn add(&mut self, leaf: Leaf, words: &[&str], error: bool, now_ms: u64) {
+    /// Adds a template; one without words is none.
+    pub(super) fn insert(&mut self, template: Template) {
         if self.templates.len() >= TEMPLATES_MAX {
             self.forget_oldest();
         }
-        let news = now_ms.saturating_sub(self.begun_ms) >= LEARNING_MS;
-        self.news[usize::from(error)] += u64::from(news);
-        let text = words.join(" ").into_boxed_str();
-        let (lines, before) = (1, 0);
-        let template =
-            Template { text, error, lines, before, first_ms: now_ms, last_ms: now_ms, news };
+        let Some((first, count)) = leaf_of(&template.text) else { return };
+        let leaf: Leaf = (template.error, count, first.into());
         self.templates.insert(self.next, template);
         self.leaves.entry(leaf).or_default().push(self.next);
         self.next = self.next.wrapping_add(1);
+    }
+
+    /// Takes in a template that was made of lines here before its past was known; `news`: it is, where it is
+    /// none of those known.
+    pub(super) fn meet(&mut self, here: &Template, news: bool) {
+        let words: Vec<&str> = here.text.split(' ').collect();
+        if let Some(known) = self.similar(here.error, &words) {
+            merge(&mut known.text, &words);
+            // Its series here goes on.
+            known.before = known.lines.saturating_add(here.before);
+            known.lines = known.lines.saturating_add(here.lines);
+            known.last_ms = known.last_ms.max(here.last_ms);
+            return;
+        }
+        self.news[usize::from(here.error)] += u64::from(news);
+        self.insert(Template { news, ..here.clone() });
+    }
+
+    /// Adds a template that is like none that is known.
+    pub(super) fn insert_unknown(&mut self, template: Template) {
+        let words: Vec<&str> = template.text.split(' ').collect();
+        if self.similar(template.error, &words).is_none() {
+            self.insert(template);
+        }
+    }
+
+    /// One without templates, of the same counts.
+    pub(super) fn emptied(&self, begun_ms: u64) -> Self {
+        Self { lines: self.lines, news: self.news, ..Self::new(begun_ms) }
+    }
+
+    /// Since when it is learnt.
+    pub(super) const fn begun_ms(&self) -> u64 {
+        self.begun_ms
+    }
+
+    /// What is not known yet is no news for a while.
+    pub(super) const fn begin_again(&mut self, now_ms: u64) {
+        self.begun_ms = now_ms;
+    }
+
+    /// The known template that words are most like, if they are like enough.
+    fn similar(&mut self, error: bool, words: &[&str]) -> Option<&mut Template> {
+        let leaf: Leaf = (error, words.len(), (*words.first()?).into());
+        let there = self.leaves.get(&leaf).map_or(&[][..], Vec::as_slice);
+        let (id, _) = there
+            .iter()
+            .filter_map(|id| Some((*id, similarity(&self.templates.get(id)?.text, words))))
+            .filter(|(_, similarity)| *similarity >= SIMILAR)
+            // Of equals the older.
+            .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)))?;
+        self.templates.get_mut(&id)
     }
 
     fn forget_oldest(&mut self) {
@@ -210,6 +265,13 @@ impl Drain {
     pub fn news(&self, error: bool) -> u64 {
         self.news[usize::from(error)]
     }
+}
+
+/// The first word of a template, and how many it has.
+fn leaf_of(text: &str) -> Option<(&str, usize)> {
+    let mut words = text.split(' ').filter(|word| !word.is_empty());
+    let first = words.next()?;
+    Some((first, 1 + words.count()))
 }
 
 /// The words of a line, within bounds; those with a digit differ from line to line.

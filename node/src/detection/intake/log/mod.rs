@@ -7,12 +7,13 @@
 //! ```
 //!
 //! [`records`], [`drain`] and [`book`] are pure. Invariants: what a log can cost in memory is bounded
-//! per instance and per node; a line is kept in no form but its template. Deliberately absent: the lines
-//! themselves, and their memory over a change of owner: a new owner learns a log's templates anew, and
-//! calls none of them new meanwhile.
+//! per instance and per node; a line is kept in no form but its template. What was learnt of a log travels with
+//! its instance ([`handed`]). Deliberately absent: the lines themselves.
 
 pub mod book;
 pub mod drain;
+pub mod handed;
 pub mod records;
 
 pub use book::Book;
+pub use handed::HandedLog;

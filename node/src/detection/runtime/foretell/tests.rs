@@ -14,7 +14,6 @@ use crate::{
             forecast::When,
             record::{Outcome, Record, Scored},
         },
-        runtime::Shared,
     },
     world::Seen,
 };
@@ -62,6 +61,28 @@ fn hear(
         None => {}
     }
     word
+}
+
+#[test]
+fn a_failure_that_was_treated_rests_and_others_do_not() {
+    let (mut telling, mut held) = (new(ALL), BTreeSet::new());
+    let forecasts =
+        [forecast(ForecastKind::Failure, 0.9, 0.9), forecast(ForecastKind::SecurityRisk, 0.9, 0.9)];
+    // A treatment for something else lays nothing to rest.
+    telling.treated(&held, at(1));
+    for expected in [Topic::Failure, Topic::Certificate] {
+        let told = hear(&mut telling, &mut held, &forecasts, at(2));
+        assert!(matches!(told, Some(Word::Foreseen(topic, _)) if topic == expected), "{told:?}");
+    }
+    telling.treated(&held, at(100));
+    held.clear();
+    let rest = at(100).mono_ms / 1_000 + RESTS_MS / 1_000;
+    let told = hear(&mut telling, &mut held, &forecasts, at(200));
+    assert!(matches!(told, Some(Word::Foreseen(Topic::Certificate, _))), "{told:?}");
+    held.clear();
+    assert_eq!(hear(&mut telling, &mut held, &forecasts[..1], at(rest - 1)), None);
+    let told = hear(&mut telling, &mut held, &forecasts, at(rest));
+    assert!(matches!(told, Some(Word::Foreseen(Topic::Failure, _))), "{told:?}");
 }
 
 #[test]
@@ -283,7 +304,7 @@ fn a_certificate_that_is_renewed_in_time_is_foretold_the_next_time_too_and_its_e
 
 #[test]
 fn the_outcomes_of_one_tenant_do_not_silence_another() {
-    let shared = Shared::new(crate::detection::lord::LEVEL);
+    let shared = crate::detection::runtime::tests::shared();
     let (kind, outcome) = (ForecastKind::Failure, Outcome::DidNot);
     let scored = Scored { kind, probability: 0.9, outcome, on_time: false };
     shared.note_scored((ShardId(1), Epoch(1)), "blue", vec![scored; 50]);

@@ -1,13 +1,30 @@
 //! What travels between watches: whole, in pieces, and never backwards.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::time::Duration;
+
+use async_trait::async_trait;
 use medic_state::{
     Millis, Timestamp,
-    manifest::{InstanceSpec, ServiceSpec},
+    manifest::{InstanceSpec, ProbeKind, ServiceSpec},
 };
 
 use super::*;
-use crate::detection::{entity::Entity, indicator::Values, lord};
+use crate::{
+    detection::{
+        entity::Entity,
+        indicator::Values,
+        intake::log::{
+            HandedLog,
+            drain::{Drain, Level},
+        },
+        lord,
+        probe::Outcome,
+        scrape::ScrapeError,
+        senses::Senses,
+    },
+    world::Seen,
+};
 
 const SERVICE: &str = r#"{"indicators":[{"name":"memory","source":{"gauge":"m"}}]}"#;
 
@@ -43,7 +60,7 @@ fn parcel(epoch: u64, checkpoint: &EntityCheckpoint) -> Vec<u8> {
 }
 
 fn shared() -> Arc<Shared> {
-    Arc::new(Shared::new(lord::LEVEL))
+    Arc::new(crate::detection::runtime::tests::shared())
 }
 
 #[test]
@@ -79,6 +96,47 @@ async fn what_a_shards_tests_have_earned_goes_with_its_instances() {
     assert_eq!(of(&heir), of(&owner));
     assert_eq!((of(&heir).tests(), of(&heir).discoveries()), (1, 1));
     assert_eq!(lock(&heir.0.restored).len(), 3);
+}
+
+/// Holds the log of one instance.
+#[derive(Default)]
+struct Logs(std::sync::Mutex<Drain>);
+
+#[async_trait]
+impl Senses for Logs {
+    async fn probe(&self, _: &Target, _: &ProbeKind, _: Duration) -> Outcome {
+        Outcome::Good
+    }
+
+    async fn scrape(&self, _: &str, timeout: Duration) -> Result<String, ScrapeError> {
+        Err(ScrapeError::Timeout(timeout))
+    }
+
+    fn seen(&self, _: &Target) -> Option<Seen> {
+        None
+    }
+
+    fn connected(&self, _: &str) -> bool {
+        false
+    }
+
+    fn log_learnt(&self, _: &Target) -> Option<HandedLog> {
+        Some(lock(&self.0).handed(0))
+    }
+
+    fn log_go_on(&self, _: &Target, handed: &HandedLog) {
+        lock(&self.0).go_on_from(handed, 0);
+    }
+}
+
+#[tokio::test]
+async fn the_log_of_an_instance_goes_with_it() {
+    let nodes = [(); 2].map(|()| Arc::new(Logs::default()));
+    let [owner, heir] = nodes.clone().map(|logs| Learnt(Arc::new(Shared::new(logs, lord::LEVEL))));
+    lock(&nodes[0].0).take(Level::Error, "disk is full", 0);
+    let checkpoint = owner.0.checkpoint(&entity(0), Now::default());
+    heir.0.go_on(&mut entity(0), checkpoint, Now::default());
+    assert_eq!(lock(&nodes[1].0).handed(0), lock(&nodes[0].0).handed(0));
 }
 
 /// A node that has just begun to watch the first instance under an epoch, from what was learnt under another.

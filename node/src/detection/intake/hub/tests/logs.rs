@@ -72,6 +72,23 @@ async fn lines_reach_the_node_that_watches_their_instance() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_log_goes_on_with_its_new_owner_as_if_it_had_never_moved() {
+    let (one, other) = two(&TenantSpec::default());
+    let solo = target("solo", "solo-1");
+    let told = |line: &str| logs(&[("solo", "solo-1", &[line])]);
+    one.push(told("pool is empty")).await.unwrap();
+    tokio::time::advance(Duration::from_millis(LEARNING_MS)).await;
+    one.push(told("disk is full")).await.unwrap();
+    let learnt = one.log_learnt(&solo).unwrap();
+    other.log_go_on(&solo, &learnt);
+    assert!(other.log_news(&solo).unwrap().starts_with("`disk is full`"), "it is news still");
+    let name = "medic_log_template_lines_total";
+    assert_eq!(value(&other.log_samples(&solo), name, "disk is full"), 0.0, "counted elsewhere");
+    assert_eq!(other.log_learnt(&solo), Some(learnt));
+    assert_eq!(one.log_learnt(&target("web", "web-1")), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn logs_that_cannot_be_taken_are_told_why() {
     let (one, other) = two(&TenantSpec::default());
     let good = logs(&[("web", "web-2", &["a line"])]);
