@@ -32,7 +32,7 @@ use super::{
     tally::{Moment, Offered},
     write::{self, BadWrite, Version},
 };
-use crate::detection::{exposition::Sample, indicator::Values, runtime::lock};
+use crate::detection::{entity::BEGUN_MS, exposition::Sample, indicator::Values, runtime::lock};
 
 /// Messages being walked at once: one of two cores is left to control.
 const WALKS_MAX: usize = 2;
@@ -240,7 +240,7 @@ impl Hub {
     fn moment(&self) -> Moment {
         let wall = self.ledger.env().clock.now().0;
         Moment {
-            mono_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            mono_ms: BEGUN_MS + u64::try_from(self.begun.elapsed().as_millis()).unwrap_or_default(),
             wall_ms: i64::try_from(wall).unwrap_or(i64::MAX),
         }
     }

@@ -101,6 +101,8 @@ mod tests {
     use super::{super::drain::Level, *};
 
     const HOUR_MS: u64 = 3_600_000;
+    /// When the clock of a node begins.
+    const T0: u64 = crate::detection::entity::BEGUN_MS;
 
     fn travelled(handed: &HandedLog) -> HandedLog {
         medic_state::codec::decode(&medic_state::codec::encode(handed)).unwrap_or_default()
@@ -108,68 +110,68 @@ mod tests {
 
     /// A log of an hour on another node's clock.
     fn learnt() -> HandedLog {
-        let mut there = Drain::new(5_000);
+        let mut there = Drain::new(T0);
         for n in 0..50 {
-            there.take(Level::Info, &format!("served {n} in {n} ms"), 5_000 + n);
-            there.take(Level::Error, &format!("cannot reach cache-{n}"), 5_000 + n);
+            there.take(Level::Info, &format!("served {n} in {n} ms"), T0 + n);
+            there.take(Level::Error, &format!("cannot reach cache-{n}"), T0 + n);
         }
-        there.take(Level::Error, "disk is full", 5_000 + HOUR_MS);
-        travelled(&there.handed(6_000 + HOUR_MS))
+        there.take(Level::Error, "disk is full", T0 + HOUR_MS);
+        travelled(&there.handed(T0 + HOUR_MS + 1_000))
     }
 
     #[test]
     fn a_log_that_moved_is_told_as_one_that_never_did() {
-        let mut here = Drain::new(900);
-        here.go_on_from(&learnt(), 900);
+        let mut here = Drain::new(T0);
+        here.go_on_from(&learnt(), T0);
         let news: Vec<_> = here.templates().filter(|t| t.news).map(|t| &*t.text).collect();
         assert_eq!(news, ["disk is full"], "it still is");
-        here.take(Level::Error, "cannot reach cache-77", 1_000);
+        here.take(Level::Error, "cannot reach cache-77", T0 + 1_000);
         assert_eq!((here.news(true), here.lines(Level::Error)), (0, 1), "known, and counted anew");
-        here.take(Level::Error, "out of memory", 1_000);
+        here.take(Level::Error, "out of memory", T0 + 1_000);
         assert_eq!(here.news(true), 1, "no five minutes of blindness");
         assert!(here.templates().all(|t| t.lines_of_text() <= 1), "no lines of a moment ago");
     }
 
     #[test]
     fn lines_that_came_before_their_past_are_held_against_it() {
-        let mut here = Drain::new(900);
+        let mut here = Drain::new(T0);
         for line in ["cannot reach cache-9", "out of memory", "out of memory"] {
-            here.take(Level::Error, line, 950);
+            here.take(Level::Error, line, T0 + 950);
         }
-        here.go_on_from(&learnt(), 1_000);
+        here.go_on_from(&learnt(), T0 + 1_000);
         let count = |text: &str| {
             here.templates().find(|t| &*t.text == text).map(|t| (t.news, t.lines_of_text()))
         };
         assert_eq!(count("cannot reach <*>"), Some((false, 1)));
         assert_eq!(count("out of memory"), Some((true, 2)));
         assert_eq!((here.news(true), here.lines(Level::Error)), (1, 3));
-        let before = here.handed(2_000);
-        here.go_on_from(&learnt(), 2_000);
-        assert_eq!(here.handed(2_000), before, "its own past, told again, is no news");
-        let mut back = Drain::new(0);
-        back.take(Level::Error, "cannot reach cache-9", 2 * HOUR_MS);
-        back.go_on_from(&learnt(), 2 * HOUR_MS);
-        back.take(Level::Error, "disk is full", 2 * HOUR_MS);
+        let before = here.handed(T0 + 2_000);
+        here.go_on_from(&learnt(), T0 + 2_000);
+        assert_eq!(here.handed(T0 + 2_000), before, "its own past, told again, is no news");
+        let mut back = Drain::new(T0);
+        back.take(Level::Error, "cannot reach cache-9", T0);
+        back.go_on_from(&learnt(), T0 + 2 * HOUR_MS);
+        back.take(Level::Error, "disk is full", T0 + 2 * HOUR_MS);
         assert_eq!(back.news(true), 0, "it came while somebody else watched");
     }
 
     #[test]
     fn what_does_not_fit_is_cut_and_makes_nothing_new() {
-        let mut there = Drain::new(0);
+        let mut there = Drain::new(T0);
         let letters =
             |n: u64| (0..4).map(move |at| char::from(b'a' + ((n >> (4 * at)) & 15) as u8));
         for n in 0..TEMPLATES_MAX as u64 {
             let word: String = letters(n).collect();
-            there.take(Level::Error, &format!("{word} {}", word.repeat(60)), n);
+            there.take(Level::Error, &format!("{word} {}", word.repeat(60)), T0 + n);
         }
-        let handed = travelled(&there.handed(HOUR_MS));
+        let handed = travelled(&there.handed(T0 + HOUR_MS));
         assert!(handed.cut && medic_state::codec::encode(&handed).len() < 2 * BYTES_MAX);
-        let mut here = Drain::new(HOUR_MS);
-        here.go_on_from(&handed, HOUR_MS);
+        let mut here = Drain::new(T0 + HOUR_MS);
+        here.go_on_from(&handed, T0 + HOUR_MS);
         assert!(here.templates().count() > 10);
-        here.take(Level::Error, "disk is full", HOUR_MS + LEARNING_MS - 1);
+        here.take(Level::Error, "disk is full", T0 + HOUR_MS + LEARNING_MS - 1);
         assert_eq!(here.news(true), 0, "it may be one of those that were left behind");
-        here.take(Level::Error, "out of memory", HOUR_MS + LEARNING_MS);
+        here.take(Level::Error, "out of memory", T0 + HOUR_MS + LEARNING_MS);
         assert_eq!(here.news(true), 1);
     }
 
