@@ -181,7 +181,7 @@ pub(crate) const ALERTS_SINCE: u32 = 8;
 pub(crate) const OUTCOMES_SINCE: u32 = 9;
 
 /// The newest command set this build understands; see [`Command::since`].
-pub const CLUSTER_VERSION: u32 = 9;
+pub const CLUSTER_VERSION: u32 = 10;
 
 /// See [`Command::ReportSymptom`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
