@@ -180,6 +180,10 @@ pub(crate) const ALERTS_SINCE: u32 = 8;
 /// something was missed: until then voices are not kept, and no such opinion is formed.
 pub(crate) const OUTCOMES_SINCE: u32 = 9;
 
+/// The cluster version from which on members hand each other increases of counters, and how many values lay in one
+/// bucket: an older one would take both for counters and cumulative buckets.
+pub const INCREASES_SINCE: u32 = 10;
+
 /// The newest command set this build understands; see [`Command::since`].
 pub const CLUSTER_VERSION: u32 = 10;
 
