@@ -302,7 +302,7 @@ mod tests {
         let many = format!("- targets: [{}, x]", vec!["'a:1'"; TARGETS_MAX + 1].join(","));
         let found = read(&many).unwrap();
         assert_eq!((found.endpoints.len(), found.too_many), (TARGETS_MAX, true));
-        let bad = format!("- targets: [{}]", vec!["x"; NAMED_MAX + 3].join(","));
+        let bad = format!("- targets: [{}]", ["x"; NAMED_MAX + 3].join(","));
         let found = read(&bad).unwrap();
         assert_eq!((found.left_out.len(), found.more), (NAMED_MAX, 3));
         assert!(read("root:x:0:0:root:/root:/bin/bash").is_err());

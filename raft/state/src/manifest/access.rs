@@ -77,15 +77,15 @@ pub struct QuerySpec {
     /// For an `https` URL: whom to trust, and what to show.
     #[n(3)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<TlsSpec>,
+    pub tls: Option<Box<TlsSpec>>,
     /// Sent with each query.
     #[n(4)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub authorization: Option<AuthorizationSpec>,
+    pub authorization: Option<Box<AuthorizationSpec>>,
     /// Sent with each query, instead.
     #[n(5)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub basic_auth: Option<BasicAuthSpec>,
+    pub basic_auth: Option<Box<BasicAuthSpec>>,
 }
 
 /// One query, and the name that its results go by.
@@ -145,15 +145,15 @@ pub struct DiscoverySpec {
     /// For `https`: whom to trust, and what to show.
     #[n(9)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<TlsSpec>,
+    pub tls: Option<Box<TlsSpec>>,
     /// Sent with each scrape.
     #[n(10)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub authorization: Option<AuthorizationSpec>,
+    pub authorization: Option<Box<AuthorizationSpec>>,
     /// Sent with each scrape, instead.
     #[n(11)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub basic_auth: Option<BasicAuthSpec>,
+    pub basic_auth: Option<Box<BasicAuthSpec>>,
     /// A sample that names its time is one of that time. Absent: yes; no: all are of the scrape's.
     #[n(12)]
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -98,14 +98,14 @@ impl SourceSpec {
     #[must_use]
     pub fn speech(&self) -> Speech<'_> {
         let query = self.query.as_ref().map(|query| Speech {
-            tls: query.tls.as_ref(),
-            authorization: query.authorization.as_ref(),
-            basic_auth: query.basic_auth.as_ref(),
+            tls: query.tls.as_deref(),
+            authorization: query.authorization.as_deref(),
+            basic_auth: query.basic_auth.as_deref(),
         });
         let scrape = self.scrape.as_ref().map(|scrape| Speech {
-            tls: scrape.tls.as_ref(),
-            authorization: scrape.authorization.as_ref(),
-            basic_auth: scrape.basic_auth.as_ref(),
+            tls: scrape.tls.as_deref(),
+            authorization: scrape.authorization.as_deref(),
+            basic_auth: scrape.basic_auth.as_deref(),
         });
         query.or(scrape).unwrap_or_default()
     }

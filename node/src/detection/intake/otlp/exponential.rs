@@ -115,26 +115,21 @@ fn merge(
         index = index.saturating_add(1);
         into.len() <= BINS_MAX
     };
+    let mut few = true;
     let mut fields = Reader::new(buckets);
-    while let Some((number, value)) = fields.field()? {
+    while let Some((number, value)) = fields.field()?.filter(|_| few) {
         match (number, value) {
             (2, Value::Bytes(packed)) => {
                 let mut packed = Reader::new(packed);
-                while let Some(count) = packed.packed()? {
-                    if !add(count) {
-                        return Ok(false);
-                    }
+                while let Some(count) = packed.packed()?.filter(|_| few) {
+                    few = add(count);
                 }
             }
-            (2, _) => {
-                if !add(value.varint(number)?) {
-                    return Ok(false);
-                }
-            }
+            (2, _) => few = add(value.varint(number)?),
             _ => {}
         }
     }
-    Ok(true)
+    Ok(few)
 }
 
 /// Where a bucket ends, in quarters of a doubling.

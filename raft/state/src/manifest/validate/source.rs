@@ -195,7 +195,11 @@ mod tests {
         }
     }
 
-    fn query(url: &str, tls: Option<TlsSpec>, basic_auth: Option<BasicAuthSpec>) -> SourceSpec {
+    fn query(
+        url: &str,
+        tls: Option<Box<TlsSpec>>,
+        basic_auth: Option<Box<BasicAuthSpec>>,
+    ) -> SourceSpec {
         let queries = vec![NamedQuery { name: "up".into(), query: "up".into() }];
         let interval = Millis::from_secs(15);
         let authorization = None;
@@ -224,7 +228,7 @@ mod tests {
         source(None, Some(scrape))
     }
 
-    fn tls(spoil: fn(&mut TlsSpec)) -> TlsSpec {
+    fn tls(spoil: fn(&mut TlsSpec)) -> Box<TlsSpec> {
         let mut tls = TlsSpec {
             ca_file: Some("ca.pem".into()),
             cert_file: Some("cert.pem".into()),
@@ -233,22 +237,22 @@ mod tests {
             insecure_skip_verify: Some(false),
         };
         spoil(&mut tls);
-        tls
+        Box::new(tls)
     }
 
-    fn authorization(file: &str, kind: Option<&str>) -> AuthorizationSpec {
-        AuthorizationSpec { kind: kind.map(Into::into), credentials_file: file.into() }
+    fn authorization(file: &str, kind: Option<&str>) -> Box<AuthorizationSpec> {
+        Box::new(AuthorizationSpec { kind: kind.map(Into::into), credentials_file: file.into() })
     }
 
-    fn basic(username: &str) -> BasicAuthSpec {
-        BasicAuthSpec { username: username.into(), password_file: "password".into() }
+    fn basic(username: &str) -> Box<BasicAuthSpec> {
+        Box::new(BasicAuthSpec { username: username.into(), password_file: "password".into() })
     }
 
     #[test]
     fn sound_ways_to_speak_have_no_problems() {
         let none: [&str; 0] = [];
         assert_eq!(paths(scrape(|_| ())), none);
-        assert_eq!(paths(query("https://p", Some(TlsSpec::default()), Some(basic("medic")))), none);
+        assert_eq!(paths(query("https://p", Some(Box::default()), Some(basic("medic")))), none);
         assert_eq!(paths(query("http://p", None, Some(basic("medic")))), none);
         // Its targets may be of either scheme.
         let filed = scrape(|scrape| {

@@ -57,13 +57,13 @@ fn golden_bytes_of_sources() {
 /// Sources of command set 10: how endpoints are spoken to.
 #[test]
 fn golden_bytes_of_sources_that_say_how_to_speak() {
-    let tls = TlsSpec {
+    let tls = Box::new(TlsSpec {
         ca_file: Some("ca.pem".into()),
         cert_file: Some("cert.pem".into()),
         key_file: Some("key.pem".into()),
         server_name: Some("web.internal".into()),
         insecure_skip_verify: Some(false),
-    };
+    });
     let source = |kind, query, scrape| SourceSpec {
         kind,
         service_label: "service".into(),
@@ -84,10 +84,10 @@ fn golden_bytes_of_sources_that_say_how_to_speak() {
         scheme: Some(Scheme::Https),
         params: Some([("module".into(), vec!["http_2xx".into()])].into()),
         tls: Some(tls.clone()),
-        authorization: Some(AuthorizationSpec {
+        authorization: Some(Box::new(AuthorizationSpec {
             kind: Some("Token".into()),
             credentials_file: "token".into(),
-        }),
+        })),
         basic_auth: None,
         honor_timestamps: Some(false),
     };
@@ -97,10 +97,10 @@ fn golden_bytes_of_sources_that_say_how_to_speak() {
         queries: vec![NamedQuery { name: "up".into(), query: "up".into() }],
         tls: Some(tls),
         authorization: None,
-        basic_auth: Some(BasicAuthSpec {
+        basic_auth: Some(Box::new(BasicAuthSpec {
             username: "medic".into(),
             password_file: "password".into(),
-        }),
+        })),
     };
     let all = vec![
         source(SourceKind::Scrape, None, Some(scrape)),
