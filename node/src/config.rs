@@ -87,7 +87,7 @@ pub struct NodeConfig {
     pub weight: u32,
     /// Where it keeps its log, snapshots and records.
     pub data_dir: PathBuf,
-    /// Where the secrets of channels stand: `<secrets_dir>/<tenant>/<name>`, alike on every node.
+    /// Where the secrets of channels and sources stand: `<secrets_dir>/<tenant>/<name>`, alike on every node.
     #[serde(default)]
     pub secrets_dir: Option<PathBuf>,
     /// Users who become admins of a new cluster. Ignored once any role binding exists.

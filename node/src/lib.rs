@@ -16,6 +16,7 @@ mod fixture;
 pub mod intelligence;
 pub mod learn;
 mod meaning;
+pub mod secrets;
 pub mod security;
 pub mod serve;
 pub mod topology;

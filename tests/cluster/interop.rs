@@ -182,6 +182,8 @@ fn start_all(folder: &Path, ports: &Ports) -> Vec<Child> {
             &[
                 format!("--web.listen-address=127.0.0.1:{}", ports.exporter),
                 format!("--collector.textfile.directory={shown}/textfiles"),
+                // Its other collectors tell of the machine, which no test moves, and may take longer than the scrape
+                // interval of a second here where cores are shared.
                 "--collector.disable-defaults".to_owned(),
                 "--collector.textfile".to_owned(),
             ],

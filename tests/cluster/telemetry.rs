@@ -109,6 +109,12 @@ async fn hosts_and_logs_are_watched() {
     world.cluster.stop().await.unwrap();
 }
 
+/// A message in its frame.
+fn framed(message: &[u8]) -> Bytes {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[0], length.as_slice(), message].concat().into()
+}
+
 /// One message of a gauge, in its frame.
 fn heat() -> Bytes {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -118,21 +124,20 @@ fn heat() -> Bytes {
         "resource": {"attributes": [service]},
         "scopeMetrics": [{"metrics": [{"name": "heat", "gauge": {"dataPoints": [point]}}]}],
     }]});
-    let message = otlp_json::metrics(told.to_string().as_bytes()).unwrap();
-    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    [&[0], length.as_slice(), message.as_slice()].concat().into()
+    framed(&otlp_json::metrics(told.to_string().as_bytes()).unwrap())
 }
 
-/// OpenTelemetry's own form: a call of gRPC, on the port of everything else.
+/// OpenTelemetry's own form: calls of gRPC, on the port of everything else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn metrics_come_in_over_grpc() {
-    const EXPORT: &str =
+async fn metrics_and_logs_come_in_over_grpc() {
+    const METRICS: &str =
         "http://node/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+    const LOGS: &str = "http://node/opentelemetry.proto.collector.logs.v1.LogsService/Export";
     let mut world = World::start().await;
     world.apply(MANIFESTS).await;
-    let call = async |body: Bytes| {
+    let call = async |export: &str, body: Bytes| {
         let mut sender = http_2(&world, 2).await;
-        let request = hyper::Request::post(EXPORT)
+        let request = hyper::Request::post(export)
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(Full::new(body))
@@ -145,16 +150,22 @@ async fn metrics_come_in_over_grpc() {
         said["grpc-status"].to_str().unwrap().to_owned()
     };
     // A moment without an owner is UNAVAILABLE, and the sender's to bridge.
-    world
-        .until("the call is taken", || async {
-            let status = call(heat()).await;
-            assert!(["0", "14"].contains(&status.as_str()), "{status}");
-            status == "0"
-        })
-        .await;
+    let lines = framed(&otlp_json::logs(&logs(&["pool is empty"; 3])).unwrap());
+    for (export, body) in [(METRICS, heat()), (LOGS, lines)] {
+        world
+            .until("the call is taken", || async {
+                let status = call(export, body.clone()).await;
+                assert!(["0", "14"].contains(&status.as_str()), "{status}");
+                status == "0"
+            })
+            .await;
+        assert_eq!(call(export, body.slice(..20)).await, "3", "INVALID_ARGUMENT");
+    }
     assert!(taken(&world, "otlp").await >= 1.0);
-    let torn = heat().slice(..20);
-    assert_eq!(call(torn).await, "3", "INVALID_ARGUMENT");
+    assert!(taken(&world, "otlp_logs").await >= 3.0);
+    world
+        .until("errors in the log are at their limit", || reported(&world, "logged", "error_lines"))
+        .await;
     world.cluster.stop().await.unwrap();
 }
 

@@ -185,7 +185,7 @@ const LOGS: &str = r#"{"resourceLogs":[{"resource":{"attributes":[
     {"body":{"kvlistValue":{"values":[{"key":"msg","value":{"stringValue":"served"}}]}}}]}]}]}"#;
 
 fn translated(bytes: &[u8]) -> bool {
-    let Ok(translated) = otlp::translate(bytes) else { return false };
+    let Ok(translated) = otlp::translate(bytes, true) else { return false };
     // What is translated is a message of the other form.
     let survey = write::read(Version::V1, &translated.message, |_, _| {}).unwrap();
     assert_eq!(survey.samples, translated.samples);
@@ -265,6 +265,7 @@ pub(crate) fn discovery() -> Parser {
         run: |bytes| {
             let Some(text) = text(bytes) else { return false };
             discovery::read(text).is_ok_and(|found| {
+                let found = found.endpoints;
                 assert!(found.iter().all(|one| discovery::is_address(&one.address)));
                 assert!(found.len() <= discovery::TARGETS_MAX);
                 true

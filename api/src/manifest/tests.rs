@@ -267,3 +267,39 @@ fn copies_are_counted_over_the_whole_bundle() {
     let found = problems(&format!("{document}---\n").repeat(50));
     assert!(found.iter().any(|text| text.contains("copy more than")), "{:?}", found.last());
 }
+
+/// How a source's endpoints are spoken to, named as in Prometheus.
+#[test]
+fn a_source_says_how_to_speak_and_is_told_where_it_does_so_badly() {
+    let source = |scrape: &str| {
+        format!(
+            "apiVersion: medic/v1\nkind: Source\nmetadata: {{name: it}}\nspec:\n  type: scrape\n  scrape:\n    targets: ['h:1']\n    {scrape}\n"
+        )
+    };
+    let good = source(
+        "{scheme: https, params: {module: [http_2xx]}, honorTimestamps: false, \
+         tls: {caFile: ca.pem, certFile: c.pem, keyFile: k.pem, serverName: web.internal}, \
+         basicAuth: {username: medic, passwordFile: password}}",
+    )
+    .replace("targets: ['h:1']\n    {", "{targets: ['h:1'], ");
+    let manifests = parse_bundle(&good).unwrap();
+    let written = to_yaml(&manifests[0]).unwrap();
+    assert_eq!(parse_bundle(&written).unwrap(), manifests, "{written}");
+    for (scrape, says) in [
+        (
+            "tls: {caFile: ca.pem}",
+            "spec.scrape.tls: nothing is asked over TLS: add `scheme: https`",
+        ),
+        ("tls: {cafile: ca.pem}", "spec.scrape.tls.cafile"),
+        ("scheme: ftp", "spec.scrape.scheme"),
+        ("authorization: {credentials: secret}", "spec.scrape.authorization.credentials"),
+        ("basicAuth: {username: u, passwordFile: ../p}", "spec.scrape.basicAuth.passwordFile"),
+    ] {
+        let found = problems(&source(scrape));
+        assert!(found.iter().any(|problem| problem.contains(says)), "{scrape}: {found:?}");
+    }
+    let schema = schema().to_string();
+    for key in ["insecureSkipVerify", "credentialsFile", "passwordFile", "honorTimestamps"] {
+        assert!(schema.contains(key), "{key}");
+    }
+}

@@ -1,5 +1,9 @@
 //! Prometheus text exposition (format 0.0.4), read strictly and within bounds. OpenMetrics 1.0 text is
-//! read as well: what it adds stands in comments, behind `#`, or in times, which are not used.
+//! read as well: what it adds stands in comments or behind `#`, and its times are seconds, not milliseconds.
+//!
+//! A sample may name its time, and is one of that time then, as for Prometheus: one that is too old to be news, such as
+//! of an exporter that stands still, or from the future, is left out and counted. To those who give no time of their
+//! own, times say nothing.
 //!
 //! Our own, because the parser we tried (prometheus-parse 0.2) splits labels at every `,` and `=`,
 //! so that `{path="/a,b"}` silently loses its label, ends them at the first `}` even inside quotes,
@@ -11,7 +15,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::intake::sample::Kind;
+use super::intake::{sample::Kind, tally::AHEAD_MAX_MS};
 
 /// Bytes of one body: 8 MiB holds some 80,000 series; a larger one is a mistake or an attack.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -19,6 +23,9 @@ pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const SAMPLES_MAX: usize = 10_000;
 /// Labels of one sample; Prometheus users rarely exceed 20.
 pub const LABELS_MAX: usize = 64;
+
+/// A sample that says that it is older is no news: after this time Prometheus takes a series for ended.
+pub const BEHIND_MAX_MS: i64 = 300_000;
 
 /// One sample.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +50,10 @@ pub struct Exposition {
     pub malformed: usize,
     /// The first of those, as far as it is worth showing.
     pub malformed_first: Option<String>,
+    /// Wanted samples of a time that is more than [`BEHIND_MAX_MS`] past or [`AHEAD_MAX_MS`] to come.
+    pub untimely: usize,
+    /// The first of those.
+    pub untimely_first: Option<String>,
 }
 
 /// Characters of a line in words about it.
@@ -53,6 +64,26 @@ impl Exposition {
         self.malformed += 1;
         self.malformed_first.get_or_insert_with(|| line.chars().take(SHOWN_MAX).collect());
     }
+
+    /// Whether a sample of this time is news now; one that is not is counted.
+    fn is_news(&mut self, line: &str, at_ms: i64, now_ms: i64) -> bool {
+        let past = at_ms < now_ms.saturating_sub(BEHIND_MAX_MS);
+        let timely = !past && at_ms <= now_ms.saturating_add(AHEAD_MAX_MS);
+        if !timely {
+            self.untimely += 1;
+            self.untimely_first.get_or_insert_with(|| line.chars().take(SHOWN_MAX).collect());
+        }
+        timely
+    }
+}
+
+/// What a body says of a sample beside its value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Its type.
+    pub kind: Kind,
+    /// Its time, milliseconds since 1970.
+    pub at_ms: Option<i64>,
 }
 
 /// A body that cannot be used.
@@ -66,24 +97,38 @@ pub enum ExpositionError {
     TooManySamples,
 }
 
-/// Reads a body; keeps samples whose metric name is `wanted`.
+/// Reads a body, whatever times it names; keeps samples whose metric name is `wanted`.
 ///
 /// # Errors
 /// When it is not exposition at all, or too much of it is wanted.
 pub fn parse(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Exposition, ExpositionError> {
-    parse_typed(text, wanted).map(|(read, _)| read)
+    parse_told(text, wanted, None).map(|(read, _)| read)
 }
 
-/// The same, with the type of each sample kept.
+/// The same, without samples that name a time which is no news now.
 ///
 /// # Errors
 /// Like [`parse`].
-pub fn parse_typed(
+pub fn parse_at(
     text: &str,
     wanted: impl Fn(&str) -> bool,
-) -> Result<(Exposition, Vec<Kind>), ExpositionError> {
-    let (mut read, mut kinds) = (Exposition::default(), Vec::new());
+    now_ms: i64,
+) -> Result<Exposition, ExpositionError> {
+    parse_told(text, wanted, Some(now_ms)).map(|(read, _)| read)
+}
+
+/// The same, with what is told of each sample kept. Without a `now`, times are not heeded.
+///
+/// # Errors
+/// Like [`parse`].
+pub fn parse_told(
+    text: &str,
+    wanted: impl Fn(&str) -> bool,
+    now_ms: Option<i64>,
+) -> Result<(Exposition, Vec<Told>), ExpositionError> {
+    let (mut read, mut all_told) = (Exposition::default(), Vec::new());
     let mut series: HashSet<(&str, Labels)> = HashSet::new();
+    let open_metrics = text.trim_end().lines().next_back() == Some("# EOF");
     // A family's type stands right before its samples.
     let mut family = ("", Kind::Unknown);
     for line in text.lines().map(str::trim) {
@@ -95,7 +140,7 @@ pub fn parse_typed(
             continue;
         }
         let (name, rest) = split_name(line);
-        let Some((labels, value)) = parse_rest(name, rest, wanted(name)) else {
+        let Some(Rest { labels, value, time }) = parse_rest(name, rest, wanted(name)) else {
             read.refuse(line);
             continue;
         };
@@ -104,18 +149,37 @@ pub fn parse_typed(
             if read.samples.len() == SAMPLES_MAX {
                 return Err(ExpositionError::TooManySamples);
             }
+            let at_ms = time.filter(|_| now_ms.is_some());
+            let at_ms = at_ms.map(|time| millis(time, open_metrics));
+            if let (Some(at_ms), Some(now_ms)) = (at_ms, now_ms)
+                && !read.is_news(line, at_ms, now_ms)
+            {
+                continue;
+            }
             if !series.insert((name, labels.clone())) {
                 read.refuse(line);
                 continue;
             }
             read.samples.push(Sample { name: name.to_owned(), labels, value });
-            kinds.push(if is_of(name, family.0) { family.1 } else { Kind::Unknown });
+            let kind = if is_of(name, family.0) { family.1 } else { Kind::Unknown };
+            all_told.push(Told { kind, at_ms });
         }
     }
     if read.total == 0 && read.malformed > 0 {
         return Err(ExpositionError::NotExposition(read.malformed));
     }
-    Ok((read, kinds))
+    Ok((read, all_told))
+}
+
+/// A time as it is written: seconds in OpenMetrics.
+fn millis(word: &str, open_metrics: bool) -> i64 {
+    let number = || word.parse::<f64>().unwrap_or_default();
+    // Beyond what fits is far in the past or in the future all the same.
+    if open_metrics {
+        (number() * 1e3).round() as i64
+    } else {
+        word.parse().unwrap_or_else(|_| number() as i64)
+    }
 }
 
 /// What `TYPE name type` says, without its `#`.
@@ -148,8 +212,17 @@ fn split_name(line: &str) -> (&str, &str) {
 
 type Labels = BTreeMap<String, String>;
 
-/// Labels (only when `keep`) and value of what follows a name; `None`: malformed.
-fn parse_rest(name: &str, rest: &str, keep: bool) -> Option<(Option<Labels>, f64)> {
+/// What follows a name.
+struct Rest<'t> {
+    /// Absent: they are not wanted.
+    labels: Option<Labels>,
+    value: f64,
+    /// As it is written; it is a number.
+    time: Option<&'t str>,
+}
+
+/// Labels only when `keep`; `None`: malformed.
+fn parse_rest<'t>(name: &str, rest: &'t str, keep: bool) -> Option<Rest<'t>> {
     if name.is_empty() || name.as_bytes()[0].is_ascii_digit() {
         return None;
     }
@@ -161,14 +234,12 @@ fn parse_rest(name: &str, rest: &str, keep: bool) -> Option<(Option<Labels>, f64
     };
     let mut words = after.split_ascii_whitespace();
     let value = parse_value(words.next()?)?;
-    // An optional timestamp, milliseconds; exemplars (`# {…}`) are ignored.
-    if let Some(word) = words.next()
-        && word != "#"
-        && word.parse::<f64>().is_err()
-    {
+    // An optional time; exemplars (`# {…}`) are ignored.
+    let time = words.next().filter(|word| *word != "#");
+    if time.is_some_and(|word| word.parse::<f64>().is_err()) {
         return None;
     }
-    Some((labels, value))
+    Some(Rest { labels, value, time })
 }
 
 /// Go's spelling: `+Inf`, `-Inf`, `NaN`, decimal and exponent forms.
@@ -289,15 +360,40 @@ job:latency:p99{le="0.05",} NaN
 
     #[test]
     fn a_sample_has_the_type_of_its_family() {
-        let (_, kinds) = parse_typed(
+        let (_, told) = parse_told(
             "a 1\n# TYPE a counter\na 1\n# HELP x TYPE a gauge\na 2\nab 2\n# TYPE r counter\nr_total 1\n\
              # TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_sum 1\na 5\n# TYPE g gauge\ng 1\n# TYPE u\ng 1\n# TYPE w whatever\nw 1\n",
             |_| true,
+            None,
         )
         .unwrap();
+        let kinds: Vec<Kind> = told.iter().map(|told| told.kind).collect();
         use Kind::{Counter as C, Gauge as G, Histogram as H, Unknown as U};
         // The second `a` and the second `g` are repeated: the first counts.
         assert_eq!(kinds, [U, U, C, H, H, G, U]);
+    }
+
+    #[test]
+    fn a_sample_is_of_the_time_that_it_names() {
+        let now = 1_700_000_000_000;
+        let text = "a 1 1699999999000\nb 1\nc 1 1699999700000\nd 1 1699999699999\ne 1 1700000600001\n\
+                    f 1 NaN\ng 1 1699999999000.0\nh 1 99999999999999999999\n";
+        let (read, told) = parse_told(text, |_| true, Some(now)).unwrap();
+        let names: Vec<&str> = read.samples.iter().map(|sample| sample.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "c", "g"]);
+        let times: Vec<Option<i64>> = told.iter().map(|told| told.at_ms).collect();
+        let second_ago = Some(now - 1_000);
+        assert_eq!(times, [second_ago, None, Some(now - BEHIND_MAX_MS), second_ago]);
+        assert_eq!((read.untimely, read.malformed, read.total), (4, 0, 8));
+        assert_eq!(read.untimely_first.as_deref(), Some("d 1 1699999699999"));
+        assert_eq!(parse_at(text, |name| name == "d", now).unwrap().untimely, 1);
+        // OpenMetrics' are seconds; and whoever does not ask is told of none.
+        let open = "a_total 1 1699999999.5 # {} 1\n# EOF\n";
+        let (_, told) = parse_told(open, |_| true, Some(now)).unwrap();
+        assert_eq!(told[0].at_ms, Some(now - 500));
+        let (read, told) = parse_told(text, |_| true, None).unwrap();
+        assert_eq!((read.samples.len(), read.untimely), (8, 0));
+        assert!(told.iter().all(|told| told.at_ms.is_none()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub enum Metric {
     ScrapeErrors,
     /// Counter: lines of exposition that are no samples.
     MalformedLines,
-    /// Counter of scraped samples that are no measurements, by `reason` (not_finite, negative_counter).
+    /// Counter of scraped samples that are no measurements, by `reason` (not_finite, negative_counter, untimely).
     RefusedSamples,
     /// Gauge: indicator series watched by this node.
     Series,

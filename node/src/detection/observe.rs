@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::future::join_all;
-use medic_raft::env::Env;
+use medic_raft::env::{Clock, Env};
 use medic_state::{
     manifest::{InstanceSpec, ProbeKind, ServiceSpec},
     symptom::Target,
@@ -134,9 +134,7 @@ impl Observer {
         let indicators = Indicators::of(service);
         let key = (target.clone(), Origin::Scrape);
         let mut before = self.remembered().remove(&key);
-        let result =
-            scrape_once(&*self.senses, &filled(&spec.url), &indicators, self.begun, &mut before)
-                .await;
+        let result = scrape_once(self, &filled(&spec.url), &indicators, &mut before).await;
         if let Some(counters) = before {
             self.remember(key, counters);
         }
@@ -199,25 +197,28 @@ pub(super) fn fill_kind(kind: &ProbeKind, filled: impl Fn(&str) -> String) -> Pr
 
 /// One scrape with its indicators; a failed one leaves the remembered counters as they were.
 async fn scrape_once(
-    senses: &dyn Senses,
+    observer: &Observer,
     url: &str,
     indicators: &Indicators,
-    begun: Instant,
     counters: &mut Option<Counters>,
 ) -> Result<Values, ScrapeError> {
-    let (read, at) = read_once(senses, url, indicators).await?;
-    Ok(computed(indicators, &read, at.saturating_duration_since(begun), counters).0)
+    let Observer { senses, env, begun, .. } = observer;
+    let (read, at) = read_once(&**senses, &*env.clock, url, indicators).await?;
+    Ok(computed(indicators, &read, at.saturating_duration_since(*begun), counters).0)
 }
 
-/// One scrape, read, and when it came.
+/// One scrape, read, and when it came. What says that it is too old to be news is left out.
 pub(super) async fn read_once(
     senses: &dyn Senses,
+    clock: &dyn Clock,
     url: &str,
     indicators: &Indicators,
 ) -> Result<(Exposition, Instant), ScrapeError> {
     let body = senses.scrape(url, SCRAPE_TIME_MAX).await?;
     let at = Instant::now();
-    let read = exposition::parse(&body, |name| indicators.wants(name)).inspect_err(|_| {
+    let now_ms = i64::try_from(clock.now().0).unwrap_or(i64::MAX);
+    let read = exposition::parse_at(&body, |name| indicators.wants(name), now_ms);
+    let read = read.inspect_err(|_| {
         metrics::counter!(Metric::ScrapeErrors.name(), "reason" => "body").increment(1);
     })?;
     if read.malformed > 0 {
@@ -253,7 +254,7 @@ pub(super) type Complaint = (String, u8);
 type Refused = (Option<&'static str>, u64, Option<String>);
 
 /// What of a scrape is no measurement. Malformed lines have a metric of their own.
-fn refused(read: &Exposition, counters: Option<&Counters>) -> [Refused; 3] {
+fn refused(read: &Exposition, counters: Option<&Counters>) -> [Refused; 4] {
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let mut not_finite = read.samples.iter().filter(|sample| !sample.value.is_finite()).peekable();
     let first = not_finite.peek().map(|sample| format!("{} {}", sample.name, sample.value));
@@ -261,14 +262,16 @@ fn refused(read: &Exposition, counters: Option<&Counters>) -> [Refused; 3] {
         (None, count(read.malformed), read.malformed_first.clone()),
         (Some("not_finite"), count(not_finite.count()), first),
         (Some("negative_counter"), counters.map_or(0, Counters::negative), None),
+        (Some("untimely"), count(read.untimely), read.untimely_first.clone()),
     ]
 }
 
-fn complaint(refused: [Refused; 3]) -> Option<Complaint> {
+fn complaint(refused: [Refused; 4]) -> Option<Complaint> {
     let says = [
         "lines that are no samples, or repeat one",
         "samples that are not finite",
         "counters below zero",
+        "samples that say that they are more than five minutes old, or ten minutes ahead",
     ];
     let (mut words, mut kinds) = (Vec::new(), 0);
     for (at, ((_, count, first), what)) in refused.into_iter().zip(says).enumerate() {

@@ -80,32 +80,29 @@ pub(super) async fn fetch(
     timeout: Duration,
     certificates: &Certificates,
 ) -> Result<String, ScrapeError> {
-    tokio::time::timeout(timeout, fetch_unbounded_in_time(client, url, certificates))
-        .await
-        .unwrap_or(Err(ScrapeError::Timeout(timeout)))
+    within(timeout, exposition_of(client.get(url), certificates)).await
 }
 
-async fn fetch_unbounded_in_time(
-    client: &reqwest::Client,
-    url: &str,
-    certificates: &Certificates,
-) -> Result<String, ScrapeError> {
-    let request = client.get(url).header("accept", ACCEPT);
-    let body = read_body(request, certificates).await?;
-    String::from_utf8(body).map_err(|_| ScrapeError::NotText)
-}
-
-/// Sends a request and gives the body of its answer, within `timeout` and [`BODY_BYTES_MAX`].
-pub(super) async fn body_of(
-    request: reqwest::RequestBuilder,
+/// What comes of it within `timeout`.
+pub(super) async fn within<T>(
     timeout: Duration,
-) -> Result<Vec<u8>, ScrapeError> {
-    let certificates = Certificates::default();
-    let timed = tokio::time::timeout(timeout, read_body(request, &certificates)).await;
+    fetching: impl Future<Output = Result<T, ScrapeError>>,
+) -> Result<T, ScrapeError> {
+    let timed = tokio::time::timeout(timeout, fetching).await;
     timed.unwrap_or(Err(ScrapeError::Timeout(timeout)))
 }
 
-async fn read_body(
+/// Sends a request for an exposition and gives it, within [`BODY_BYTES_MAX`].
+pub(super) async fn exposition_of(
+    request: reqwest::RequestBuilder,
+    certificates: &Certificates,
+) -> Result<String, ScrapeError> {
+    let body = body_of(request.header("accept", ACCEPT), certificates).await?;
+    String::from_utf8(body).map_err(|_| ScrapeError::NotText)
+}
+
+/// Sends a request and gives the body of its answer, within [`BODY_BYTES_MAX`].
+pub(super) async fn body_of(
     request: reqwest::RequestBuilder,
     certificates: &Certificates,
 ) -> Result<Vec<u8>, ScrapeError> {

@@ -49,6 +49,7 @@ use crate::{
         observe::{others::Others, peers::PeerLooks},
         share::Tells,
     },
+    secrets::Secrets,
     security::{ReloadableTls, Unit},
 };
 
@@ -119,7 +120,8 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
     parts.spawn(
         FleetHub::watch_over(hub.clone()).map(|ended| ended.context("a task of the fleet hub")),
     );
-    let intake = take_in(&consensus, &mut parts, &stop)?;
+    let secrets = Secrets::new(config.secrets_dir.clone());
+    let intake = take_in(&consensus, secrets, &mut parts, &stop)?;
     let detection = Runtime::spawn(
         ledger.clone(),
         Arc::new(HubView(hub.clone())),
@@ -190,6 +192,7 @@ pub async fn run(config: NodeConfig, env: Env) -> anyhow::Result<()> {
 /// What is pushed here, and what sources are asked for.
 fn take_in(
     consensus: &Arc<Consensus>,
+    secrets: Secrets,
     parts: &mut Parts,
     stop: &CancellationToken,
 ) -> anyhow::Result<Arc<Hub>> {
@@ -197,8 +200,8 @@ fn take_in(
     intake.reach(Arc::new(PeerForward(consensus.clone())));
     let folder =
         std::env::var_os(DISCOVERY_VARIABLE).map_or(DISCOVERY_FOLDER.into(), PathBuf::from);
-    let fetcher =
-        Fetcher::new(consensus.clone(), intake.clone(), folder).map_err(anyhow::Error::msg)?;
+    let fetcher = Fetcher::new(consensus.clone(), intake.clone(), folder, secrets)
+        .map_err(anyhow::Error::msg)?;
     parts.spawn(fetcher.run(stop.clone()).map(Ok));
     Ok(intake)
 }

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use medic_state::text::head;
 use metrics::counter;
 
-use super::{mapper::NotWatched, sample::BadSeries, table::Refused, tally::Offered};
+use super::{
+    mapper::NotWatched, otlp::BINS_MAX, sample::BadSeries, table::Refused, tally::Offered,
+};
 use crate::detection::metrics::Metric;
 
 /// What became of a sample.
@@ -37,7 +39,7 @@ pub enum Result {
     Limit,
     /// Its shard moves: nobody owns it just now, or not who was asked.
     NoOwner,
-    /// A native histogram, a delta, an OTLP summary: of a form that is not read.
+    /// A native histogram of remote write, or what OTLP's translation leaves out: of a form that is not read.
     Histogram,
     /// Of a series that is none.
     BadSeries,
@@ -245,11 +247,8 @@ impl Counts {
         if self.of(Result::Negative) > 0 {
             say(format_args!("{} samples of counters are below zero", self.of(Result::Negative)));
         }
-        if self.of(Result::Histogram) > 0 && self.known() == 0 {
-            say(format_args!(
-                "{} native histograms, deltas or summaries: only classic histograms and cumulative sums are read",
-                self.of(Result::Histogram)
-            ));
+        if let Some(unread) = self.unread().filter(|_| self.known() == 0) {
+            say(format_args!("{unread}"));
         }
         if text.is_empty() {
             return None;
@@ -296,7 +295,11 @@ impl Counts {
     pub fn unread(&self) -> Option<String> {
         let unread = self.of(Result::Histogram);
         (unread > 0).then(|| {
-            format!("{unread} are of a form that is not read: deltas, exponential histograms, summaries, or lines without a text")
+            format!(
+                "{unread} are of a form that is not read: native histograms of remote write; sums and histograms without \
+                 a temporality, changes of sums that may shrink, exponential histograms of more than {BINS_MAX} buckets \
+                 (and deltas and all exponential ones while a member is of an older build); lines without a text"
+            )
         })
     }
 

@@ -10,11 +10,12 @@
 //! Every request is bounded in time and bytes, and every round by its source's interval: one target that
 //! hangs keeps nobody's news back, and who was left out is named and comes first next time. A round that
 //! fails, or panics, is asked again at the next interval, and said once. Files of targets are read at each
-//! round: what changes in one counts from the next round on.
+//! round, and so are those of certificates and credentials: what changes in one counts from the next round on.
 
 mod round;
 #[cfg(test)]
 mod tests;
+mod voice;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -39,9 +40,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::round::Round;
 use super::hub::Hub;
-use crate::detection::{
-    metrics::Metric,
-    probe::{self, Certificates},
+use crate::{
+    detection::{
+        metrics::Metric,
+        probe::{self, Certificates},
+    },
+    secrets::Secrets,
 };
 
 /// Between two looks at what is due.
@@ -57,6 +61,7 @@ pub struct Fetcher {
     hub: Arc<Hub>,
     client: reqwest::Client,
     folder: PathBuf,
+    secrets: Secrets,
     certificates: Certificates,
     /// Name servers; absent: the system's.
     servers: Option<Vec<SocketAddr>>,
@@ -87,7 +92,7 @@ struct Known {
 }
 
 impl Fetcher {
-    /// `folder`: where `file_sd` files lie.
+    /// `folder`: where `file_sd` files lie; `secrets`: where certificates and credentials do.
     ///
     /// # Errors
     /// When TLS cannot be set up.
@@ -95,10 +100,11 @@ impl Fetcher {
         ledger: Arc<dyn Ledger>,
         hub: Arc<Hub>,
         folder: PathBuf,
+        secrets: Secrets,
     ) -> Result<Arc<Self>, String> {
         let client = probe::client().map_err(|error| format!("HTTP client: {error}"))?;
         let certificates = Certificates::default();
-        Ok(Arc::new(Self { ledger, hub, client, folder, certificates, servers: None }))
+        Ok(Arc::new(Self { ledger, hub, client, folder, secrets, certificates, servers: None }))
     }
 
     /// Until `stop`.

@@ -2,14 +2,19 @@
 //!
 //! ```text
 //!   1 ResourceMetrics { 1 Resource{1 attributes}, 2 ScopeMetrics { 2 Metric {
-//!       1 name, 5 Gauge{1 points}, 7 Sum{1 points, 2 temporality, 3 monotonic}, 9 Histogram{1, 2} } } }
+//!       1 name, 5 Gauge{1 points}, 7 Sum{1 points, 2 temporality, 3 monotonic}, 9 Histogram{1, 2},
+//!       10 ExponentialHistogram{1, 2}, 11 Summary{1} } } }
 //! ```
 //!
 //! Names as OpenTelemetry's own translation to Prometheus has them, without its suffixes for units: `.` and all
 //! other odd characters become `_`. Of a resource `service.name` gives `service` and `job`, and
-//! `service.instance.id` gives `instance`. Cumulative sums and histograms are counters; deltas and
-//! exponential histograms are counted as not read: sums of deltas need a memory of every one of them.
+//! `service.instance.id` gives `instance`. Cumulative sums and histograms are counters; of deltas it is told that they
+//! are increases, which whoever watches the series adds up. Exponential histograms become counts of single buckets
+//! ([`exponential`]); summaries quantiles, `_sum` and `_count`. What has no temporality, and changes of sums that may shrink
+//! (nobody knows from where), are counted as not read.
 //! A point that says that there is no value any more ends its series, as Prometheus' stale marker does.
+
+mod exponential;
 
 use std::{borrow::Cow, io::Read as _};
 
@@ -19,6 +24,10 @@ use super::{
     write::{MESSAGE_BYTES_MAX, SAMPLES_MAX, put_typed_series},
 };
 
+pub use exponential::BINS_MAX;
+
+/// `AGGREGATION_TEMPORALITY_DELTA`.
+const DELTA: u64 = 1;
 /// `AGGREGATION_TEMPORALITY_CUMULATIVE`.
 const CUMULATIVE: u64 = 2;
 /// A point of which its sender says that there is no value.
@@ -54,10 +63,12 @@ pub enum BadOtlp {
 pub struct Translated {
     /// A version 1 message.
     pub message: Vec<u8>,
-    /// Points that are not read: deltas, exponential histograms, summaries.
+    /// Points that are not read.
     pub unread: usize,
     /// Samples in the message.
     pub samples: usize,
+    /// Increases and counts of single buckets may be told of.
+    increases: bool,
 }
 
 pub(super) type Labels<'b> = Vec<(Cow<'b, str>, Cow<'b, str>)>;
@@ -74,12 +85,12 @@ pub fn open(body: &[u8]) -> Result<Vec<u8>, BadOtlp> {
     if opened.len() > MESSAGE_BYTES_MAX { Err(BadOtlp::TooLarge) } else { Ok(opened) }
 }
 
-/// Translates a message.
+/// Translates a message. `increases`: whoever it is for knows increases, and counts of single buckets.
 ///
 /// # Errors
 /// When it cannot be taken.
-pub fn translate(body: &[u8]) -> Result<Translated, BadOtlp> {
-    let mut out = Translated::default();
+pub fn translate(body: &[u8], increases: bool) -> Result<Translated, BadOtlp> {
+    let mut out = Translated { increases, ..Translated::default() };
     let mut reader = Reader::new(body);
     while let Some((number, value)) = reader.field()? {
         if number == 1 {
@@ -145,16 +156,19 @@ fn metric(bytes: &[u8], resource: &Labels<'_>, out: &mut Translated) -> Result<(
     while let Some((number, value)) = reader.field()? {
         match number {
             5 | 7 => points(value.bytes(number)?, number == 7, &name, resource, out)?,
-            9 => histogram(value.bytes(number)?, &name, resource, out)?,
-            10 | 11 => out.unread += 1,
+            9 | 10 => {
+                let read = if number == 9 { histogram_point } else { exponential::point };
+                histogram(value.bytes(number)?, &name, resource, out, read)?;
+            }
+            11 => summary(value.bytes(number)?, &name, resource, out)?,
             _ => {}
         }
     }
     Ok(())
 }
 
-/// Whether a sum or histogram is cumulative, and whether a sum only ever grows.
-fn cumulative(bytes: &[u8]) -> Result<(bool, bool), BadOtlp> {
+/// Of a sum or histogram the temporality, and whether a sum only ever grows.
+fn aggregated(bytes: &[u8]) -> Result<(u64, bool), BadOtlp> {
     let (mut temporality, mut monotonic) = (0, false);
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.field()? {
@@ -164,7 +178,7 @@ fn cumulative(bytes: &[u8]) -> Result<(bool, bool), BadOtlp> {
             _ => {}
         }
     }
-    Ok((temporality == CUMULATIVE, monotonic))
+    Ok((temporality, monotonic))
 }
 
 /// The sample, or the end of its series.
@@ -180,21 +194,23 @@ fn points(
     resource: &Labels<'_>,
     out: &mut Translated,
 ) -> Result<(), BadOtlp> {
-    let (readable, kind) = match sum.then(|| cumulative(bytes)).transpose()? {
-        None => (true, Kind::Gauge),
-        Some((readable, true)) => (readable, Kind::Counter),
+    let kind = match sum.then(|| aggregated(bytes)).transpose()? {
+        None => Some(Kind::Gauge),
+        Some((CUMULATIVE, true)) => Some(Kind::Counter),
         // A sum that may shrink, such as of connections that are open.
-        Some((readable, false)) => (readable, Kind::Gauge),
+        Some((CUMULATIVE, false)) => Some(Kind::Gauge),
+        Some((DELTA, true)) if out.increases => Some(Kind::Increase),
+        Some(_) => None,
     };
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.field()? {
         if number != 1 {
             continue;
         }
-        if !readable {
+        let Some(kind) = kind else {
             out.unread += 1;
             continue;
-        }
+        };
         let (mut sample, mut flags) = (Sample { at_ms: 0, value: f64::NAN }, 0);
         let mut labels = Labels::new();
         let point = value.bytes(number)?;
@@ -210,26 +226,31 @@ fn points(
             }
         }
         attributes(point, 7, &mut labels)?;
-        let series = Series { name, own: &labels, resource, le: None, kind };
+        let series = Series { name, own: &labels, resource, extra: None, kind };
         put(out, &series, told(sample, flags))?;
     }
     Ok(())
 }
+
+/// Reads a point of a histogram; its numbers are increases or not.
+type ReadPoint = fn(&[u8], bool, &str, &Labels<'_>, &mut Translated) -> Result<(), BadOtlp>;
 
 fn histogram(
     bytes: &[u8],
     name: &str,
     resource: &Labels<'_>,
     out: &mut Translated,
+    read: ReadPoint,
 ) -> Result<(), BadOtlp> {
-    let (readable, _) = cumulative(bytes)?;
+    let (temporality, _) = aggregated(bytes)?;
+    let readable = temporality == CUMULATIVE || (temporality == DELTA && out.increases);
     let mut reader = Reader::new(bytes);
     while let Some((number, value)) = reader.field()? {
         if number != 1 {
             continue;
         }
         if readable {
-            histogram_point(value.bytes(number)?, name, resource, out)?;
+            read(value.bytes(number)?, temporality == DELTA, name, resource, out)?;
         } else {
             out.unread += 1;
         }
@@ -239,6 +260,7 @@ fn histogram(
 
 fn histogram_point(
     point: &[u8],
+    increase: bool,
     name: &str,
     resource: &Labels<'_>,
     out: &mut Translated,
@@ -261,8 +283,10 @@ fn histogram_point(
     }
     let mut labels = Labels::new();
     attributes(point, 9, &mut labels)?;
+    let kind = if increase { Kind::Increase } else { Kind::Histogram };
     let mut each = |name: &str, le: Option<&str>, value: f64| {
-        let series = Series { name, own: &labels, resource, le, kind: Kind::Histogram };
+        let extra = le.map(|le| ("le", le));
+        let series = Series { name, own: &labels, resource, extra, kind };
         put(out, &series, told(Sample { at_ms, value }, flags))
     };
     each(&format!("{name}_count"), None, count as f64)?;
@@ -282,23 +306,84 @@ fn histogram_point(
     each(&bucket, Some("+Inf"), count as f64)
 }
 
+fn summary(
+    bytes: &[u8],
+    name: &str,
+    resource: &Labels<'_>,
+    out: &mut Translated,
+) -> Result<(), BadOtlp> {
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        if number == 1 {
+            summary_point(value.bytes(number)?, name, resource, out)?;
+        }
+    }
+    Ok(())
+}
+
+fn summary_point(
+    point: &[u8],
+    name: &str,
+    resource: &Labels<'_>,
+    out: &mut Translated,
+) -> Result<(), BadOtlp> {
+    let (mut at_ms, mut count, mut sum, mut flags) = (0, 0, 0.0, 0);
+    let mut fields = Reader::new(point);
+    while let Some((number, value)) = fields.field()? {
+        match number {
+            3 => at_ms = millis(value.fixed64(number)?),
+            4 => count = value.fixed64(number)?,
+            5 => sum = f64::from_bits(value.fixed64(number)?),
+            8 => flags = value.varint(number)?,
+            _ => {}
+        }
+    }
+    let mut labels = Labels::new();
+    attributes(point, 7, &mut labels)?;
+    let mut each = |name: &str, quantile: Option<&str>, value: f64| {
+        let extra = quantile.map(|quantile| ("quantile", quantile));
+        let series = Series { name, own: &labels, resource, extra, kind: Kind::Histogram };
+        put(out, &series, told(Sample { at_ms, value }, flags))
+    };
+    each(&format!("{name}_count"), None, count as f64)?;
+    each(&format!("{name}_sum"), None, sum)?;
+    let mut fields = Reader::new(point);
+    while let Some((number, value)) = fields.field()? {
+        if number != 6 {
+            continue;
+        }
+        let (mut quantile, mut of_it) = (0.0, 0.0);
+        let mut pair = Reader::new(value.bytes(number)?);
+        while let Some((number, value)) = pair.field()? {
+            match number {
+                1 => quantile = f64::from_bits(value.fixed64(number)?),
+                2 => of_it = f64::from_bits(value.fixed64(number)?),
+                _ => {}
+            }
+        }
+        each(name, Some(&quantile.to_string()), of_it)?;
+    }
+    Ok(())
+}
+
 /// What a point is of.
 struct Series<'s> {
     name: &'s str,
     own: &'s Labels<'s>,
     resource: &'s Labels<'s>,
-    le: Option<&'s str>,
+    /// The bucket or quantile.
+    extra: Option<(&'s str, &'s str)>,
     kind: Kind,
 }
 
 fn put(out: &mut Translated, series: &Series<'_>, sample: Sample) -> Result<(), BadOtlp> {
-    let Series { name, own, resource, le, kind } = *series;
+    let Series { name, own, resource, extra, kind } = *series;
     out.samples += 1;
     // Every point carries its resource's labels: what comes out may be larger than what came in.
     if out.samples > SAMPLES_MAX || out.message.len() > MESSAGE_BYTES_MAX {
         return Err(BadOtlp::TooMany);
     }
-    let given = [(NAME, name)].into_iter().chain(le.map(|le| ("le", le)));
+    let given = [(NAME, name)].into_iter().chain(extra);
     let others = resource.iter().filter(|(name, _)| !own.iter().any(|(known, _)| known == name));
     let others = own.iter().chain(others).map(|(name, value)| (name.as_ref(), value.as_ref()));
     put_typed_series(&mut out.message, given.chain(others), &[sample], kind);

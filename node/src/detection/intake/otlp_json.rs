@@ -24,6 +24,8 @@ enum Form {
     Bool,
     /// `int32`, `int64`, `uint32`.
     Varint,
+    /// `sint32`: zigzag.
+    Signed,
     /// `fixed64` and `sfixed64`: the same bits.
     Fixed64,
     Double,
@@ -77,15 +79,41 @@ static HISTOGRAM: [Field; 2] = [
     Field("dataPoints", 1, Form::Message(&HISTOGRAM_POINT)),
     Field("aggregationTemporality", 2, TEMPORALITY),
 ];
-/// Of a form that is not read: that it is there is told.
-static UNREAD: [Field; 0] = [];
+static BUCKETS: [Field; 2] =
+    [Field("offset", 1, Form::Signed), Field("bucketCounts", 2, Form::Varint)];
+static EXPONENTIAL_POINT: [Field; 10] = [
+    Field("attributes", 1, Form::Message(&PAIR)),
+    Field("timeUnixNano", 3, Form::Fixed64),
+    Field("count", 4, Form::Fixed64),
+    Field("sum", 5, Form::Double),
+    Field("scale", 6, Form::Signed),
+    Field("zeroCount", 7, Form::Fixed64),
+    Field("positive", 8, Form::Message(&BUCKETS)),
+    Field("negative", 9, Form::Message(&BUCKETS)),
+    Field("flags", 10, Form::Varint),
+    Field("zeroThreshold", 14, Form::Double),
+];
+static EXPONENTIAL: [Field; 2] = [
+    Field("dataPoints", 1, Form::Message(&EXPONENTIAL_POINT)),
+    Field("aggregationTemporality", 2, TEMPORALITY),
+];
+static QUANTILE: [Field; 2] = [Field("quantile", 1, Form::Double), Field("value", 2, Form::Double)];
+static SUMMARY_POINT: [Field; 6] = [
+    Field("timeUnixNano", 3, Form::Fixed64),
+    Field("count", 4, Form::Fixed64),
+    Field("sum", 5, Form::Double),
+    Field("quantileValues", 6, Form::Message(&QUANTILE)),
+    Field("attributes", 7, Form::Message(&PAIR)),
+    Field("flags", 8, Form::Varint),
+];
+static SUMMARY: [Field; 1] = [Field("dataPoints", 1, Form::Message(&SUMMARY_POINT))];
 static METRIC: [Field; 6] = [
     Field("name", 1, Form::Text),
     Field("gauge", 5, Form::Message(&GAUGE)),
     Field("sum", 7, Form::Message(&SUM)),
     Field("histogram", 9, Form::Message(&HISTOGRAM)),
-    Field("exponentialHistogram", 10, Form::Message(&UNREAD)),
-    Field("summary", 11, Form::Message(&UNREAD)),
+    Field("exponentialHistogram", 10, Form::Message(&EXPONENTIAL)),
+    Field("summary", 11, Form::Message(&SUMMARY)),
 ];
 static SCOPE_METRICS: [Field; 1] = [Field("metrics", 2, Form::Message(&METRIC))];
 static RESOURCE_METRICS: [Field; 2] = [
@@ -225,6 +253,11 @@ impl<'de> Visitor<'de> for Value<'_> {
     fn visit_u64<E: Error>(mut self, number: u64) -> Result<(), E> {
         match self.0.2 {
             Form::Varint | Form::Named(_) => wire::put_number(self.1, self.0.1, number),
+            Form::Signed => {
+                let number = number.cast_signed();
+                let zigzag = (number << 1) ^ (number >> 63);
+                wire::put_number(self.1, self.0.1, zigzag.cast_unsigned());
+            }
             Form::Fixed64 => self.fixed64(number),
             Form::Double => wire::put_double(self.1, self.0.1, number as f64),
             Form::Text | Form::Bool | Form::Message(_) => return Err(self.wrong()),
@@ -257,11 +290,13 @@ impl<'de> Visitor<'de> for Value<'_> {
                 Ok(number) => self.visit_f64(number),
                 Err(_) => Err(self.wrong()),
             },
-            Form::Varint | Form::Fixed64 => match (text.parse::<u64>(), text.parse::<i64>()) {
-                (Ok(number), _) => self.visit_u64(number),
-                (_, Ok(number)) => self.visit_u64(number.cast_unsigned()),
-                (Err(_), Err(_)) => Err(self.wrong()),
-            },
+            Form::Varint | Form::Signed | Form::Fixed64 => {
+                match (text.parse::<u64>(), text.parse::<i64>()) {
+                    (Ok(number), _) => self.visit_u64(number),
+                    (_, Ok(number)) => self.visit_u64(number.cast_unsigned()),
+                    (Err(_), Err(_)) => Err(self.wrong()),
+                }
+            }
             Form::Named(names) => match names.iter().find(|(name, _)| *name == text) {
                 Some((_, number)) => self.visit_u64(*number),
                 None => Err(self.wrong()),

@@ -41,6 +41,26 @@ pub enum Kind {
     Counter,
     /// A series of a classic histogram or summary, or whole histograms.
     Histogram,
+    /// Its samples are increases since the one before: of a counter, or of a classic histogram's series.
+    Increase,
+    /// How many values lay in one bucket of many, `le` being its upper end: not how many lay below it.
+    Bin,
+    /// The same, as increases.
+    BinIncrease,
+}
+
+impl Kind {
+    /// Whether its samples add up to its value.
+    #[must_use]
+    pub const fn increases(self) -> bool {
+        matches!(self, Self::Increase | Self::BinIncrease)
+    }
+
+    /// Whether it is one of bins.
+    #[must_use]
+    pub const fn is_bin(self) -> bool {
+        matches!(self, Self::Bin | Self::BinIncrease)
+    }
 }
 
 /// One label.

@@ -6,13 +6,15 @@
 
 use std::collections::BTreeMap;
 
+use medic_state::manifest::DiscoverySpec;
+
 use super::{
     discovery::Endpoint,
     mapper::Mapper,
     sample::{NAME, Sample},
     write,
 };
-use crate::detection::exposition::{self, ExpositionError};
+use crate::detection::exposition::{self, Exposition, ExpositionError};
 
 const INSTANCE: &str = "instance";
 const EXPORTED: &str = "exported_";
@@ -24,6 +26,28 @@ pub struct Scraped {
     pub message: Vec<u8>,
     /// Lines that are no samples.
     pub malformed: usize,
+    /// Samples of a time that is no news.
+    pub untimely: usize,
+    /// The first of those.
+    pub untimely_first: Option<String>,
+}
+
+/// How a Source wants what is scraped to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// The series' own labels win.
+    pub honor_labels: bool,
+    /// A sample is one of the time that it names.
+    pub honor_timestamps: bool,
+}
+
+impl From<&DiscoverySpec> for Manner {
+    fn from(spec: &DiscoverySpec) -> Self {
+        Self {
+            honor_labels: spec.honor_labels.unwrap_or(false),
+            honor_timestamps: spec.honor_timestamps.unwrap_or(true),
+        }
+    }
 }
 
 /// The labels that all series of an endpoint are given: its own win over its source's, and an
@@ -47,23 +71,25 @@ pub fn read(
     body: &str,
     mapper: &Mapper,
     given: &BTreeMap<String, String>,
-    honor_labels: bool,
-    at_ms: i64,
+    manner: Manner,
+    now_ms: i64,
 ) -> Result<Scraped, ExpositionError> {
-    let (read, kinds) = exposition::parse_typed(body, |name| mapper.wants(name))?;
+    let heeded = manner.honor_timestamps.then_some(now_ms);
+    let (read, told) = exposition::parse_told(body, |name| mapper.wants(name), heeded)?;
     let mut message = Vec::new();
-    for (sample, kind) in read.samples.iter().zip(kinds) {
-        let mut labels = labelled(&sample.labels, given, honor_labels);
+    for (sample, told) in read.samples.iter().zip(told) {
+        let mut labels = labelled(&sample.labels, given, manner.honor_labels);
         labels.insert(NAME.to_owned(), sample.name.clone());
         let labels = labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         write::put_typed_series(
             &mut message,
             labels,
-            &[Sample { at_ms, value: sample.value }],
-            kind,
+            &[Sample { at_ms: told.at_ms.unwrap_or(now_ms), value: sample.value }],
+            told.kind,
         );
     }
-    Ok(Scraped { message, malformed: read.malformed })
+    let Exposition { malformed, untimely, untimely_first, .. } = read;
+    Ok(Scraped { message, malformed, untimely, untimely_first })
 }
 
 fn labelled(
@@ -149,11 +175,34 @@ mod tests {
     }
 
     #[test]
+    fn samples_are_of_the_time_that_they_name_unless_the_source_says_otherwise() {
+        let mapper = Mapper::of(&state(), "default");
+        let given = map(&[("job", "solo"), ("instance", "h:9100")]);
+        let now = 1_700_000_000_000;
+        let times = |body: &str, honor_timestamps| {
+            let manner = Manner { honor_labels: false, honor_timestamps };
+            let scraped = read(body, &mapper, &given, manner, now).unwrap();
+            let mut times = Vec::new();
+            write::read(write::Version::V1, &scraped.message, |view: &mut SeriesView<'_>, _| {
+                times.extend(view.samples.iter().map(|sample| sample.at_ms));
+            })
+            .unwrap();
+            (times, scraped.untimely)
+        };
+        assert_eq!(times("load 1 1699999990000\n", true), (vec![now - 10_000], 0));
+        assert_eq!(times("load 1 1699999990000\n", false), (vec![now], 0));
+        // It has stood still for long.
+        assert_eq!(times("load 1 1699999000000\n", true), (vec![], 1));
+        assert_eq!(times("load 1 1699999000000\n", false), (vec![now], 0));
+    }
+
+    #[test]
     fn what_is_wanted_is_written_with_its_type_and_what_is_malformed_is_counted() {
         let mapper = Mapper::of(&state(), "default");
         let body = "# TYPE load gauge\nload 0.5\nnonsense\nup 1\n";
         let given = map(&[("job", "solo"), ("instance", "h:9100")]);
-        let scraped = read(body, &mapper, &given, false, 7).unwrap();
+        let manner = Manner { honor_labels: false, honor_timestamps: true };
+        let scraped = read(body, &mapper, &given, manner, 7).unwrap();
         assert_eq!(scraped.malformed, 1);
         let mut seen = Vec::new();
         write::read(write::Version::V1, &scraped.message, |view: &mut SeriesView<'_>, _| {
@@ -163,6 +212,6 @@ mod tests {
         .unwrap();
         let sample = Sample { at_ms: 7, value: 0.5 };
         assert_eq!(seen, [("load".to_owned(), Kind::Gauge, vec![sample])]);
-        assert!(read("<html>", &mapper, &given, false, 7).is_err());
+        assert!(read("<html>", &mapper, &given, manner, 7).is_err());
     }
 }

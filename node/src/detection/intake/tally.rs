@@ -127,12 +127,17 @@ impl Held {
     /// A metric whose type changes starts anew: across the change there is no increase.
     /// Gives whether it did.
     pub(super) fn told_kind(&mut self, kind: Kind) -> bool {
-        let changed = kind != Kind::Unknown && self.kind != Kind::Unknown && kind != self.kind;
-        if kind != Kind::Unknown {
-            self.kind = kind;
+        if kind == Kind::Unknown || kind == self.kind {
+            return false;
         }
+        let changed = self.kind != Kind::Unknown;
+        self.kind = kind;
         if changed {
             (self.base, self.at_ms, self.new) = (None, None, false);
+        }
+        if kind.increases() {
+            // All of it has happened since it was told of.
+            (self.base, self.value) = (Some(0.0), 0.0);
         }
         changed
     }
@@ -155,8 +160,10 @@ impl Held {
             && sample.at_ms <= held
         {
             if sample.at_ms == held {
+                // An increase is known by its time alone: what it has added is in the value.
                 let same = sample.value.to_bits() == self.value.to_bits() || sample.stale();
-                return if same { Offered::Duplicate } else { Offered::OutOfOrder };
+                let known = same || self.kind.increases();
+                return if known { Offered::Duplicate } else { Offered::OutOfOrder };
             }
             let newer = sample.at_ms > self.behind_ms;
             self.behind = if newer { self.behind.saturating_add(1) } else { 1 };
@@ -164,14 +171,17 @@ impl Held {
             if self.behind < PUT_BACK_AFTER {
                 return Offered::OutOfOrder;
             }
-            self.base = None;
+            if !self.kind.increases() {
+                self.base = None;
+            }
         }
         if sample.stale() {
             (self.ended, self.at_ms) = (true, Some(sample.at_ms));
             (self.behind, self.behind_ms) = (0, i64::MIN);
             return Offered::Ended;
         }
-        (self.at_ms, self.value, self.ended) = (Some(sample.at_ms), sample.value, false);
+        let before = if self.kind.increases() { self.value } else { 0.0 };
+        (self.at_ms, self.value, self.ended) = (Some(sample.at_ms), before + sample.value, false);
         (self.behind, self.behind_ms, self.heard_ms) = (0, i64::MIN, now.mono_ms);
         Offered::Taken
     }
@@ -194,7 +204,10 @@ struct Sum {
     of: f64,
     to: f64,
     found: bool,
+    /// How many lay at or below a bound.
     buckets: Vec<(f64, f64)>,
+    /// How many lay in the bucket that ends there.
+    bins: Vec<(f64, f64)>,
 }
 
 impl Tally {
@@ -264,6 +277,9 @@ impl Tally {
                     }
                     Part::Of => sum.of += increase,
                     Part::To => sum.to += increase,
+                    Part::Bucket(bound) if held.kind.is_bin() => {
+                        add_bucket(&mut sum.bins, bound, increase);
+                    }
                     Part::Bucket(bound) => add_bucket(&mut sum.buckets, bound, increase),
                 }
                 sum.found |= matches!(part, Part::Of | Part::To);
@@ -306,6 +322,12 @@ fn measured(
         }
         Source::Quantile { q, .. } => {
             seconds.ok_or(FIRST_PUSH)?;
+            sum.bins.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let mut below = 0.0;
+            for (bound, count) in &sum.bins {
+                below += count;
+                add_bucket(&mut sum.buckets, *bound, below);
+            }
             sum.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
             counted::quantile(*q, &sum.buckets)
         }

@@ -294,7 +294,7 @@ fn beside_labels(number: u32, value: Value<'_>, view: &mut SeriesView<'_>) -> Re
         2 => view.samples.push(sample(value.bytes(number)?)?),
         3 => view.exemplars += 1,
         4 => view.histograms += 1,
-        KIND_FIELD => view.kind = kind_of(value.varint(number)?),
+        KIND_FIELD => view.kind = own_kind_of(value.varint(number)?),
         _ => {}
     }
     if view.samples.len() > SAMPLES_MAX { Err(BadWrite::TooMany) } else { Ok(()) }
@@ -393,12 +393,25 @@ const fn kind_of(number: u64) -> Kind {
     }
 }
 
+/// Numbers of our own stand beyond those.
+const fn own_kind_of(number: u64) -> Kind {
+    match number {
+        100 => Kind::Increase,
+        101 => Kind::Bin,
+        102 => Kind::BinIncrease,
+        other => kind_of(other),
+    }
+}
+
 const fn number_of(kind: Kind) -> u64 {
     match kind {
         Kind::Unknown => 0,
         Kind::Counter => 1,
         Kind::Gauge => 2,
         Kind::Histogram => 3,
+        Kind::Increase => 100,
+        Kind::Bin => 101,
+        Kind::BinIncrease => 102,
     }
 }
 

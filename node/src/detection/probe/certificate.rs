@@ -134,9 +134,9 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// Takes any certificate, to look at it. A connection made so is never used.
+/// Takes any certificate: to look at it, by a connection that is never used, or because a Source says so.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+pub(in crate::detection) struct AnyCertificate(pub(in crate::detection) Arc<CryptoProvider>);
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(

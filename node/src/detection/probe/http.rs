@@ -25,7 +25,8 @@ pub fn client() -> Result<reqwest::Client, reqwest::Error> {
     })
 }
 
-fn builder() -> reqwest::ClientBuilder {
+/// What all clients of probes, scrapes and queries have in common.
+pub(in crate::detection) fn builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())

@@ -245,10 +245,10 @@ impl Watcher {
         let Some((service, instance)) = self.wanted.declared() else { return };
         let Some(scrape) = &service.scrape else { return };
         let url = fill(&scrape.url, &self.target.service, service, instance);
-        let senses = self.senses.clone();
+        let (senses, clock) = (self.senses.clone(), self.ledger.env().clock.clone());
         let indicators = desk.indicators.clone();
         desk.flight.push(Box::pin(async move {
-            Landed::Scraped(read_once(&*senses, &url, &indicators).await)
+            Landed::Scraped(read_once(&*senses, &*clock, &url, &indicators).await)
         }));
     }
 

@@ -184,6 +184,10 @@ pub(crate) const OUTCOMES_SINCE: u32 = 9;
 /// no effect of what it depends on.
 pub(crate) const FORETOLD_AT_HOME_SINCE: u32 = 10;
 
+/// The cluster version from which on members hand each other increases of counters, and how many values lay in one
+/// bucket: an older one would take both for counters and cumulative buckets.
+pub const INCREASES_SINCE: u32 = 10;
+
 /// The newest command set this build understands; see [`Command::since`].
 pub const CLUSTER_VERSION: u32 = 10;
 

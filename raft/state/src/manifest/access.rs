@@ -6,6 +6,7 @@ use minicbor::{Decode, Encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::speak::{AuthorizationSpec, BasicAuthSpec, Scheme, TlsSpec};
 use crate::{ids::Millis, rbac::Permission};
 
 /// Telemetry that does not come from a service's own probes.
@@ -73,6 +74,18 @@ pub struct QuerySpec {
     /// What is asked in each round.
     #[n(2)]
     pub queries: Vec<NamedQuery>,
+    /// For an `https` URL: whom to trust, and what to show.
+    #[n(3)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Box<TlsSpec>>,
+    /// Sent with each query.
+    #[n(4)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Box<AuthorizationSpec>>,
+    /// Sent with each query, instead.
+    #[n(5)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic_auth: Option<Box<BasicAuthSpec>>,
 }
 
 /// One query, and the name that its results go by.
@@ -121,6 +134,30 @@ pub struct DiscoverySpec {
     #[n(6)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub honor_labels: Option<bool>,
+    /// Absent: `http`. `__scheme__` of a target in `file` wins.
+    #[n(7)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
+    /// Query parameters of each scrape. `__param_NAME` of a target in `file` wins.
+    #[n(8)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub params: Option<BTreeMap<String, Vec<String>>>,
+    /// For `https`: whom to trust, and what to show.
+    #[n(9)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Box<TlsSpec>>,
+    /// Sent with each scrape.
+    #[n(10)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Box<AuthorizationSpec>>,
+    /// Sent with each scrape, instead.
+    #[n(11)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic_auth: Option<Box<BasicAuthSpec>>,
+    /// A sample that names its time is one of that time. Absent: yes; no: all are of the scrape's.
+    #[n(12)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub honor_timestamps: Option<bool>,
 }
 
 /// The cluster version from which on a scrape may honour the labels of its series.

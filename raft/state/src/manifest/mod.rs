@@ -9,6 +9,7 @@ mod channel;
 mod playbook;
 mod policy;
 mod service;
+mod speak;
 mod validate;
 mod window;
 
@@ -34,6 +35,7 @@ pub use service::{
     ConfigFile, Criticality, IndicatorSource, IndicatorSpec, InstanceSpec, ObserversSpec,
     ProbeKind, ProbeSpec, ProcessSpec, ScrapeSpec, ServiceSpec, SloSpec, StopSpec,
 };
+pub use speak::{AuthorizationSpec, BasicAuthSpec, Scheme, Speech, TlsSpec};
 pub use validate::{Problem, validate};
 pub use window::{MAX_STARTS, MaintenanceWindowSpec, ScheduleSpec, SilenceSpec};
 
@@ -88,6 +90,7 @@ impl Spec {
     #[must_use]
     pub fn since(&self) -> u32 {
         match self {
+            Self::Source(source) if source.says_how_to_speak() => speak::SPEAK_SINCE,
             Self::Source(source) if source.says_whose_labels_win() => access::HONOR_LABELS_SINCE,
             Self::Source(source) if source.beyond_alerts() => INTAKE_SINCE,
             Self::Tenant(tenant)

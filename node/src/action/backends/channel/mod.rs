@@ -13,7 +13,6 @@
 mod email;
 mod http;
 mod payload;
-mod secret;
 
 use std::path::PathBuf;
 
@@ -24,8 +23,8 @@ use medic_state::{
     symptom::Target,
 };
 
-pub use self::secret::Secrets;
 use self::{email::Mailer, http::Poster};
+use crate::secrets::Secrets;
 
 /// What a message says beside its notices: about the incident of the first.
 #[derive(Clone, Debug, Default)]

@@ -15,21 +15,22 @@ use medic_state::manifest::{
     DiscoverySpec, DnsSpec, ManifestKey, NamedQuery, QuerySpec, SourceSpec,
 };
 use metrics::counter;
+use reqwest::Method;
 use tokio::{task::JoinError, time::Instant};
 
-use super::{Fetcher, LOOK_EVERY, encoded};
+use super::{Fetcher, LOOK_EVERY, encoded, voice::Voice};
 use crate::detection::{
     exposition::ExpositionError,
     intake::{
-        discovery::{self, Endpoint, FILE_BYTES_MAX, TARGETS_MAX},
+        discovery::{self, Endpoint, FILE_BYTES_MAX, Found, TARGETS_MAX},
         mapper::Mapper,
         promql::{self, BadAnswer},
-        scraped::{self, Scraped},
+        scraped::{self, Manner, Scraped},
         srv,
         write::{self, MESSAGE_BYTES_MAX},
     },
     metrics::Metric,
-    scrape,
+    scrape::{self, ScrapeError},
 };
 
 /// Where the system's name servers are named.
@@ -120,13 +121,32 @@ impl Fetcher {
         from: usize,
     ) -> Round {
         let until = Instant::now() + interval(&source);
-        let mut round = Round::default();
+        let mut round = Round { next: from, ..Round::default() };
+        let voice = match self.voice(&key, &source).await {
+            Ok(voice) => voice,
+            Err(error) => {
+                round.fail(error);
+                return round;
+            }
+        };
+        let when = (from, until);
         match (&source.query, &source.scrape) {
-            (Some(query), _) => self.ask(&key, query, (from, until), &mut round).await,
-            (None, Some(scrape)) => self.scrape(&key, scrape, (from, until), &mut round).await,
+            (Some(query), _) => self.ask(&key, query, &voice, when, &mut round).await,
+            (None, Some(scrape)) => self.scrape(&key, scrape, &voice, when, &mut round).await,
             (None, None) => round.fail("it says nothing to ask"),
         }
         round
+    }
+
+    /// What the source's endpoints are spoken to with, as its files say now.
+    async fn voice(&self, key: &ManifestKey, source: &SourceSpec) -> Result<Voice, String> {
+        let (secrets, plain) = (self.secrets.clone(), self.client.clone());
+        let (tenant, source) = (key.tenant.clone(), source.clone());
+        let reading = move || Voice::read(&secrets, &tenant, &source, plain);
+        match tokio::task::spawn_blocking(reading).await {
+            Ok(read) => read,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
     }
 
     /// Does all of these, a few at a time and from `from` on, until they are done, the time is up, or the tenant may
@@ -181,6 +201,7 @@ impl Fetcher {
         &self,
         key: &ManifestKey,
         spec: &QuerySpec,
+        voice: &Voice,
         when: (usize, Instant),
         round: &mut Round,
     ) {
@@ -189,7 +210,7 @@ impl Fetcher {
         let url = url.as_str();
         let all = spec.queries.iter().map(|query| {
             let asked = async move {
-                let asked = self.ask_one(key, url, query, timeout).await;
+                let asked = self.ask_one(key, (voice, url), query, timeout).await;
                 asked.map_err(|missed| missed.of(&format!("query `{}`", query.name)))
             };
             (query.name.clone(), asked)
@@ -200,14 +221,17 @@ impl Fetcher {
     async fn ask_one(
         &self,
         key: &ManifestKey,
-        url: &str,
+        (voice, url): (&Voice, &str),
         query: &NamedQuery,
         timeout: Duration,
     ) -> Result<Option<String>, Missed> {
-        let request = (self.client.post(url))
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(format!("query={}", encoded(&query.query)));
-        let body = scrape::body_of(request, timeout).await.map_err(|error| error.to_string())?;
+        let asking = async {
+            let request = (voice.request(Method::POST, url).await?)
+                .header("content-type", "application/x-www-form-urlencoded")
+                .body(format!("query={}", encoded(&query.query)));
+            scrape::body_of(request, &self.certificates).await
+        };
+        let body = scrape::within(timeout, asking).await.map_err(|error| error.to_string())?;
         let name = query.name.clone();
         let read = apart(body.len(), move || answered(&body, &name)).await;
         let (message, unread) = read.map_err(|error| error.to_string())?;
@@ -224,6 +248,7 @@ impl Fetcher {
         &self,
         key: &ManifestKey,
         spec: &DiscoverySpec,
+        voice: &Voice,
         when: (usize, Instant),
         round: &mut Round,
     ) {
@@ -236,12 +261,29 @@ impl Fetcher {
         let all = endpoints.iter().map(|endpoint| {
             let mapper = mapper.clone();
             let scraped = async move {
-                let scraped = self.scrape_one(key, spec, endpoint, mapper, timeout).await;
-                scraped.map_err(|missed| missed.of(&endpoint.address))
+                let body = self.exposition_of(voice, &endpoint.url(spec), timeout).await;
+                let scraped = match body {
+                    Ok(body) => self.scrape_one(key, spec, endpoint, mapper, body).await,
+                    Err(error) => Err(error.to_string().into()),
+                };
+                scraped.map_err(|missed| missed.of(&endpoint.name()))
             };
-            (endpoint.address.clone(), scraped)
+            (endpoint.name(), scraped)
         });
         self.each(all.collect(), when, round).await;
+    }
+
+    async fn exposition_of(
+        &self,
+        voice: &Voice,
+        url: &str,
+        timeout: Duration,
+    ) -> Result<String, ScrapeError> {
+        let fetching = async {
+            let request = voice.request(Method::GET, url).await?;
+            scrape::exposition_of(request, &self.certificates).await
+        };
+        scrape::within(timeout, fetching).await
     }
 
     async fn scrape_one(
@@ -250,22 +292,22 @@ impl Fetcher {
         spec: &DiscoverySpec,
         endpoint: &Endpoint,
         mapper: Arc<Mapper>,
-        timeout: Duration,
+        body: String,
     ) -> Result<Option<String>, Missed> {
-        let url = endpoint.url(&spec.path);
-        let body = scrape::fetch(&self.client, &url, timeout, &self.certificates).await;
-        let body = body.map_err(|error| error.to_string())?;
         let given = scraped::given_labels(&spec.labels, endpoint);
-        let honor_labels = spec.honor_labels.unwrap_or(false);
-        let at_ms = i64::try_from(self.ledger.env().clock.now().0).unwrap_or(i64::MAX);
-        let read =
-            apart(body.len(), move || scraped::read(&body, &mapper, &given, honor_labels, at_ms));
+        let manner = Manner::from(spec);
+        let now_ms = i64::try_from(self.ledger.env().clock.now().0).unwrap_or(i64::MAX);
+        let read = apart(body.len(), move || scraped::read(&body, &mapper, &given, manner, now_ms));
         let read = read.await.map_err(|error: ExpositionError| error.to_string())?;
-        let Scraped { message, malformed } = read;
-        let complaint = self.hand_over(key, message, malformed).await?;
-        let malformed = (malformed > 0)
-            .then(|| format!("{}: {malformed} lines are no samples", endpoint.address));
-        Ok(complaint.or(malformed))
+        let Scraped { message, malformed, untimely, untimely_first } = read;
+        let complaint = self.hand_over(key, message, malformed + untimely).await?;
+        let name = endpoint.name();
+        let malformed =
+            (malformed > 0).then(|| format!("{name}: {malformed} lines are no samples"));
+        let untimely = untimely_first.map(|first| {
+            format!("{name}: {untimely} samples say that they are more than five minutes old, or ten minutes ahead (the first: `{first}`)")
+        });
+        Ok(complaint.or(malformed).or(untimely))
     }
 
     /// Hands a message to whoever watches what it speaks of; gives what was not taken of it.
@@ -307,7 +349,18 @@ impl Fetcher {
         let mut found: Vec<Endpoint> = spec.targets.iter().cloned().map(plain).collect();
         if let Some(file) = &spec.file {
             match self.file(file).await {
-                Ok(endpoints) => found.extend(endpoints),
+                Ok(read) => {
+                    let of_file = |what: String| format!("file `{file}`: {what}");
+                    let named = read.left_out.iter().map(|left_out| of_file(left_out.to_string()));
+                    round.troubles.extend(named);
+                    if read.more > 0 {
+                        round.fail(of_file(format!("{} more cannot be used", read.more)));
+                    }
+                    if read.too_many {
+                        round.fail(of_file(format!("only its first {TARGETS_MAX} targets count")));
+                    }
+                    found.extend(read.endpoints);
+                }
                 Err(error) => round.fail(format!("file `{file}`: {error}")),
             }
         }
@@ -347,7 +400,7 @@ impl Fetcher {
 
     /// The manifest gives a plain name (the law has seen to it); what it leads to must lie in the
     /// folder too, and be a file.
-    async fn file(&self, name: &str) -> Result<Vec<Endpoint>, String> {
+    async fn file(&self, name: &str) -> Result<Found, String> {
         let path = self.folder.join(name);
         let kind = tokio::fs::symlink_metadata(&path).await.map_err(|error| error.to_string())?;
         if !kind.is_file() || kind.len() > FILE_BYTES_MAX as u64 {

@@ -1,6 +1,8 @@
 //! Tests of asking sources: from a manifest to real sockets, and on to the instances that are watched.
 #![allow(clippy::unwrap_used)]
 
+mod speech;
+
 use std::sync::Mutex;
 
 use medic_api::manifest::parse_bundle;
@@ -58,13 +60,15 @@ struct Lab {
     hub: Arc<Hub>,
     key: ManifestKey,
     source: SourceSpec,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 fn lab(source: &str, file: &str, servers: Option<Vec<SocketAddr>>) -> Lab {
     provide_crypto();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("targets.yaml"), file).unwrap();
+    let secrets = folder.path().join("secrets");
+    std::fs::create_dir_all(secrets.join("default")).unwrap();
     let bundle = format!(
         "{SERVICES}---\napiVersion: medic/v1\nkind: Source\nmetadata: {{name: it}}\nspec: {source}\n"
     );
@@ -77,13 +81,19 @@ fn lab(source: &str, file: &str, servers: Option<Vec<SocketAddr>>) -> Lab {
         hub: hub.clone(),
         client: probe::client().unwrap(),
         folder: folder.path().to_owned(),
+        secrets: Secrets::new(Some(secrets)),
         certificates: Certificates::default(),
         servers,
     });
-    Lab { fetcher, hub, key, source, _folder: folder }
+    Lab { fetcher, hub, key, source, folder }
 }
 
 impl Lab {
+    /// Puts a secret of the source's tenant there, or another in its place.
+    fn secret(&self, name: &str, text: &str) {
+        std::fs::write(self.folder.path().join("secrets/default").join(name), text).unwrap();
+    }
+
     async fn round(&self) -> Round {
         self.fetcher.clone().round(self.key.clone(), self.source.clone(), 0).await
     }
@@ -176,6 +186,52 @@ async fn a_list_a_file_and_a_name_lead_to_scrapes() {
     assert_eq!(lab.heat("web", "web-2").await, Some(2.0));
     // The list and the name are one instance by their labels: two series, told apart by `instance`.
     assert_eq!(lab.heat("web", "web-3").await, Some(4.0));
+}
+
+#[tokio::test]
+async fn what_a_file_says_badly_is_left_out_and_named() {
+    let port = shows("heat 2\n").await;
+    let spec = "{type: scrape, serviceLabel: job, instanceLabel: pod, scrape: {labels: {job: web, pod: web-1}, file: targets.yaml}}";
+    let file = format!(
+        "- targets: ['a:1']\n  labels: {{__scheme__: ftp}}\n- targets: ['127.0.0.1:{port}']\n  labels: {{__param_x: y}}\n"
+    );
+    let lab = lab(spec, &file, None);
+    let round = lab.round().await;
+    let said = round.trouble().unwrap();
+    assert_eq!(round.landed, 1);
+    let expected = "file `targets.yaml`: the group of `a:1`: label `__scheme__`: it is neither `http` nor `https`";
+    assert_eq!(said, expected);
+    assert_eq!(lab.heat("web", "web-1").await, Some(2.0));
+}
+
+/// Its figures come in at each scrape, and are of the same time.
+#[tokio::test]
+async fn an_exporter_that_stands_still_is_no_news() {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let minute_ago = now.as_millis() - 60_000;
+    let (still, gone) = (
+        shows(&format!("heat 7 {minute_ago}\n")).await,
+        shows(&format!("heat 9 {}\n", minute_ago - 300_000)).await,
+    );
+    let spec = |honor: &str| {
+        format!(
+            "{{type: scrape, serviceLabel: job, instanceLabel: pod, scrape: {{{honor}labels: {{job: web, pod: web-1}}, \
+             file: targets.yaml, targets: ['127.0.0.1:{still}']}}}}"
+        )
+    };
+    let file = format!("- targets: ['127.0.0.1:{gone}']\n  labels: {{pod: web-2}}\n");
+    let heeding = lab(&spec(""), &file, None);
+    assert_eq!(heeding.round().await.landed, 2);
+    assert_eq!(heeding.heat("web", "web-1").await, Some(7.0));
+    assert_eq!(heeding.hub.series(), 1, "what is too old is nobody's");
+    let said = format!("{:?}", heeding.round().await);
+    let target = crate::topology::target("default", "web", "web-1");
+    assert_eq!(heeding.hub.values(&target).map(|values| values.values.len()), None, "no news");
+    let named = format!("127.0.0.1:{gone}: 1 samples say that they are more than five minutes old");
+    assert!(said.contains(&named), "{said}");
+    let all_at_once = lab(&spec("honorTimestamps: false, "), &file, None);
+    assert_eq!(all_at_once.round().await.landed, 2);
+    assert_eq!(all_at_once.heat("web", "web-2").await, Some(9.0));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use medic_api::http::{
     push::{Push, PushForm, PushRefusal, PushSink, PushTaken},
 };
 use medic_raft::LedgerExt as _;
-use medic_state::{NodeId, manifest::SourceKind, symptom::Target};
+use medic_state::{NodeId, command::INCREASES_SINCE, manifest::SourceKind, symptom::Target};
 use metrics::counter;
 
 use super::{
@@ -88,11 +88,13 @@ impl Hub {
     async fn otlp(&self, push: Push) -> Result<PushTaken, PushRefusal> {
         let shared = self.source_of(push.form, &sender_of(&push))?;
         let tenant = push.tenant.clone();
+        // The owner of a series may run a build that would take an increase for a counter.
+        let increases = self.ledger.read(|state| state.cluster_version >= INCREASES_SINCE);
         let translated = self.apart(move || {
             let body = opened(push, otlp_json::metrics)?;
-            otlp::translate(&body).map_err(BadBody::Otlp)
+            otlp::translate(&body, increases).map_err(BadBody::Otlp)
         });
-        let otlp::Translated { message, unread, samples } = translated.await?;
+        let otlp::Translated { message, unread, samples, .. } = translated.await?;
         let message = Message { door: "otlp", version: Version::V1, message, samples, unread };
         self.take(&tenant, shared, message).await
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad;
+mod grpc;
 mod logs;
 
 use medic_api::http::{

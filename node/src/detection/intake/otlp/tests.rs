@@ -51,7 +51,8 @@ fn series(translated: &Translated) -> Vec<(String, f64)> {
         assert_eq!(view.label("service"), Some("web"));
         assert_eq!(view.label("instance"), Some("web-1"));
         assert_eq!(view.samples[0].at_ms, 1_700_000_000_123);
-        let le = view.label("le").map(|le| format!(" {le}")).unwrap_or_default();
+        let le = view.label("le").or_else(|| view.label("quantile"));
+        let le = le.map(|le| format!(" {le}")).unwrap_or_default();
         all.push((format!("{}{le}", view.name()), view.samples[0].value));
     })
     .unwrap();
@@ -79,7 +80,7 @@ fn gauges_sums_and_histograms_become_series() {
     let mut histogram = message(&[(1, &bars)]);
     put_number(&mut histogram, 2, 2);
     let histogram = message(&[(1, b"latency"), (9, &histogram)]);
-    let translated = translate(&request(&[gauge, sum(2), histogram])).unwrap();
+    let translated = translate(&request(&[gauge, sum(2), histogram]), true).unwrap();
     let expected = [
         ("process_memory", 64.5),
         ("http_requests", 7.0),
@@ -97,7 +98,7 @@ fn gauges_sums_and_histograms_become_series() {
 fn points_without_a_value_end_their_series_and_types_are_told() {
     let kinds = |metric: &[u8]| {
         let mut all = Vec::new();
-        let translated = translate(&request(&[metric.to_vec()])).unwrap();
+        let translated = translate(&request(&[metric.to_vec()]), true).unwrap();
         read(Version::V1, &translated.message, |view, _| {
             view.check().unwrap();
             all.push((view.name().to_owned(), view.kind, view.samples[0].stale()));
@@ -127,10 +128,105 @@ fn points_without_a_value_end_their_series_and_types_are_told() {
     assert!(ended.iter().all(|(_, kind, stale)| *kind == Kind::Histogram && *stale));
 }
 
+fn kinds(translated: &Translated) -> Vec<Kind> {
+    let mut all = Vec::new();
+    read(Version::V1, &translated.message, |view, _| all.push(view.kind)).unwrap();
+    all
+}
+
+fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)).cast_unsigned()
+}
+
+/// Buckets from an offset on.
+fn buckets(offset: i64, counts: &[u64]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_number(&mut out, 1, zigzag(offset));
+    let mut packed = Vec::new();
+    counts.iter().for_each(|count| put_varint(&mut packed, *count));
+    put_bytes(&mut out, 2, &packed);
+    out
+}
+
+fn exponential(temporality: u64, scale: i64, positive: &[u8], negative: &[u8]) -> Vec<u8> {
+    let mut bars = Vec::new();
+    put_fixed(&mut bars, 3, AT_NS);
+    put_fixed(&mut bars, 4, 12);
+    put_double(&mut bars, 5, 2.5);
+    put_number(&mut bars, 6, zigzag(scale));
+    put_fixed(&mut bars, 7, 3);
+    put_bytes(&mut bars, 8, positive);
+    put_bytes(&mut bars, 9, negative);
+    let mut histogram = message(&[(1, &bars)]);
+    put_number(&mut histogram, 2, temporality);
+    message(&[(1, b"lat"), (10, &histogram)])
+}
+
 #[test]
-fn deltas_are_counted_and_not_read() {
-    let translated = translate(&request(&[sum(1)])).unwrap();
+fn deltas_are_increases_and_of_no_use_to_older_members() {
+    let translated = translate(&request(&[sum(1)]), true).unwrap();
+    assert_eq!(series(&translated), [("http_requests".to_owned(), 7.0)]);
+    assert_eq!((kinds(&translated), translated.unread), (vec![Kind::Increase], 0));
+    let translated = translate(&request(&[sum(1)]), false).unwrap();
     assert_eq!((translated.unread, translated.message.len()), (1, 0));
+    // A change of what may shrink, and a sum that says nothing of the kind.
+    let mut open = message(&[(1, &point(3.0))]);
+    put_number(&mut open, 2, 1);
+    let open = message(&[(1, b"open"), (7, &open)]);
+    let translated = translate(&request(&[open, sum(0)]), true).unwrap();
+    assert_eq!((translated.unread, translated.samples), (2, 0));
+}
+
+#[test]
+fn exponential_histograms_become_buckets_of_their_own() {
+    // At scale 3 two buckets each make one: 1 to 2^(1/8) .. 2^(3/8), and [-1, -2^(-1/8)) .
+    let metric = exponential(2, 3, &buckets(0, &[1, 2, 0, 4]), &buckets(-1, &[1]));
+    let translated = translate(&request(&[metric]), true).unwrap();
+    let quarter = 0.25_f64.exp2();
+    let expected = [
+        ("lat_count".to_owned(), 12.0),
+        ("lat_sum".to_owned(), 2.5),
+        ("lat_bucket 0".to_owned(), 3.0),
+        (format!("lat_bucket {quarter}"), 3.0),
+        (format!("lat_bucket {}", 0.5_f64.exp2()), 4.0),
+        (format!("lat_bucket -{}", (-0.25_f64).exp2()), 1.0),
+        ("lat_bucket +Inf".to_owned(), 1.0),
+    ];
+    assert_eq!((series(&translated), translated.unread), (expected.to_vec(), 0));
+    let (whole, bin) = (Kind::Histogram, Kind::Bin);
+    assert_eq!(kinds(&translated), [whole, whole, bin, bin, bin, bin, bin]);
+    let increases = exponential(1, 3, &buckets(0, &[1]), &[]);
+    let translated = translate(&request(&[increases]), true).unwrap();
+    let (whole, bin) = (Kind::Increase, Kind::BinIncrease);
+    assert_eq!(kinds(&translated), [whole, whole, bin, bin, bin]);
+    // More buckets than are held, and members that know none.
+    let wide = exponential(2, 2, &buckets(-500, &vec![1; 1_000]), &[]);
+    let translated = translate(&request(&[wide]), true).unwrap();
+    assert_eq!((translated.samples, translated.unread), (0, 1));
+    let metric = exponential(2, 3, &buckets(0, &[1]), &[]);
+    let translated = translate(&request(&[metric]), false).unwrap();
+    assert_eq!((translated.samples, translated.unread), (0, 1));
+    let fine = exponential(2, 20, &buckets(0, &vec![1; 500_000]), &[]);
+    assert_eq!(translate(&request(&[fine]), true).unwrap().samples, 6);
+}
+
+#[test]
+fn summaries_become_quantiles() {
+    let mut told = Vec::new();
+    put_fixed(&mut told, 3, AT_NS);
+    put_fixed(&mut told, 4, 9);
+    put_double(&mut told, 5, 4.5);
+    let mut pair = Vec::new();
+    put_double(&mut pair, 1, 0.99);
+    put_double(&mut pair, 2, 0.25);
+    put_bytes(&mut told, 6, &pair);
+    let metric = message(&[(1, b"lat"), (11, &message(&[(1, &told)]))]);
+    for increases in [true, false] {
+        let translated = translate(&request(std::slice::from_ref(&metric)), increases).unwrap();
+        let expected = [("lat_count", 9.0), ("lat_sum", 4.5), ("lat 0.99", 0.25)];
+        let expected: Vec<(String, f64)> = expected.map(|(n, v)| (n.to_owned(), v)).to_vec();
+        assert_eq!((series(&translated), translated.unread), (expected, 0));
+    }
 }
 
 #[test]
@@ -155,17 +251,18 @@ fn a_small_message_does_not_become_a_large_one() {
         &message(&[(1, &message(&[(1, &resource)])), (2, &message(&[(2, &metric)]))]),
     )]);
     assert!(body.len() < 100_000);
-    assert_eq!(translate(&body), Err(BadOtlp::TooMany));
+    assert_eq!(translate(&body, true), Err(BadOtlp::TooMany));
 }
 
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0_usize..200, to in any::<u8>()) {
-        prop_assert!(translate(&bytes).map_or(0, |t| t.samples) <= bytes.len());
-        let mut damaged = request(&[sum(2), sum(1)]);
+        prop_assert!(translate(&bytes, true).map_or(0, |t| t.samples) <= bytes.len());
+        let bars = exponential(2, 3, &buckets(0, &[1, 2]), &buckets(-1, &[1]));
+        let mut damaged = request(&[sum(2), sum(1), bars]);
         let at = at % damaged.len();
         damaged[at] = to;
-        prop_assert!(translate(&damaged).map_or(0, |t| t.samples) <= damaged.len());
+        prop_assert!(translate(&damaged, true).map_or(0, |t| t.samples) <= damaged.len());
         prop_assert!(open(&bytes).map_or(0, |opened| opened.len()) <= MESSAGE_BYTES_MAX);
     }
 }

@@ -16,13 +16,18 @@ const EXAMPLE: &str = r#"{"resourceMetrics":[{
       {"name":"my.histogram","histogram":{"aggregationTemporality":"AGGREGATION_TEMPORALITY_CUMULATIVE",
         "dataPoints":[{"timeUnixNano":"1544712660300000000","count":"2","sum":2,"bucketCounts":["1","1"],
           "explicitBounds":[1],"min":0,"max":2}]}},
-      {"name":"my.exponential","exponentialHistogram":{"aggregationTemporality":1,"dataPoints":[{}]}}
+      {"name":"my.exponential","exponentialHistogram":{"aggregationTemporality":1,"dataPoints":[
+        {"timeUnixNano":"1544712660300000000","count":"4","sum":9,"scale":0,"zeroCount":"1",
+         "positive":{"offset":-1,"bucketCounts":["2","0","1"]}}]}},
+      {"name":"my.summary","summary":{"dataPoints":[{"timeUnixNano":"1544712660300000000","count":"7","sum":3,
+         "quantileValues":[{"quantile":0.99,"value":0.5}]}]}},
+      {"name":"my.odd","sum":{"aggregationTemporality":0,"dataPoints":[{"asInt":"1"}]}}
     ]}]}]}"#;
 
 #[test]
 fn the_protocols_own_example_is_read() {
-    let translated = otlp::translate(&metrics(EXAMPLE.as_bytes()).unwrap()).unwrap();
-    assert_eq!((translated.samples, translated.unread), (6, 1));
+    let translated = otlp::translate(&metrics(EXAMPLE.as_bytes()).unwrap(), true).unwrap();
+    assert_eq!((translated.samples, translated.unread), (15, 1));
     let mut told = Vec::new();
     super::super::write::read(super::super::write::Version::V1, &translated.message, |view, _| {
         view.check().unwrap();
@@ -41,6 +46,15 @@ fn the_protocols_own_example_is_read() {
             ("my_histogram_sum", 2.0),
             ("my_histogram_bucket", 1.0),
             ("my_histogram_bucket", 2.0),
+            ("my_exponential_count", 4.0),
+            ("my_exponential_sum", 9.0),
+            ("my_exponential_bucket", 1.0),
+            ("my_exponential_bucket", 2.0),
+            ("my_exponential_bucket", 1.0),
+            ("my_exponential_bucket", 0.0),
+            ("my_summary_count", 7.0),
+            ("my_summary_sum", 3.0),
+            ("my_summary", 0.5),
         ]
     );
 }
@@ -86,7 +100,7 @@ proptest! {
         let mut body = EXAMPLE.as_bytes().to_vec();
         body[at] = to;
         if let Ok(out) = metrics(&body) {
-            prop_assert!(otlp::translate(&out).is_ok());
+            prop_assert!(otlp::translate(&out, true).is_ok());
         }
     }
 }

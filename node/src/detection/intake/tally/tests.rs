@@ -33,6 +33,75 @@ fn sample(second: u64, value: f64) -> Sample {
     Sample { at_ms: WALL + second as i64 * 1_000, value }
 }
 
+/// Deltas: each is an increase, and is known by its time when it comes again.
+#[test]
+fn increases_add_up_and_count_once() {
+    let mut all = tally();
+    let reqs = series(&mut all, "reqs", &[(1, Part::Of)]);
+    let told = |all: &mut Tally| all.series[reqs].as_mut().unwrap().told_kind(Kind::Increase);
+    let mut offer = |second, value| {
+        assert!(!told(&mut all));
+        let offered = all.offer(reqs, sample(second, value), at(second));
+        (offered, all.values(second * 1_000 + 500).and_then(|v| v.values.get("traffic").copied()))
+    };
+    assert_eq!(offer(0, 50.0), (Offered::Taken, None));
+    assert_eq!(offer(10, 30.0), (Offered::Taken, Some(3.0)));
+    assert_eq!(offer(10, 30.0), (Offered::Duplicate, None));
+    assert_eq!(offer(5, 9.0), (Offered::OutOfOrder, None));
+    assert_eq!(offer(20, 20.0), (Offered::Taken, Some(2.0)), "smaller, and no restart");
+    assert_eq!(offer(30, -1.0), (Offered::Negative, None));
+    assert_eq!(offer(40, 0.0), (Offered::Taken, Some(0.0)));
+    // The sender's clock is put back: what was counted stays counted.
+    for second in 31..35 {
+        assert_eq!(offer(second, 1.0).0, Offered::OutOfOrder);
+    }
+    assert_eq!(offer(35, 7.0).0, Offered::Taken);
+    assert_eq!(offer(45, 20.0), (Offered::Taken, Some(2.0)));
+    assert!(all.series[reqs].as_mut().unwrap().told_kind(Kind::Counter), "it is another now");
+}
+
+/// Exponential histograms: a bucket appears when something lies in it, and all below it stays what it was.
+#[test]
+fn bins_are_counted_by_themselves() {
+    let mut all = tally();
+    let mut bins = Vec::new();
+    let mut values = None;
+    let rounds: [&[(f64, f64)]; 12] = [
+        &[(1.0, 1e6), (f64::INFINITY, 0.0)],
+        &[(1.0, 1e6), (f64::INFINITY, 0.0)],
+        &[(1.0, 1e6), (f64::INFINITY, 0.0)],
+        &[(1.0, 1e6), (f64::INFINITY, 0.0)],
+        &[(1.0, 1e6), (f64::INFINITY, 0.0)],
+        &[(1.0, 1e6), (f64::INFINITY, 0.0)],
+        &[(1.0, 1e6), (f64::INFINITY, 0.0)],
+        &[(1.0, 1e6), (f64::INFINITY, 0.0)],
+        &[(1.0, 1e6), (f64::INFINITY, 0.0)],
+        &[(1.0, 1e6 + 90.0), (f64::INFINITY, 0.0)],
+        &[(1.0, 1e6 + 190.0), (8.0, 1.0), (f64::INFINITY, 0.0)],
+        &[(1.0, 1e6 + 190.0), (8.0, 101.0), (f64::INFINITY, 0.0)],
+    ];
+    let mut medians = Vec::new();
+    for (second, round) in (0..).step_by(15).zip(rounds) {
+        for (bound, count) in round {
+            let at_bound = bins.iter().position(|(known, _)| known == bound).unwrap_or_else(|| {
+                let name = format!("lat {bound}");
+                bins.push((*bound, series(&mut all, &name, &[(3, Part::Bucket(*bound))])));
+                bins.len() - 1
+            });
+            let which = bins[at_bound].1;
+            all.series[which].as_mut().unwrap().told_kind(Kind::Bin);
+            assert_eq!(all.offer(which, sample(second, *count), at(second)), Offered::Taken);
+        }
+        values = all.values(second * 1_000 + 500);
+        medians.push(values.as_ref().and_then(|v| v.values.get("latency").copied()));
+    }
+    assert!(values.is_some());
+    assert_eq!(medians[9], Some(0.5), "half way through the first");
+    let at_ten = medians[10].unwrap();
+    assert!(at_ten < 1.0, "one slow one is no slow half: {at_ten}");
+    assert_eq!(medians[11], Some(4.5), "all of them slow");
+}
+
 #[test]
 fn series_add_up_once_it_is_quiet() {
     let mut all = tally();

@@ -1,5 +1,5 @@
-//! Secrets of channels: read when they are used, so that a changed one counts at once; never kept,
-//! logged or committed.
+//! Secrets of channels and sources: read when they are used, so that a changed one counts at once; never
+//! kept, logged or committed.
 //!
 //! ```text
 //!   file: pagerduty  in tenant `team` ─► <secrets_dir>/team/pagerduty
@@ -15,6 +15,8 @@ use medic_state::manifest::{DEFAULT_TENANT, SecretRef};
 
 /// A secret is a line: a key, a password, a URL.
 const MAX_BYTES: u64 = 4_096;
+/// Certificates of a system's authorities are some 250 KiB.
+const PEM_BYTES_MAX: u64 = 1 << 20;
 
 /// A secret that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,9 @@ pub enum SecretError {
     /// It is empty, too long, or no line of text.
     #[error("secret `{0}` is no line of text of 1 to {MAX_BYTES} bytes")]
     Unsound(String),
+    /// It is no file, or too long for one of certificates.
+    #[error("secret `{0}` is no file of at most {PEM_BYTES_MAX} bytes")]
+    NoPem(String),
     /// The variable is not set.
     #[error("secret `{0}`: this node's environment has no such variable")]
     NotSet(String),
@@ -67,19 +72,40 @@ impl Secrets {
                 let value = std::env::var(name).map_err(|_| SecretError::NotSet(name.clone()))?;
                 line(name, &value)
             }
-            SecretRef::File(name) => {
-                let folder =
-                    self.folder.as_ref().ok_or_else(|| SecretError::NoFolder(name.clone()))?;
-                let path = folder.join(tenant).join(name);
-                let unreadable = |source| SecretError::Unreadable { path: path.clone(), source };
-                // Not followed by a read of a device or of a file that never ends.
-                let about = std::fs::metadata(&path).map_err(unreadable)?;
-                if !about.is_file() || about.len() > MAX_BYTES {
-                    return Err(SecretError::Unsound(name.clone()));
-                }
-                line(name, &std::fs::read_to_string(&path).map_err(unreadable)?)
-            }
+            SecretRef::File(name) => self.file(tenant, name),
         }
+    }
+
+    /// Reads the line in a file, for a tenant.
+    ///
+    /// # Errors
+    /// Like [`Self::read`].
+    pub fn file(&self, tenant: &str, name: &str) -> Result<String, SecretError> {
+        let bytes = self.bytes(tenant, name, MAX_BYTES)?;
+        let unsound = || SecretError::Unsound(name.to_owned());
+        line(name, std::str::from_utf8(&bytes.ok_or_else(unsound)?).map_err(|_| unsound())?)
+    }
+
+    /// Reads a file of certificates or of a key, for a tenant.
+    ///
+    /// # Errors
+    /// When it is not there, or is too long. What it holds is not looked at.
+    pub fn pem(&self, tenant: &str, name: &str) -> Result<Vec<u8>, SecretError> {
+        let bytes = self.bytes(tenant, name, PEM_BYTES_MAX)?;
+        bytes.ok_or_else(|| SecretError::NoPem(name.to_owned()))
+    }
+
+    /// What is in a file; `None`: it is none, or longer than this.
+    fn bytes(&self, tenant: &str, name: &str, max: u64) -> Result<Option<Vec<u8>>, SecretError> {
+        let folder = self.folder.as_ref().ok_or_else(|| SecretError::NoFolder(name.to_owned()))?;
+        let path = folder.join(tenant).join(name);
+        let unreadable = |source| SecretError::Unreadable { path: path.clone(), source };
+        // Not followed by a read of a device or of a file that never ends.
+        let about = std::fs::metadata(&path).map_err(unreadable)?;
+        if !about.is_file() || about.len() > max {
+            return Ok(None);
+        }
+        std::fs::read(&path).map(Some).map_err(unreadable)
     }
 }
 
@@ -106,6 +132,8 @@ mod tests {
         let file = |name: &str| SecretRef::File(name.to_owned());
         assert_eq!(secrets.read("team", &file("pd")).unwrap(), "key-1");
         assert!(matches!(secrets.read("other", &file("pd")), Err(SecretError::Unreadable { .. })));
+        assert_eq!(secrets.pem("team", "long").unwrap().len(), 5_000);
+        assert!(matches!(secrets.pem("team", "."), Err(SecretError::NoPem(_))));
         for name in ["empty", "long"] {
             assert!(matches!(secrets.read("team", &file(name)), Err(SecretError::Unsound(_))));
         }
