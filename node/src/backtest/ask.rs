@@ -109,11 +109,16 @@ impl Range {
     /// # Errors
     /// When it holds no point, or more than are read.
     pub fn new(start: When, end: When, step: Millis, now_ms: i64) -> Result<Self, String> {
-        let (start_ms, end_ms) = (start.at_ms(now_ms), end.at_ms(now_ms));
         let step_ms = i64::try_from(step.0).unwrap_or(i64::MAX);
         if step_ms < 1 {
             return Err("--step is above 0".to_owned());
         }
+        let end_ms = end.at_ms(now_ms);
+        // Of two runs, whenever they are, points lie on the same grid.
+        let start_ms = match start {
+            When::At(at) => at,
+            When::Ago(_) => start.at_ms(now_ms).div_euclid(step_ms) * step_ms,
+        };
         if start_ms < 0 || end_ms <= start_ms {
             return Err("--start is before --end, and after 1970".to_owned());
         }

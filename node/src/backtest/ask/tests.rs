@@ -230,6 +230,11 @@ fn times_and_queries_are_read_as_they_are_typed() {
         assert_eq!((query.name.as_str(), query.expr.as_str()), (name, expr));
     }
     assert!("a=".parse::<Query>().is_err() && "".parse::<Query>().is_err());
+    let ago = |at| {
+        Range::new(When::Ago(Millis(65_000)), When::Ago(Millis(0)), Millis(15_000), at).unwrap()
+    };
+    assert_eq!((ago(1_000_000).part(0, 1), ago(1_000_000).points()), ((930_000, 930_000), 5));
+    assert_eq!(ago(1_006_000).part(0, 1), (930_000, 930_000), "on the same grid");
     let wrong = |start, end, step| Range::new(start, end, Millis(step), now).unwrap_err();
     assert!(wrong(When::At(5), When::At(5), 1).contains("before --end"));
     assert!(wrong(When::At(0), When::At(5), 0).contains("--step"));

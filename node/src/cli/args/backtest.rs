@@ -38,7 +38,7 @@ many points at once as it gives: series of one `job` and `instance` are one enti
 most expressions give, goes by its query, or by NAME where that is NAME=EXPR.
 
 A metric that ends in _total, _count, _sum or _bucket and never falls, but to less than half, is a counter, and
-judged as its rate a second; the summary names it. One that a --service declares as a gauge is judged as it stands.
+judged as its rate a second; the summary names it. One that a --service declares as anything else is judged as it stands.
 
 Results never take each other's place, that of a file which is none, or lie within --input.
 
@@ -70,7 +70,7 @@ column `row` is a key. In a folder, train.csv.gz is read.
 
 This fits a model to your own units (boosted trees, calibrated), for histories that no node has: it says what
 could be foreseen of them, not what a node would. A node foresees from what it watches itself (trends, restarts,
-error budgets, certificates), and `medic backtest detect` shows what of that it would have said.
+error budgets, certificates); `medic backtest detect` shows what it would have foreseen in metrics of yours.
 
 Nothing is known beforehand, and nothing is kept. The history is split by unit, and each part is predicted by a
 model that has seen the others only, so the figures are those of units nobody has seen.
@@ -127,7 +127,7 @@ pub struct DetectArgs {
     #[arg(long, value_name = "SHARE")]
     pub alpha: Option<f64>,
     /// After each so many rows another panel goes on from the checkpoint of the one before, as when a
-    /// shard moves: the results must be those of one that never moved
+    /// shard moves: NAME.csv must be that of one that never moved. Findings are those of an owner that stays
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     pub handover_every: Option<u64>,
     #[command(flatten)]
