@@ -1,6 +1,6 @@
-//! `medic backtest classify`: would it have been called by its right name?
+//! `medic backtest classify`: how far do your own incidents tell their classes?
 //!
-//! Learns from labelled incidents and is asked about others (cross-validation). Per folder with a
+//! Not how a node classes live, which is by rules. Learns from labelled incidents and is asked about others (cross-validation). Per folder with a
 //! `truth.csv` one `predictions.csv` (`case,predicted,confidence,abstain,cause`), and one `summary.json`.
 
 use std::{

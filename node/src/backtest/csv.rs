@@ -12,7 +12,7 @@ use std::{
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
-use super::BacktestError;
+use super::{BacktestError, places};
 
 /// A longer line is no row of numbers: what is read ahead stays below this.
 const LINE_BYTES_MAX: usize = 1 << 20;
@@ -40,6 +40,7 @@ pub struct Table {
     timestamp: Option<usize>,
     columns: Vec<usize>,
     metrics: Vec<String>,
+    result: bool,
 }
 
 impl std::fmt::Debug for Table {
@@ -71,6 +72,7 @@ impl Table {
             timestamp: names.iter().position(|name| name == "timestamp"),
             metrics: columns.iter().map(|&i| names[i].clone()).collect(),
             columns,
+            result: names.join(",") == places::HEADER,
         })
     }
 
@@ -80,10 +82,10 @@ impl Table {
         &self.metrics
     }
 
-    /// Whether rows are stamped.
+    /// Whether its rows are stamped, and no results of a backtest.
     #[must_use]
-    pub const fn has_timestamp(&self) -> bool {
-        self.timestamp.is_some()
+    pub const fn is_history(&self) -> bool {
+        self.timestamp.is_some() && !self.result
     }
 
     /// Reads the next row into `row`; `false` at the end.

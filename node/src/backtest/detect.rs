@@ -19,9 +19,11 @@ use serde::Serialize;
 
 use super::{
     BacktestError,
+    counters::Counters,
     csv::{Row, Table},
     findings::{Finding, Found, Owner},
     inputs::{self, Form, Input},
+    places,
     plot::Plot,
     series::{self, Frame},
     watched::Declared,
@@ -29,8 +31,8 @@ use super::{
 };
 use crate::detection::detector::{Panel, Verdict};
 
-/// Characters of an entity's name that its file has.
-const FILE_NAME_MAX: usize = 120;
+/// The name of what has neither job nor instance.
+const UNNAMED: &str = "all";
 /// Alert rows at most this far apart are one event, in the summary.
 const EVENT_GAP_ROWS: u64 = 10;
 
@@ -113,6 +115,7 @@ pub fn run(
     mut progress: impl FnMut(usize, usize, &str),
 ) -> Result<Summary, BacktestError> {
     let found = inputs::find(input)?;
+    places::check(input, out, &found.inputs)?;
     fs::create_dir_all(out).map_err(BacktestError::write(out))?;
     let mut summary = Summary { passed_over: found.passed_over, ..Summary::default() };
     let plots = options.plots.unwrap_or(found.inputs.len() == 1);
@@ -128,6 +131,34 @@ pub fn run(
     Ok(summary)
 }
 
+/// Judges entities that are in memory, as [`run`] does; results go by their names.
+///
+/// # Errors
+/// When something cannot be written.
+pub fn run_over(
+    frames: &[Frame],
+    out: &Path,
+    options: &Options<'_>,
+    mut progress: impl FnMut(usize, usize, &str),
+) -> Result<Summary, BacktestError> {
+    let mut taken = BTreeSet::new();
+    let name = |frame: &Frame| match frame.entity.as_str() {
+        "" => places::file_name(UNNAMED, &mut taken),
+        entity => places::file_name(entity, &mut taken),
+    };
+    let names: Vec<String> = frames.iter().map(name).collect();
+    names.iter().try_for_each(|name| places::free(&places::of(out, name)))?;
+    fs::create_dir_all(out).map_err(BacktestError::write(out))?;
+    let how = How { out, plots: options.plots.unwrap_or(frames.len() == 1), options };
+    let mut summary = Summary::default();
+    for (number, (name, frame)) in names.iter().zip(frames).enumerate() {
+        progress(number, frames.len(), name);
+        summary.entities.push(of_frame(name, frame, how)?);
+    }
+    write_json(&out.join("summary.json"), &summary)?;
+    Ok(summary)
+}
+
 /// Where results go, and how they come about.
 #[derive(Clone, Copy, Debug)]
 struct How<'a> {
@@ -137,11 +168,16 @@ struct How<'a> {
 }
 
 impl How<'_> {
+    fn counters(self, metrics: &[String]) -> Counters {
+        Counters::named(metrics, self.options.service, self.options.step)
+    }
+
     /// Who would watch it, and what judges all its metrics.
-    fn judges(self, name: &str, metrics: &[String]) -> Judges {
+    fn judges(self, name: &str, metrics: &[String], counters: Counters) -> Judges {
         let Options { service, scores_only, step, .. } = *self.options;
-        let owner = || Owner::new(name, metrics, service, step);
-        Judges { panel: Panel::new(metrics.len()), owner: (!scores_only).then(owner) }
+        let owner = || Owner::new(name, metrics, service, step, |at| counters.has(at));
+        let owner = (!scores_only).then(owner);
+        Judges { panel: Panel::new(metrics.len()), owner, counters }
     }
 }
 
@@ -149,12 +185,20 @@ impl How<'_> {
 struct Judges {
     panel: Panel,
     owner: Option<Owner>,
+    counters: Counters,
 }
 
 fn of_table(input: &Input, how: How<'_>) -> Result<EntityResult, BacktestError> {
     let mut table = Table::open(&input.rows)?;
     let metrics = table.metrics().to_vec();
-    let mut judges = how.judges(&input.name, &metrics);
+    let mut counters = how.counters(&metrics);
+    if !counters.is_empty() {
+        for path in input.train.iter().chain([&input.rows]) {
+            let mut table = Table::open(path)?;
+            counters.look(|row| table.read(row))?;
+        }
+    }
+    let mut judges = how.judges(&input.name, &metrics, counters.settled(&metrics));
     let mut rows_train = 0;
     if let Some(path) = &input.train {
         rows_train = warm_up(&mut judges, path, &table, input)?;
@@ -166,64 +210,51 @@ fn of_table(input: &Input, how: How<'_>) -> Result<EntityResult, BacktestError> 
 /// The entities of one file: under its name where it holds one, else in a folder of that name.
 fn of_frames(input: &Input, how: How<'_>) -> Result<Vec<EntityResult>, BacktestError> {
     let frames = series::read(&input.rows)?;
-    let alone = frames.len() == 1;
-    let mut taken = BTreeSet::new();
-    let mut results = Vec::with_capacity(frames.len());
-    for frame in frames {
-        let name = if alone {
-            input.name.clone()
-        } else {
-            format!("{}/{}", input.name, file_name(&frame.entity, &mut taken))
-        };
-        results.push(of_frame(&name, &frame, how)?);
-    }
-    Ok(results)
+    let names = places::names(&input.name, frames.iter().map(|frame| frame.entity.as_str()));
+    names.iter().zip(&frames).map(|(name, frame)| of_frame(name, frame, how)).collect()
 }
 
 fn of_frame(name: &str, frame: &Frame, how: How<'_>) -> Result<EntityResult, BacktestError> {
-    let mut rows = 0..;
-    let next = |row: &mut Row| {
-        let found = rows.next().and_then(|at| frame.row(at));
-        let more = found.is_some();
-        *row = found.unwrap_or_default();
-        Ok(more)
-    };
-    judge(name, &frame.metrics, how.judges(name, &frame.metrics), next, how)
-}
-
-/// An entity's name as that of a file; never twice the same.
-fn file_name(entity: &str, taken: &mut BTreeSet<String>) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-    let plain: String = entity.chars().take(FILE_NAME_MAX).map(plain).collect();
-    let base = if plain.starts_with('.') || plain.is_empty() { format!("_{plain}") } else { plain };
-    let mut name = base.clone();
-    for number in 2.. {
-        if taken.insert(name.clone()) {
-            break;
+    let reader = || {
+        let mut rows = 0..;
+        move |row: &mut Row| {
+            let found = rows.next().and_then(|at| frame.row(at));
+            let more = found.is_some();
+            *row = found.unwrap_or_default();
+            Ok(more)
         }
-        name = format!("{base}-{number}");
+    };
+    let mut counters = if frame.rated { Counters::default() } else { how.counters(&frame.metrics) };
+    if !counters.is_empty() {
+        counters.look(reader())?;
     }
-    name
+    let judges = how.judges(name, &frame.metrics, counters.settled(&frame.metrics));
+    judge(name, &frame.metrics, judges, reader(), how)
 }
 
 /// Judges rows as `next` gives them; it says whether there was one.
 fn judge(
     name: &str,
     metrics: &[String],
-    Judges { mut panel, mut owner }: Judges,
+    Judges { mut panel, mut owner, mut counters }: Judges,
     mut next: impl FnMut(&mut Row) -> Result<bool, BacktestError>,
     how: How<'_>,
 ) -> Result<EntityResult, BacktestError> {
     let mut result =
         EntityResult { name: name.to_owned(), metrics: metrics.len(), ..EntityResult::default() };
-    let path = how.out.join(format!("{name}.csv"));
+    let path = places::of(how.out, name);
+    places::free(&path)?;
     let failed = || BacktestError::write(path.clone());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed())?;
     }
-    let mut plot = how.plots.then(|| Plot::new(metrics));
+    let shown = |(at, name): (usize, &String)| {
+        if counters.has(at) { format!("{name} /s") } else { name.clone() }
+    };
+    let mut plot =
+        how.plots.then(|| Plot::new(&metrics.iter().enumerate().map(shown).collect::<Vec<_>>()));
     let mut file = BufWriter::new(File::create(&path).map_err(failed())?);
-    writeln!(file, "row,timestamp,anomaly_score,score,alert,p_value").map_err(failed())?;
+    writeln!(file, "{}", places::HEADER).map_err(failed())?;
     let (mut row, mut last_alert) = (Row::default(), None);
     while next(&mut row)? {
         let moves = |every: u64| result.rows > 0 && result.rows.is_multiple_of(every);
@@ -234,6 +265,8 @@ fn judge(
                 problem,
             })?;
         }
+        result.values_missing += row.values.iter().filter(|value| value.is_nan()).count() as u64;
+        counters.rate(&mut row);
         let mut verdict = panel.update(row.at_ms, &row.values);
         verdict.alert = match how.options.alpha {
             Some(alpha) => verdict.p_value <= alpha,
@@ -249,7 +282,7 @@ fn judge(
         if let Some(plot) = &mut plot {
             plot.add(&row.values, &verdict);
         }
-        result.count(&row, &verdict, &mut last_alert);
+        result.count(&verdict, &mut last_alert);
     }
     file.flush().map_err(failed())?;
     let found = owner.map(Owner::ended);
@@ -257,9 +290,13 @@ fn judge(
         write_json(&path.with_extension("findings.json"), &found.findings)?;
         result.take(found);
     }
+    result.notes.append(&mut counters.notes);
     if let Some(plot) = plot {
         let path = path.with_extension("svg");
-        let svg = plot.svg(name, found.as_ref().map_or(&[], |found| &found.findings));
+        let svg = match &found {
+            Some(found) => plot.svg(name, &found.findings, &found.indicators),
+            None => plot.svg(name, &[], &[]),
+        };
         fs::write(&path, svg).map_err(BacktestError::write(&path))?;
     }
     Ok(result)
@@ -284,12 +321,14 @@ fn warm_up(
     }
     let (mut row, mut rows) = (Row::default(), 0);
     while train.read(&mut row)? {
+        judges.counters.rate(&mut row);
         judges.panel.update(row.at_ms, &row.values);
         if let Some(owner) = &mut judges.owner {
             owner.warm_up(&row);
         }
         rows += 1;
     }
+    judges.counters.begin_anew();
     if let Some(owner) = &mut judges.owner {
         owner.warmed_up();
     }
@@ -312,14 +351,13 @@ impl EntityResult {
         self.notes.clone_from(&found.notes);
     }
 
-    fn count(&mut self, row: &Row, verdict: &Verdict, last_alert: &mut Option<u64>) {
+    fn count(&mut self, verdict: &Verdict, last_alert: &mut Option<u64>) {
         if verdict.alert {
             self.alert_rows += 1;
             let again = last_alert.is_some_and(|last| self.rows - last <= EVENT_GAP_ROWS);
             self.alerts += u64::from(!again);
             *last_alert = Some(self.rows);
         }
-        self.values_missing += row.values.iter().filter(|value| value.is_nan()).count() as u64;
         self.anomaly_score_max = self.anomaly_score_max.max(verdict.anomaly);
         self.rows += 1;
     }

@@ -80,6 +80,8 @@ pub(super) struct Found {
     pub(super) findings: Vec<Finding>,
     /// How many, by kind.
     pub(super) by_kind: BTreeMap<String, u64>,
+    /// The indicator of each metric.
+    pub(super) indicators: Vec<String>,
     pub(super) notes: Vec<String>,
 }
 
@@ -115,10 +117,11 @@ impl Owner {
         metrics: &[String],
         declared: Option<&Declared>,
         step: Millis,
+        rates: impl Fn(usize) -> bool,
     ) -> Self {
         let config = DetectionConfig::default();
         Self {
-            watched: Watched::new(entity, metrics, declared),
+            watched: Watched::new(entity, metrics, declared, rates),
             timings: (Timings::from(&config), config.false_discovery_rate),
             replay: None,
             step,
@@ -202,7 +205,7 @@ impl Owner {
         if all > found.findings.len() as u64 {
             notes.push(format!("of {all} findings the first {FINDINGS_MAX} are listed"));
         }
-        found.notes = notes;
+        (found.indicators, found.notes) = (self.watched.names, notes);
         found
     }
 }
@@ -228,6 +231,26 @@ impl Finding {
         let row = self.row_until.map(|row| format!("row {row}"));
         let ended = self.until.clone().or(row).unwrap_or_else(|| "the end".to_owned());
         format!("{} ({}), {begun} to {ended}: {}", self.kind, self.severity, self.summary)
+    }
+
+    /// One that says nothing, for tests to say something with.
+    #[cfg(test)]
+    pub(super) const fn of_nothing() -> Self {
+        Self {
+            kind: String::new(),
+            severity: Severity::Info,
+            summary: String::new(),
+            indicator: None,
+            p_value: 0.0,
+            since: None,
+            raised: None,
+            until: None,
+            row: 0,
+            row_until: None,
+            rows: 0,
+            time_to_event_s: None,
+            signals: Vec::new(),
+        }
     }
 
     fn of(symptom: Symptom, at: Timestamp, row: u64, stamped: bool) -> Self {

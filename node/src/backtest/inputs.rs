@@ -5,7 +5,8 @@
 //! * Any other `*.csv` or `*.csv.gz` with a column `timestamp` is one entity; the result has its name.
 //! * A `*.json` or `*.jsonl` (or `.gz` of it) that begins like the answer to a range query of Prometheus
 //!   or like lines of OTLP metrics holds one entity or more: see [`super::series`].
-//! * A CSV without that column is passed over, as is other JSON, and named in the summary.
+//! * A CSV without that column is passed over, as are results of a backtest and other JSON, and named in the
+//!   summary.
 
 use std::path::{Path, PathBuf};
 
@@ -81,12 +82,27 @@ fn walk(
         .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
         .map_err(BacktestError::read(folder))?;
     entries.sort();
-    let pair = |stem: &str| {
+    let all = |stem: &str| -> Vec<PathBuf> {
         let ending = [".csv", ".csv.gz"].map(|ending| folder.join(format!("{stem}{ending}")));
-        ending.into_iter().find(|path| path.is_file())
+        ending.into_iter().filter(|path| path.is_file()).collect()
     };
-    if let (Some(train), Some(rows), false) = (pair("train"), pair("test"), prefix.is_empty()) {
-        found.inputs.push(Input { name: prefix, train: Some(train), rows, form: Form::Csv });
+    let (mut train, mut rows) = (all("train"), all("test"));
+    if let (Some(first), Some(judged), false) = (train.pop(), rows.pop(), prefix.is_empty()) {
+        for (other, one) in [(train.pop(), &first), (rows.pop(), &judged)] {
+            if let Some(other) = other {
+                return Err(BacktestError::Clash {
+                    name: prefix,
+                    first: other,
+                    second: one.clone(),
+                });
+            }
+        }
+        found.inputs.push(Input {
+            name: prefix,
+            train: Some(first),
+            rows: judged,
+            form: Form::Csv,
+        });
         return Ok(());
     }
     for path in entries {
@@ -104,7 +120,7 @@ fn walk(
         } else if let Some((stem, form)) = stem(&name) {
             let fits = found.inputs.len() < FILES_MAX
                 && match form {
-                    Form::Csv => Table::open(&path)?.has_timestamp(),
+                    Form::Csv => Table::open(&path)?.is_history(),
                     Form::Json => series::is_one(&path)?,
                 };
             if fits {

@@ -2,18 +2,25 @@
 //!
 //! ```text
 //!  folder or file ─► inputs (what is a series?) ─┬► csv (rows, bounded) ────────────┬► judgement ─► results
-//!                                                └► series (range query, OTLP file) ┘
+//!                                                └► series (range query, OTLP file) ┤     counters as rates,
+//!  Prometheus ─────► ask (by parts) ─────────────► series ──────────────────────────┘     each in its place
 //! ```
 //!
-//! [`findings`] goes through a history as the owner of an instance would have; [`detect`] tells what comes out.
+//! [`findings`] goes through a history as the owner of an instance would have; [`detect`] tells what comes out. That
+//! is the code that runs live, predictions of it included. [`predict`] and [`classify`] are not: they fit models to
+//! units and incidents of one's own (`learn`, `detection::predict::{hazard, life}`, `intelligence::cases`), which no
+//! node does. A node foretells from what it watches itself and classes by rules.
+//!
 //! One file per kind of judgement ([`detect`], [`predict`], [`classify`]); [`csv`] reads for all of them.
-//! Invariant: the answer for a row uses that row and earlier ones only, and what is judged is the code
-//! that runs live.
+//! Invariant: the answer for a row uses that row and earlier ones only (what is a counter is asked of all of a column).
+//! No result takes another's place (`places`).
 //! Deliberately absent: labels. A column `label` is never shown to a detector, and what
 //! [`predict`] learns from a history it is asked about units that it has not seen.
 
+pub mod ask;
 pub mod cases;
 pub mod classify;
+mod counters;
 pub mod csv;
 mod departures;
 pub mod detect;
@@ -21,6 +28,7 @@ pub mod findings;
 pub mod history;
 pub mod inputs;
 mod otlp;
+mod places;
 pub mod plot;
 pub mod predict;
 mod prometheus;
@@ -72,6 +80,55 @@ pub enum BacktestError {
         path: PathBuf,
         /// What was looked for.
         expected: &'static str,
+    },
+    /// Two inputs would write over each other's results.
+    #[error(
+        "`{first}` and `{second}` would both have their results in `{name}.csv`: rename one of them, or judge \
+         each with an --out of its own"
+    )]
+    Clash {
+        /// Of the results.
+        name: String,
+        /// One input.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// The next run would take results for histories.
+    #[error(
+        "--out {out} lies in --input {input}: results are not kept among what is read, choose another folder"
+    )]
+    Inside {
+        /// Where results were to go.
+        out: PathBuf,
+        /// What is read.
+        input: PathBuf,
+    },
+    /// Nobody answers there.
+    #[error("{url}: {why}")]
+    Unanswered {
+        /// Who was asked.
+        url: String,
+        /// Why nothing came.
+        why: String,
+    },
+    /// It answers, and gives nothing.
+    #[error("{url}, query `{query}`: {problem}")]
+    Refused {
+        /// Who was asked.
+        url: String,
+        /// For what.
+        query: String,
+        /// What it says.
+        problem: String,
+    },
+    /// A file that a result would replace.
+    #[error(
+        "{path} is there, and no result of a backtest: it is not written over, choose another --out"
+    )]
+    NoResult {
+        /// Which.
+        path: PathBuf,
     },
 }
 

@@ -1,6 +1,7 @@
-//! `medic backtest predict`: would it have been foreseen?
+//! `medic backtest predict`: how far ahead would a model of your own units have seen?
 //!
-//! Learns from a history of units and is asked about units it has not seen (cross-validation by unit),
+//! Not what a node foretells live, which [`super::detect`] shows: a calibrated learner for histories that no node
+//! has. Learns from a history of units and is asked about units it has not seen (cross-validation by unit),
 //! so every figure is one of the future. Two kinds of history, told apart by a column of events:
 //!
 //! * with one: will a unit fail within the horizon? `row,<unit>,<time>,probability`

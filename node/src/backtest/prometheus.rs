@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{
     BacktestError,
-    series::{Gathered, number, without_place},
+    series::{Gathered, NAME, number, without_place},
 };
 
 #[derive(Deserialize)]
@@ -22,6 +22,10 @@ struct Answer {
     status: String,
     #[serde(default)]
     error: String,
+    #[serde(rename = "errorType", default)]
+    error_type: String,
+    #[serde(default)]
+    warnings: Vec<String>,
     data: Option<Data>,
 }
 
@@ -60,7 +64,13 @@ impl<'de> Deserialize<'de> for Sample {
     }
 }
 
-/// Reads an answer.
+/// What is wrong with an answer, and the line where.
+pub(super) struct Bad {
+    line: usize,
+    pub(super) problem: String,
+}
+
+/// Reads an answer from a file.
 ///
 /// # Errors
 /// When it is none, or an answer to another question.
@@ -69,34 +79,57 @@ pub(super) fn read(
     source: impl Read,
     into: &mut Gathered,
 ) -> Result<(), BacktestError> {
-    let wrong = |line: usize, problem: String| BacktestError::Content {
+    let taken = take(source, None, into);
+    taken.map(|_| ()).map_err(|Bad { line, problem }| BacktestError::Content {
         path: path.to_owned(),
         line: line as u64,
         problem,
-    };
+    })
+}
+
+/// Takes the series of an answer in; gives what it warns of. `unnamed`: how series without a name are called.
+///
+/// # Errors
+/// When it is none, or an answer to another question.
+pub(super) fn take(
+    source: impl Read,
+    unnamed: Option<&str>,
+    into: &mut Gathered,
+) -> Result<Vec<String>, Bad> {
+    let wrong = |problem: String| Bad { line: 1, problem };
     let answer: Answer = serde_json::from_reader(source).map_err(|error| {
         let problem = if error.is_io() {
             error.to_string()
         } else {
             format!("no answer of Prometheus to a range query: {}", without_place(&error))
         };
-        wrong(error.line().max(1), problem)
+        Bad { line: error.line().max(1), problem }
     })?;
     let Some(data) = answer.data else {
         let said = if answer.error.is_empty() { &answer.status } else { &answer.error };
-        return Err(wrong(1, format!("Prometheus answered without data: {said}")));
+        return Err(wrong(format!("Prometheus answered without data: {said}")));
     };
     let instant = data.result.iter().any(|series| series.value.is_some());
     if data.kind != "matrix" || instant {
         let kind = if data.kind.is_empty() { "nothing" } else { &data.kind };
-        let problem = format!("the result is `{kind}`, not `matrix`: ask /api/v1/query_range");
-        return Err(wrong(1, problem));
+        return Err(wrong(format!(
+            "the result is `{kind}`, not `matrix`: ask /api/v1/query_range"
+        )));
     }
-    for series in data.result {
+    for mut series in data.result {
+        if let Some(name) = unnamed {
+            series.metric.entry(NAME.to_owned()).or_insert_with(|| name.to_owned());
+        }
         let points = series.values.into_iter().map(|Sample(at, value)| (at, value));
-        into.add(series.metric, points).map_err(|problem| wrong(1, problem))?;
+        into.add(series.metric, points).map_err(wrong)?;
     }
-    Ok(())
+    Ok(answer.warnings)
+}
+
+/// Why Prometheus refuses, where it says so.
+pub(super) fn refusal(body: &[u8]) -> Option<String> {
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    (!answer.error.is_empty()).then(|| format!("{}: {}", answer.error_type, answer.error))
 }
 
 #[cfg(test)]

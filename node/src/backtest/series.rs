@@ -32,7 +32,7 @@ pub(super) const INSTANCE: &str = "instance";
 /// Bytes of an unpacked file: a month of a hundred series each minute is about 100 MiB.
 const BYTES_MAX: u64 = 1 << 30;
 /// Points of a file: 16 bytes each, and as much again as rows.
-const POINTS_MAX: usize = 20_000_000;
+pub(super) const POINTS_MAX: usize = 20_000_000;
 /// Bytes at a file's beginning that tell what it is.
 const HEAD_BYTES: usize = 4_096;
 /// Times closer than this share of the step are one row.
@@ -55,6 +55,7 @@ pub(super) fn without_place(error: &serde_json::Error) -> String {
 pub struct Gathered {
     by_entity: BTreeMap<String, BTreeMap<String, Vec<(i64, f64)>>>,
     points: usize,
+    rated: bool,
 }
 
 /// One entity.
@@ -66,6 +67,8 @@ pub struct Frame {
     pub metrics: Vec<String>,
     /// Milliseconds since the epoch and values, in order of time.
     pub rows: Vec<(i64, Vec<f64>)>,
+    /// What counts is a rate already.
+    pub rated: bool,
 }
 
 /// What a file of JSON is.
@@ -101,20 +104,13 @@ pub fn read(path: &Path) -> Result<Vec<Frame>, BacktestError> {
     let mut gathered = Gathered::default();
     // What is neither is told as the one that is asked for more often.
     match form(path)?.unwrap_or(Form::RangeQuery) {
-        Form::Otlp => otlp::read(path, BufReader::new(source), &mut gathered)?,
+        Form::Otlp => {
+            gathered.rated = true;
+            otlp::read(path, BufReader::new(source), &mut gathered)?;
+        }
         Form::RangeQuery => prometheus::read(path, BufReader::new(source), &mut gathered)?,
     }
-    let frames = gathered.frames();
-    if let Some(wide) = frames.iter().find(|frame| frame.metrics.len() > COLUMNS_MAX) {
-        let (count, entity) = (wide.metrics.len(), &wide.entity);
-        let problem = format!("{count} metrics of `{entity}`; at most {COLUMNS_MAX} are read");
-        return Err(BacktestError::Content { path: path.to_owned(), line: 1, problem });
-    }
-    if frames.is_empty() {
-        let expected = "a matrix of Prometheus or OTLP metrics, with at least one point";
-        return Err(BacktestError::Nothing { path: path.to_owned(), expected });
-    }
-    Ok(frames)
+    gathered.finish(path)
 }
 
 /// Refuses what goes on beyond a bound, compressed bombs among it.
@@ -163,20 +159,69 @@ impl Gathered {
         series.extend(points);
         self.points += series.len() - before;
         if self.points > POINTS_MAX {
-            return Err(format!("more than {POINTS_MAX} points: split the file by time"));
+            return Err(too_many());
         }
         Ok(())
+    }
+
+    /// Whether nothing is in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.points == 0
+    }
+
+    /// Adds what another question gave.
+    ///
+    /// # Errors
+    /// When both gave the same series, or there are too many points, in words.
+    pub(super) fn merge(&mut self, other: Self) -> Result<(), String> {
+        for (entity, metrics) in other.by_entity {
+            let known = self.by_entity.entry(entity.clone()).or_default();
+            for (metric, series) in metrics {
+                if known.contains_key(&metric) {
+                    return Err(format!(
+                        "`{metric}` of `{entity}` came of another query as well: NAME=EXPR names what an \
+                         expression gives"
+                    ));
+                }
+                known.insert(metric, series);
+            }
+        }
+        self.points += other.points;
+        if self.points > POINTS_MAX { Err(too_many()) } else { Ok(()) }
+    }
+
+    /// The entities, in order of their names; `path` is where they are from.
+    ///
+    /// # Errors
+    /// When there is none, or one has too many metrics.
+    pub(super) fn finish(self, path: &Path) -> Result<Vec<Frame>, BacktestError> {
+        let frames = self.frames();
+        if let Some(wide) = frames.iter().find(|frame| frame.metrics.len() > COLUMNS_MAX) {
+            let (count, entity) = (wide.metrics.len(), &wide.entity);
+            let problem = format!("{count} metrics of `{entity}`; at most {COLUMNS_MAX} are read");
+            return Err(BacktestError::Content { path: path.to_owned(), line: 1, problem });
+        }
+        if frames.is_empty() {
+            let expected = "a matrix of Prometheus or OTLP metrics, with at least one point";
+            return Err(BacktestError::Nothing { path: path.to_owned(), expected });
+        }
+        Ok(frames)
     }
 
     /// The entities, in order of their names.
     #[must_use]
     pub fn frames(self) -> Vec<Frame> {
+        let rated = self.rated;
         let with_points = self.by_entity.into_iter().filter_map(|(entity, metrics)| {
-            let frame = frame(entity, metrics);
+            let frame = Frame { rated, ..frame(entity, metrics) };
             (!frame.rows.is_empty()).then_some(frame)
         });
         with_points.collect()
     }
+}
+
+fn too_many() -> String {
+    format!("more than {POINTS_MAX} points: split it by time")
 }
 
 fn frame(entity: String, metrics: BTreeMap<String, Vec<(i64, f64)>>) -> Frame {
@@ -206,7 +251,7 @@ fn frame(entity: String, metrics: BTreeMap<String, Vec<(i64, f64)>>) -> Frame {
             None => rows.push((at, values)),
         }
     }
-    Frame { entity, metrics: names, rows }
+    Frame { entity, metrics: names, rows, rated: false }
 }
 
 /// The median time between points of the series that has most, milliseconds; 0 of too few.

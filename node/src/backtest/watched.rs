@@ -41,7 +41,13 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(entity: &str, columns: &[String], declared: Option<&Declared>) -> Self {
+    /// `rates`: whether the column of a place counts, and is given as a rate.
+    pub(super) fn new(
+        entity: &str,
+        columns: &[String],
+        declared: Option<&Declared>,
+        rates: impl Fn(usize) -> bool,
+    ) -> Self {
         let (tenant, service) = declared
             .map_or(("default", "backtest"), |one| (one.tenant.as_str(), one.name.as_str()));
         let target = Target {
@@ -55,10 +61,14 @@ impl Watched {
             notes.extend(fitted(&mut spec, &names));
         }
         let known: BTreeSet<String> = spec.indicators.iter().map(|one| one.name.clone()).collect();
-        let others = names.iter().filter(|name| !known.contains(*name));
-        spec.indicators.extend(others.map(|name| IndicatorSpec {
+        let others = names.iter().enumerate().filter(|(_, name)| !known.contains(*name));
+        spec.indicators.extend(others.map(|(at, name)| IndicatorSpec {
             name: name.clone(),
-            source: IndicatorSource::Gauge(name.clone()),
+            source: if rates(at) {
+                IndicatorSource::Rate(name.clone())
+            } else {
+                IndicatorSource::Gauge(name.clone())
+            },
             limit: None,
             upward_only: true,
         }));
@@ -119,7 +129,7 @@ fn fitted(spec: &mut ServiceSpec, columns: &[String]) -> Vec<String> {
     notes
 }
 
-fn listed<S: AsRef<str>>(names: &[S]) -> String {
+pub(super) fn listed<S: AsRef<str>>(names: &[S]) -> String {
     let shown = names.iter().take(NAMED_MAX).map(|name| format!("`{}`", name.as_ref()));
     let shown = shown.collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(NAMED_MAX) {
@@ -161,7 +171,8 @@ mod tests {
         );
         let declared =
             Declared { tenant: "shop".to_owned(), name: "web".to_owned(), spec: spec.unwrap() };
-        let watched = Watched::new("a", &columns(&["cpu", "memory", "cpu"]), Some(&declared));
+        let watched =
+            Watched::new("a", &columns(&["cpu", "memory", "cpu"]), Some(&declared), |_| false);
         assert_eq!(
             (watched.target.tenant.as_str(), watched.target.service.as_str()),
             ("shop", "web")
@@ -183,7 +194,7 @@ mod tests {
 
     #[test]
     fn that_nothing_but_anomalies_can_be_told_is_said() {
-        let notes = |names: &[&str]| Watched::new("a", &columns(names), None).notes;
+        let notes = |names: &[&str]| Watched::new("a", &columns(names), None, |_| false).notes;
         assert!(notes(&["a", "b"])[0].starts_with("no column has a limit"));
         assert!(notes(&["a", "error_rate"]).is_empty() && notes(&["latency"]).is_empty());
     }

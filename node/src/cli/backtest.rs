@@ -1,7 +1,13 @@
 //! `medic backtest`: runs, shows how far it is, prints what came out.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
+use medic_raft::env::{Clock as _, SystemClock};
 use medic_state::{
     Millis,
     manifest::{Manifest, Spec},
@@ -15,7 +21,14 @@ use super::{
     out::Out,
     render::{Style, Table, words::plural},
 };
-use crate::backtest::{BacktestError, Declared, classify, detect, history::Columns, predict};
+use crate::backtest::{
+    BacktestError, Declared,
+    ask::{Prometheus, Range},
+    classify, detect,
+    history::Columns,
+    predict,
+    series::Frame,
+};
 
 pub(super) fn run(command: &BacktestCommand) -> Result<(), CliError> {
     match command {
@@ -31,6 +44,8 @@ const PROGRESS_EVERY: usize = 25;
 const WORST_SHOWN: usize = 8;
 /// Remarks that are shown.
 const NOTES_SHOWN: usize = 12;
+/// Bytes of a file with a token or with certificates.
+const SECRET_BYTES_MAX: u64 = 1 << 20;
 
 fn detect(args: &DetectArgs) -> Result<(), CliError> {
     let out = Out::new(args.output.output);
@@ -54,8 +69,56 @@ fn detect(args: &DetectArgs) -> Result<(), CliError> {
         scores_only: args.scores_only,
         step: args.step,
     };
-    let summary = detect::run(&args.input, &args.out, &options, progress)?;
+    let summary = match &args.input {
+        Some(input) => detect::run(input, &args.out, &options, progress)?,
+        None => {
+            let frames = asked(args, out)?;
+            detect::run_over(&frames, &args.out, &options, progress)?
+        }
+    };
     out.value(&summary, |summary| detect_text(summary, args, Style::new(out.color())))
+}
+
+/// What a Prometheus remembers.
+fn asked(
+    DetectArgs { asked: args, step, .. }: &DetectArgs,
+    out: Out,
+) -> Result<Vec<Frame>, CliError> {
+    let (Some(url), Some(start)) = (&args.prometheus, args.start) else {
+        return Err(CliError::Usage("neither --input nor --prometheus".to_owned()));
+    };
+    let read = |path: &PathBuf| {
+        let most = SECRET_BYTES_MAX;
+        let file = File::open(path).and_then(|file| {
+            let mut bytes = Vec::new();
+            file.take(most + 1).read_to_end(&mut bytes).map(|_| bytes)
+        });
+        match file {
+            Ok(bytes) if bytes.len() as u64 <= most => Ok(bytes),
+            Ok(_) => {
+                Err(CliError::Usage(format!("{} is larger than {most} bytes", path.display())))
+            }
+            Err(error) => Err(CliError::Failed(format!("cannot read {}: {error}", path.display()))),
+        }
+    };
+    let token = args.token_file.as_ref().map(|path| {
+        let text = String::from_utf8(read(path)?).unwrap_or_default().trim().to_owned();
+        // What is in it is not shown.
+        let sound = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let unsound =
+            || CliError::Usage(format!("{} holds no token, which is one word", path.display()));
+        sound.then_some(text).ok_or_else(unsound)
+    });
+    let (token, ca) = (token.transpose()?, args.ca.as_ref().map(read).transpose()?);
+    let prometheus = Prometheus::new(url, token, ca.as_deref()).map_err(CliError::Usage)?;
+    let now_ms = i64::try_from(SystemClock.now().0).unwrap_or(i64::MAX);
+    let range = Range::new(start, args.end, *step, now_ms).map_err(CliError::Usage)?;
+    let mut frames = Vec::new();
+    super::wait(async {
+        frames = prometheus.ask(&args.queries, range, |line| out.note(line)).await?;
+        Ok(())
+    })?;
+    Ok(frames)
 }
 
 /// The service of a file that holds one, and what else it likes.
@@ -110,6 +173,7 @@ fn detect_text(summary: &detect::Summary, args: &DetectArgs, style: Style) -> St
     if !args.scores_only {
         text.push_str(&findings_text(summary, style));
     }
+    text.push_str(&notes_text(summary, style));
     text.push_str(&format!("\n\nresults are in {}", args.out.display()));
     if !summary.passed_over.is_empty() {
         let count = plural(summary.passed_over.len(), "file");
@@ -118,7 +182,7 @@ fn detect_text(summary: &detect::Summary, args: &DetectArgs, style: Style) -> St
     text
 }
 
-/// Findings by kind, the worst of them, and what is to be known of how entities were watched.
+/// Findings by kind, and the worst of them.
 fn findings_text(summary: &detect::Summary, style: Style) -> String {
     let mut by_kind: BTreeMap<&str, u64> = BTreeMap::new();
     for (kind, count) in summary.entities.iter().flat_map(|one| &one.findings) {
@@ -147,6 +211,12 @@ fn findings_text(summary: &detect::Summary, style: Style) -> String {
             text.push_str(&format!("\n  {} {says}", style.name(name)));
         }
     }
+    text
+}
+
+/// What is to be known of how entities were watched.
+fn notes_text(summary: &detect::Summary, style: Style) -> String {
+    let mut text = String::new();
     let mut notes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for entity in &summary.entities {
         for note in &entity.notes {
@@ -259,12 +329,15 @@ fn classify_text(summary: &classify::Summary, args: &ClassifyArgs, style: Style)
 impl From<BacktestError> for CliError {
     fn from(error: BacktestError) -> Self {
         match error {
-            BacktestError::Content { .. } | BacktestError::Nothing { .. } => {
-                Self::Usage(error.to_string())
-            }
-            BacktestError::Read { .. } | BacktestError::Write { .. } => {
-                Self::Failed(error.to_string())
-            }
+            BacktestError::Content { .. }
+            | BacktestError::Nothing { .. }
+            | BacktestError::Clash { .. }
+            | BacktestError::Inside { .. }
+            | BacktestError::NoResult { .. } => Self::Usage(error.to_string()),
+            BacktestError::Read { .. }
+            | BacktestError::Write { .. }
+            | BacktestError::Refused { .. } => Self::Failed(error.to_string()),
+            BacktestError::Unanswered { .. } => Self::Unavailable(error.to_string()),
         }
     }
 }

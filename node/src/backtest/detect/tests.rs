@@ -87,6 +87,57 @@ fn whoever_goes_on_from_a_checkpoint_judges_as_if_nothing_had_moved() {
 }
 
 #[test]
+fn what_counts_is_judged_by_how_fast_it_does() {
+    let (input, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // The same rates, once counted, with a reset among them.
+    let rate = |row: u64| if row >= 580 { 90.0 } else { 10.0 + (row * 7919 % 101) as f64 / 101.0 };
+    let (mut rates, mut counts) =
+        ("timestamp,load\n".to_owned(), "timestamp,load_total\n".to_owned());
+    let mut counted = 0.0;
+    for row in 0..600 {
+        let at = 1_700_000_000 + row * 60;
+        counted = if row == 200 { 0.0 } else { counted } + rate(row) * 60.0;
+        let first = if row == 0 { String::new() } else { rate(row).to_string() };
+        rates.push_str(&format!("{at},{first}\n"));
+        counts.push_str(&format!("{at},{counted}\n"));
+    }
+    fs::write(input.path().join("rates.csv"), rates).unwrap();
+    fs::write(input.path().join("counts.csv"), counts).unwrap();
+    let summary = run(input.path(), out.path(), &Options::default(), |_, _, _| {}).unwrap();
+    let [counted, rated] = &summary.entities[..] else { panic!("{summary:?}") };
+    assert_eq!((counted.alerts, rated.alerts), (1, 1), "{summary:?}");
+    assert_eq!((counted.values_missing, rated.values_missing), (0, 1));
+    let note = |one: &EntityResult| one.notes.iter().any(|note| note.contains("judged as rates"));
+    assert!(note(counted) && !note(rated), "{summary:?}");
+    let alerts = |name: &str| -> Vec<usize> {
+        let text = fs::read_to_string(out.path().join(name)).unwrap();
+        let alert =
+            |(row, line): (usize, &str)| (line.split(',').nth(4) == Some("1")).then_some(row);
+        text.lines().enumerate().filter_map(alert).collect()
+    };
+    assert_eq!(alerts("counts.csv"), alerts("rates.csv"));
+}
+
+#[test]
+fn entities_in_memory_have_results_by_their_names() {
+    let out = tempfile::tempdir().unwrap();
+    let frame = |entity: &str| Frame {
+        entity: entity.to_owned(),
+        metrics: vec!["load".to_owned()],
+        rows: (0..5).map(|row| (row * 60_000, vec![1.0])).collect(),
+        rated: false,
+    };
+    let frames = [frame(""), frame("web/a:80"), frame("web/a_80")];
+    let judged = || run_over(&frames, out.path(), &Options::default(), |_, _, _| {});
+    let summary = judged().unwrap();
+    let names: Vec<&str> = summary.entities.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["all", "web_a_80", "web_a_80-2"]);
+    assert!(judged().is_ok(), "results of before are written over");
+    fs::write(out.path().join("web_a_80.csv"), "mine\n").unwrap();
+    assert!(matches!(judged(), Err(BacktestError::NoResult { .. })));
+}
+
+#[test]
 fn answers_of_prometheus_and_files_of_otlp_are_judged_by_entity() {
     let (input, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let points = |shift: usize| {
