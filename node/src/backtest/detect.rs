@@ -259,11 +259,13 @@ fn judge(
     while next(&mut row)? {
         let moves = |every: u64| result.rows > 0 && result.rows.is_multiple_of(every);
         if how.options.handover.is_some_and(moves) {
-            panel = heir(&panel).map_err(|problem| BacktestError::Content {
+            let wrong = |problem| BacktestError::Content {
                 path: path.clone(),
                 line: result.rows + 1,
                 problem,
-            })?;
+            };
+            panel = heir(&panel).map_err(wrong)?;
+            owner.as_mut().map_or(Ok(()), Owner::moves).map_err(wrong)?;
         }
         result.values_missing += row.values.iter().filter(|value| value.is_nan()).count() as u64;
         counters.rate(&mut row);

@@ -158,6 +158,14 @@ impl Owner {
         self.left_out += u64::from(!taken);
     }
 
+    /// Another owner goes on from here, as when a shard moves.
+    pub(super) fn moves(&mut self) -> Result<(), String> {
+        let timings = self.timings;
+        let moved = self.replay.take().map(|replay| replay.moved(&self.watched.spec, timings));
+        self.replay = moved.transpose().map_err(|error| format!("its checkpoint: {error}"))?;
+        Ok(())
+    }
+
     fn read(&mut self, row: &Row) -> (i64, BTreeMap<String, f64>) {
         let at_ms = row.at_ms.unwrap_or_else(|| {
             self.stamped = false;

@@ -86,6 +86,39 @@ fn whoever_goes_on_from_a_checkpoint_judges_as_if_nothing_had_moved() {
     }
 }
 
+/// All that watches an instance moves, not the panel alone: what would have been raised is the same.
+#[test]
+fn an_instance_that_moves_is_told_of_as_one_that_never_did() {
+    let (input, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let noise = |row: u64, of: u64| ((row * 7_919 + of * 104_729) % 1_009) as f64 / 1_009.0;
+    let mut text = "timestamp,error_rate,latency_p99,load\n".to_owned();
+    for row in 0..3_200_u64 {
+        // Two faults: well before a move, and through one.
+        let faulty = (1_200..1_230).contains(&row) || (2_765..2_800).contains(&row);
+        let (errors, slow) = if faulty { (0.3, 4.0) } else { (0.0, 1.0) };
+        let values = [0.01 * noise(row, 0) + errors, slow * (0.1 + 0.02 * noise(row, 1))];
+        let [errors, latency] = values;
+        let at = 1_700_000_000 + row * 15;
+        text.push_str(&format!("{at},{errors},{latency},{}\n", 10.0 + noise(row, 2)));
+    }
+    fs::write(input.path().join("web.csv"), text).unwrap();
+    let judged = |handover| {
+        let summary = run(
+            input.path(),
+            out.path(),
+            &Options { handover, ..Options::default() },
+            |_, _, _| {},
+        );
+        let read = |name: &str| fs::read_to_string(out.path().join(name)).unwrap();
+        (summary.unwrap().entities[0].findings, read("web.findings.json"), read("web.csv"))
+    };
+    let stays = judged(None);
+    assert!(stays.0.values().sum::<u64>() >= 2, "{}", stays.1);
+    for every in [1_510, 2_777] {
+        assert_eq!(judged(Some(every)), stays, "every {every} rows");
+    }
+}
+
 #[test]
 fn what_counts_is_judged_by_how_fast_it_does() {
     let (input, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -126,8 +126,8 @@ pub struct DetectArgs {
     /// Alert where the p-value is at most this share of rows, above 0 and below 1
     #[arg(long, value_name = "SHARE")]
     pub alpha: Option<f64>,
-    /// After each so many rows another panel goes on from the checkpoint of the one before, as when a
-    /// shard moves: NAME.csv must be that of one that never moved. Findings are those of an owner that stays
+    /// After each so many rows another owner goes on from the checkpoint of the one before, as when a
+    /// shard moves: NAME.csv must be that of one that never moved, and findings but for the moment of a move
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     pub handover_every: Option<u64>,
     #[command(flatten)]

@@ -45,6 +45,8 @@ impl Role {
                 Self::Errors
             }
             IndicatorSource::Quantile { .. } => Self::Latency,
+            // How many were timed a second, or how long they took in all, is nobody's wait.
+            IndicatorSource::Rate(_) => Self::Other,
             _ if says(&["latency", "duration", "response_time"]) => Self::Latency,
             IndicatorSource::Gauge(_) if spec.limit.is_some() => Self::Resource,
             _ => Self::Other,
@@ -104,6 +106,8 @@ pub struct Series {
     pub name: String,
     /// What it measures.
     pub role: Role,
+    /// It is so many a second.
+    pub per_second: bool,
     /// Its limit.
     pub limit: Option<f64>,
     /// How far ahead is looked for it, seconds.
@@ -156,6 +160,7 @@ impl Series {
         Self {
             name: spec.name.clone(),
             role,
+            per_second: matches!(spec.source, IndicatorSource::Rate(_)),
             limit,
             horizon_s: HORIZON_S,
             tuning: Tuning {

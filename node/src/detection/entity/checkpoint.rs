@@ -67,6 +67,9 @@ pub struct EntityCheckpoint {
     /// What was learnt of its log; put here by whoever holds that.
     #[n(17)]
     pub log: Option<HandedLog>,
+    /// Milliseconds for which it has been watched; older builds do not tell.
+    #[n(18)]
+    pub watched_ms: Option<u64>,
 }
 
 /// What was learnt of one indicator.
@@ -154,6 +157,7 @@ impl Entity {
             foreknown: Some(self.prognosis.foreknown()),
             waited: Some(self.prognosis.waited(now, |subject| self.sources.declared(subject))),
             log: None,
+            watched_ms: Some(now.mono_ms.saturating_sub(self.watched_since_ms)),
         }
     }
 
@@ -183,6 +187,11 @@ impl Entity {
         let same_process = self.process.take_over(checkpoint.process, came);
         if !same_process {
             self.prognosis.replaced_meanwhile();
+        }
+        // Where nobody knows of a process, it is not young for having moved.
+        if let Some(watched_ms) = checkpoint.watched_ms {
+            let since_ms = came.mono_ms.saturating_sub(watched_ms);
+            self.watched_since_ms = self.watched_since_ms.min(since_ms);
         }
         for (name, carried) in checkpoint.series {
             let Some(series) = self.series.get_mut(&name) else { continue };

@@ -161,6 +161,8 @@ pub struct Entity {
     active: BTreeMap<Kind, Active>,
     lead_s: f64,
     begun_ms: u64,
+    /// Since when it has been watched, here or by whoever watched it before.
+    watched_since_ms: u64,
     prognosis: Prognosis,
     budget: Option<BudgetWatch>,
     standing: Standing,
@@ -210,6 +212,7 @@ impl Entity {
             active: BTreeMap::new(),
             lead_s: lead.as_duration().as_secs_f64(),
             begun_ms: now.mono_ms,
+            watched_since_ms: now.mono_ms,
             prognosis: Prognosis::new(service, now),
             budget: BudgetWatch::of(service),
             standing: Standing::default(),
@@ -345,7 +348,7 @@ impl Entity {
     fn feed<'n>(&mut self, values: impl Iterator<Item = (&'n str, Measured)>, now: Now) {
         let known_since = match self.process.incarnation {
             Some(_) => self.process.since_ms,
-            None => self.begun_ms,
+            None => self.watched_since_ms,
         };
         let settled = now.mono_ms.saturating_sub(known_since) >= SETTLE_MS;
         let suspects: BTreeSet<&Voter> =

@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use medic_state::{
-    Ppm, Timestamp,
+    Epoch, Ppm, Timestamp,
     manifest::{IndicatorSource, InstanceSpec, ServiceSpec},
     symptom::{Symptom, Target},
 };
@@ -28,7 +28,10 @@ use super::{
 use crate::detection::{
     counted::{NO_SERIES, NOTHING_COUNTED, NOTHING_OBSERVED},
     ensemble::Kind,
-    entity::{BEGUN_MS, Change, Circumstances, Entity, Now, Prover},
+    entity::{
+        BEGUN_MS, Change, Circumstances, Entity, Now, Prover,
+        carried::{BadCheckpoint, Carried},
+    },
     indicator::Values,
     lord::Stream,
     predict::{forecast::Forecast, record::Record},
@@ -61,6 +64,8 @@ pub struct Replay {
     level: Ppm,
     foretelling: Foretelling,
     held: BTreeSet<Topic>,
+    /// What the law holds of the entity's findings: since when.
+    reported: BTreeMap<Kind, Timestamp>,
     /// What became of its predictions.
     record: Record,
     /// Why a value is missing, by indicator.
@@ -82,6 +87,15 @@ impl Replay {
         first_ms: i64,
     ) -> Self {
         let now = Now { mono_ms: BEGUN_MS, wall: wall(first_ms) };
+        Self::of(target, service, (timings, level), now)
+    }
+
+    fn of(
+        target: Target,
+        service: &ServiceSpec,
+        (timings, level): (Timings, Ppm),
+        now: Now,
+    ) -> Self {
         let instance = InstanceSpec {
             name: target.instance.clone(),
             agent: None,
@@ -107,6 +121,7 @@ impl Replay {
             level,
             foretelling: Foretelling::new((timings.opens, timings.lead), now.mono_ms),
             held: BTreeSet::new(),
+            reported: BTreeMap::new(),
             record: Record::default(),
             missing: service
                 .indicators
@@ -153,10 +168,34 @@ impl Replay {
         for (kind, _) in self.entity.fingerprints() {
             self.entity.cleared(kind);
         }
+        self.reported.clear();
         for topic in std::mem::take(&mut self.held) {
             self.foretelling.cleared(topic);
         }
         self.anew = true;
+    }
+
+    /// As when its shard moves: another owner goes on with what a checkpoint carries and what the law holds.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be read.
+    pub fn moved(
+        self,
+        service: &ServiceSpec,
+        (timings, level): (Timings, Ppm),
+    ) -> Result<Self, BadCheckpoint> {
+        let mut learnt = self.entity.checkpoint(self.now);
+        learnt.stream = Some(self.stream);
+        let learnt = Carried::new(Epoch::default(), &learnt).open()?;
+        let begun = (timings, level);
+        let mut heir = Self::of(self.target, service, begun, self.now);
+        for (kind, since) in &self.reported {
+            heir.entity.adopt(*kind, *since);
+        }
+        heir.stream = learnt.stream.clone().unwrap_or_default();
+        heir.entity.restore(learnt, self.now);
+        let Self { held, reported, record, row_ms, usual_ms, anew, .. } = self;
+        Ok(Self { held, reported, record, row_ms, usual_ms, anew, ..heir })
     }
 
     /// When a row comes, by the monotonic clock; `None`: not after the one before.
@@ -201,10 +240,12 @@ impl Replay {
                 Some(Change::Report(kind, mut symptom)) => {
                     foretell::relabel(&mut symptom, &limits);
                     self.entity.told(kind, &symptom, true, self.now);
+                    self.reported.entry(kind).or_insert(symptom.since);
                     told(self.now.wall, Told::Report(symptom));
                 }
                 Some(Change::Clear(kind, _)) => {
                     self.entity.cleared(kind);
+                    self.reported.remove(&kind);
                     told(self.now.wall, Told::Clear(kind.as_str()));
                 }
             }

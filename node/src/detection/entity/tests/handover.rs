@@ -116,6 +116,32 @@ fn a_detector_that_moves_scores_as_one_that_never_moved() {
     assert!(cold[1] < stays[1] - 0.2, "cold {cold:?}, warm {warm:?}");
 }
 
+/// The new owner forgot what had risen: it took a process that nobody knows for one that had just begun.
+#[test]
+fn what_rises_goes_on_rising_where_nobody_knows_the_process() {
+    let foreseen = |moves: bool| -> Vec<_> {
+        let new = || Bench::with_spec(SPEC, r#"{"name":"web-1"}"#);
+        let mut bench = new();
+        let rows = (0..60_u64).map(|row| {
+            if moves && row == 50 {
+                let told = medic_state::codec::encode(&bench.entity.checkpoint(bench.now));
+                let now = Now { mono_ms: super::super::BEGUN_MS, wall: bench.now.wall };
+                bench = new();
+                bench.now = now;
+                bench.entity.watched_since_ms = now.mono_ms;
+                bench.entity.restore(medic_state::codec::decode(&told).unwrap(), now);
+            }
+            (0..5).for_each(|_| bench.tick());
+            bench.scrape(0.0, 0.05, 20.0 + row as f64);
+            bench.entity.series["memory"].last.as_ref().unwrap().foreseen.clone()
+        });
+        rows.collect()
+    };
+    let stays = foreseen(false);
+    assert!(stays[49..].iter().all(Option::is_some));
+    assert_eq!(foreseen(true), stays);
+}
+
 #[test]
 fn failures_and_what_is_spent_of_the_budget_travel_too() {
     let mut bench = Bench::with_spec(
