@@ -272,10 +272,10 @@ pub fn describe(kind: Kind, votes: &[Vote], tested: f64) -> Option<Finding> {
     });
     let own: Vec<&Vote> = ordered.iter().filter(|vote| vote.kind == kind).copied().collect();
     let severity = own.iter().map(|vote| vote.severity).max()?;
-    // Who weighs nothing has raised nothing, and outcomes teach nothing about it; unless nobody else is left.
-    if ordered.iter().any(|vote| weight_beside(vote, votes) > 0) {
-        ordered.retain(|vote| weight_beside(vote, votes) > 0);
-    }
+    // Who weighs nothing has raised nothing, and outcomes teach nothing about it; unless the finding rests on it alone.
+    let weighs = |vote: &Vote| weight_beside(vote, votes) > 0;
+    let alone = !own.iter().any(|vote| weighs(vote));
+    ordered.retain(|vote| weighs(vote) || (alone && vote.kind == kind));
     let smallest = ordered.iter().map(|vote| vote.p_value).fold(1.0, f64::min);
     let clauses: Vec<&str> = ordered.iter().take(3).map(|vote| vote.text.as_str()).collect();
     Some(Finding {
@@ -428,6 +428,8 @@ mod tests {
         assert_eq!(signals(&[hiccup(), latency(1)]), (metric.clone(), Ppm(1000)));
         assert_eq!(signals(&[panel, latency(1)]), (metric.clone(), Ppm(1000)));
         assert_eq!(signals(&[latency(0)]), (metric, Ppm(1000)), "it keeps the finding open");
+        let beside = signals(&[latency(0), series("error_rate", Kind::Errors, 2, 0.0)]).0;
+        assert_eq!(beside, "metric.latency metric.error_rate", "and is what it is about");
         assert!(describe(Kind::Latency, &[hiccup()], 1.0).is_none());
     }
 

@@ -184,7 +184,8 @@ impl Series {
     pub fn update(&mut self, at_ms: u64, measured: Measured, lead_s: f64, moment: Moment) {
         let Measured { value, at_least } = measured;
         let Moment { settled, suspect, treated } = moment;
-        let example = match (suspect || treated, self.harmless(value)) {
+        let example = match (suspect, self.harmless(value)) {
+            _ if treated => Example::Suspect,
             (false, _) => Example::Usual,
             (true, true) => Example::Harmless,
             (true, false) => Example::Suspect,

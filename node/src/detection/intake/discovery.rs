@@ -124,6 +124,20 @@ pub struct Found {
 }
 
 impl Found {
+    /// Leaves out what would be asked in clear.
+    #[must_use]
+    pub fn over_tls_alone(mut self) -> Self {
+        let https = |endpoint: &Endpoint| endpoint.steering.https != Some(false);
+        let (kept, left_out) = std::mem::take(&mut self.endpoints).into_iter().partition(https);
+        self.endpoints = kept;
+        for Endpoint { address, .. } in left_out {
+            let why = "its source has credentials and says `https`: they do not go out in clear";
+            let (first, label) = (shown(&address), "__scheme__".to_owned());
+            self.leave_out(LeftOut::Steering { first, label, why });
+        }
+        self
+    }
+
     fn leave_out(&mut self, what: LeftOut) {
         if self.left_out.len() < NAMED_MAX { self.left_out.push(what) } else { self.more += 1 }
     }
@@ -261,6 +275,10 @@ mod tests {
         assert_eq!(urls(&found, &https), ["https://a:1/m", "https://b:2/metrics"]);
         let plain = read("- targets: ['a:1']\n  labels: {__scheme__: http}\n").unwrap();
         assert_eq!(urls(&plain, &https), ["http://a:1/metrics"], "what the file says wins");
+        let safe = plain.over_tls_alone();
+        assert!(safe.endpoints.is_empty());
+        assert!(safe.left_out[0].to_string().contains("do not go out in clear"));
+        assert_eq!(found.clone().over_tls_alone(), found);
     }
 
     /// As a blackbox exporter is asked about many.

@@ -8,8 +8,7 @@
 //!
 //! A prediction opens when it is likely, as corrected by the record of its tenant, and well founded; it is
 //! repeated while it stands, and cleared when it was no longer likely for a while. A new owner makes it out
-//! anew before it clears: until then what the law holds is left alone. A failure that was foretold and treated
-//! rests: history speaks of the process that was. Pure: time is an argument.
+//! anew before it clears: until then what the law holds is left alone. Pure: time is an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,9 +33,6 @@ const KEEP_PROBABILITY: f64 = 0.5;
 const EVERY_MS: u64 = 5_000;
 /// It is told again after this time, so that a silence that ends does not swallow it.
 const REPEAT_MS: u64 = 60_000;
-/// A failure is not foretold anew for so long after what was foretold was treated: as long as its playbook
-/// leaves a target alone, for people would be asked about what may not be done yet.
-const RESTS_MS: u64 = 6 * 3_600_000;
 
 /// What is told of here: one symptom each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -190,8 +186,6 @@ pub(super) struct Foretelling {
     /// When each was last likely enough to stand; before that, when the watch began.
     stood_ms: BTreeMap<Topic, u64>,
     begun_ms: u64,
-    /// Until when no failure is foretold anew.
-    rests_until_ms: u64,
 }
 
 impl Foretelling {
@@ -204,14 +198,6 @@ impl Foretelling {
             told_ms: BTreeMap::new(),
             stood_ms: BTreeMap::new(),
             begun_ms,
-            rests_until_ms: 0,
-        }
-    }
-
-    /// It is treated, for what open incidents hold of it among others.
-    pub(super) fn treated(&mut self, held: &BTreeSet<Topic>, now: Now) {
-        if held.contains(&Topic::Failure) {
-            self.rests_until_ms = now.mono_ms + RESTS_MS;
         }
     }
 
@@ -235,11 +221,10 @@ impl Foretelling {
         Topic::ALL.into_iter().find_map(|topic| {
             let holds = held.contains(&topic);
             let opens = topic.opens(self.opens);
-            let rests = topic == Topic::Failure && now.mono_ms < self.rests_until_ms;
             let fact = facts.iter().find(|fact| Topic::of_fact(fact) == topic);
             let stands = match fact {
                 Some(fact) => Some(of_fact(fact, about, now)),
-                None if opens && !rests => self
+                None if opens => self
                     .stands(topic, forecasts, holds)
                     .map(|one| of_forecast(one, topic, about, now)),
                 None => None,

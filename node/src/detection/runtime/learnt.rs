@@ -194,7 +194,8 @@ impl Shared {
     /// Goes on from what was learnt elsewhere, which came at a time.
     pub(super) fn go_on(&self, entity: &mut Entity, mut checkpoint: EntityCheckpoint, came: Now) {
         let target = checkpoint.target.clone();
-        if let Some(log) = checkpoint.log.take() {
+        if let Some(mut log) = checkpoint.log.take() {
+            log.age(self.mono_ms().saturating_sub(came.mono_ms));
             self.senses.log_go_on(&target, &log);
         }
         note_misfits(&target, entity.restore(checkpoint, came));

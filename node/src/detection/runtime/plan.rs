@@ -6,13 +6,17 @@ use std::{
 };
 
 use medic_state::{
-    Epoch, NodeId, ShardId, State, Timestamp,
+    Epoch, Millis, NodeId, ShardId, State, Timestamp,
+    incident::Resolution,
     manifest::{InstanceSpec, Kind as ManifestKind, Manifest, ManifestKey, ServiceSpec, Spec},
     symptom::{Fingerprint, Symptom, Target},
 };
 
 use super::foretell::{Topic, is_ours};
-use crate::detection::ensemble::Kind;
+use crate::detection::{ensemble::Kind, entity::fingerprint_of};
+
+/// As long as the built-in playbook leaves a target alone: people would be asked about what may not be done yet.
+const FAILURE_RESTS: Millis = Millis::from_secs(6 * 3_600);
 
 /// One instance to be watched.
 #[derive(Clone, Debug)]
@@ -101,6 +105,20 @@ pub(super) fn foretold(state: &State, target: &Target) -> BTreeSet<Topic> {
         .collect()
 }
 
+/// Whether a failure that was foretold of a target has been dealt with so lately that it is not foretold anew: what
+/// history says of its process, it says of the one before the treatment; and whoever closed it by hand knows of it.
+pub(super) fn failure_rests(state: &State, target: &Target) -> bool {
+    let foretold = fingerprint_of(target, Topic::Failure.symptom());
+    let dealt_with = [Some(Resolution::Remediated), Some(Resolution::ByHand)];
+    state.incidents.values().any(|incident| {
+        let lately = incident.resolved_at.is_some_and(|at| state.now.since(at) < FAILURE_RESTS);
+        incident.closed()
+            && lately
+            && dealt_with.contains(&incident.resolution)
+            && incident.symptoms.contains_key(&foretold)
+    })
+}
+
 fn active(state: &State) -> impl Iterator<Item = &Symptom> {
     state
         .incidents
@@ -134,4 +152,36 @@ fn services(state: &State) -> impl Iterator<Item = (&ManifestKey, &medic_state::
 
 fn whole(key: &ManifestKey) -> Target {
     Target { tenant: key.tenant.clone(), service: key.name.clone(), instance: String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use medic_state::incident::IncidentStatus;
+
+    use super::*;
+    use crate::fixture::{T0, at, open, symptom};
+
+    #[test]
+    fn a_foretold_failure_rests_once_it_was_dealt_with_and_not_where_it_merely_ended() {
+        for (resolution, kind, rests) in [
+            (Resolution::Remediated, "failure-predicted", true),
+            (Resolution::ByHand, "failure-predicted", true),
+            (Resolution::SelfCleared, "failure-predicted", false),
+            (Resolution::Merged, "failure-predicted", false),
+            (Resolution::Remediated, "down", false),
+        ] {
+            let mut state = State::default();
+            let id = open(&mut state, 7, vec![symptom("orders-1", kind, &[])]);
+            state.now = T0.plus(Millis(1));
+            assert!(!failure_rests(&state, &at("orders-1")), "it is open still");
+            let incident = state.incidents.get_mut(&id).unwrap();
+            (incident.status, incident.resolution) = (IncidentStatus::Resolved, Some(resolution));
+            incident.resolved_at = Some(T0);
+            assert_eq!(failure_rests(&state, &at("orders-1")), rests, "{resolution:?} {kind}");
+            assert!(!failure_rests(&state, &at("orders-2")), "another one");
+            state.now = T0.plus(FAILURE_RESTS);
+            assert!(!failure_rests(&state, &at("orders-1")), "long ago");
+        }
+    }
 }

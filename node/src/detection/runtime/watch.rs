@@ -361,11 +361,10 @@ impl Watcher {
             }
             desk.proposing = true;
             desk.flight.push(self.propose(change));
-        } else if circumstances.treated {
+        } else if !circumstances.treated
+            && let Some(word) = self.foresee(desk, now)
+        {
             // What a treatment does to it foretells nothing.
-            let held = self.ledger.read(|state| plan::foretold(state, &self.target));
-            desk.foretelling.treated(&held, now);
-        } else if let Some(word) = self.foresee(desk, now) {
             desk.proposing = true;
             desk.flight.push(self.foretell(word));
         }

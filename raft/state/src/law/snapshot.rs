@@ -60,13 +60,14 @@ impl State {
     /// # Errors
     /// When the bytes are no state, or one of a newer form.
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, FormError> {
-        let found = form_of(bytes)?;
+        let (found, in_force) = form_of(bytes)?;
         if found > STATE_VERSION {
             return Err(FormError::Newer { what: WHAT, found, known: STATE_VERSION });
         }
+        // Before all that it may hold and this build cannot read.
+        within(in_force)?;
         if found == STATE_VERSION {
             let mut state: Self = codec::decode(bytes)?;
-            within(state.cluster_version)?;
             if planted(Planted::SnapshotForgetsLocks) {
                 state.locks.clear();
             }
@@ -81,7 +82,6 @@ impl State {
             step(&mut state);
         }
         state.version = STATE_VERSION;
-        within(state.cluster_version)?;
         Ok(state)
     }
 }
@@ -121,13 +121,13 @@ fn to_form_5(state: &mut State) {
     }
 }
 
-/// The form's number stands first, so that it can be read whatever follows.
-fn form_of(bytes: &[u8]) -> Result<u32, CodecError> {
+/// The form's number stands first and the command set in force second, so that they can be read whatever follows.
+fn form_of(bytes: &[u8]) -> Result<(u32, u32), CodecError> {
     let mut decoder = minicbor::Decoder::new(bytes);
-    let read = decoder.array().and_then(|_| decoder.u32());
+    let read = decoder.array().and_then(|_| Ok((decoder.u32()?, decoder.u32()?)));
     read.map_err(|error| CodecError {
         what: WHAT,
-        reason: format!("it does not begin with the number of its form: {error}"),
+        reason: format!("it does not begin with the numbers of its form and command set: {error}"),
     })
 }
 

@@ -71,6 +71,23 @@ fn who_gives_no_figures_after_a_treatment_is_not_asked_soon_for_ever() {
     assert!((4..16).contains(&soon.count()));
 }
 
+/// While it is treated nothing is asked of it, which is no sign that nobody asks.
+#[test]
+fn what_falls_while_it_is_treated_is_no_new_level() {
+    let expected_after = |during: f64| {
+        let mut bench = Bench::settled();
+        bench.circumstances.treated = true;
+        for _ in 0..60 {
+            bench.tick();
+            bench.process(ProcessState::Running);
+            bench.scrape(0.0, during, 20.0);
+            bench.evaluate();
+        }
+        bench.entity.series["latency_p99"].last.as_ref().map(|reading| reading.judged.expected)
+    };
+    assert_eq!(expected_after(0.0), expected_after(0.05));
+}
+
 /// What a treatment does teaches nothing: errors after it are as odd as where the treatment did none.
 #[test]
 fn errors_of_a_treatment_are_no_examples_of_the_usual() {

@@ -12,7 +12,7 @@ use std::{
 use futures::{StreamExt as _, stream};
 use medic_api::http::push::PushRefusal;
 use medic_state::manifest::{
-    DiscoverySpec, DnsSpec, ManifestKey, NamedQuery, QuerySpec, SourceSpec,
+    DiscoverySpec, DnsSpec, ManifestKey, NamedQuery, QuerySpec, Scheme, SourceSpec,
 };
 use metrics::counter;
 use reqwest::Method;
@@ -72,9 +72,10 @@ impl Round {
         self.troubles.push(trouble.into());
     }
 
-    /// The first of what went wrong, and how much more did. Answers land in any order: the first by name.
+    /// The first of what went wrong, and how much more did. Answers land in any order: the first by name, and what is
+    /// wrong with a file last, since it stays so while endpoints come and go.
     pub(super) fn trouble(&self) -> Option<String> {
-        let first = self.troubles.iter().min()?;
+        let first = self.troubles.iter().min_by_key(|text| (text.starts_with("file `"), *text))?;
         Some(match self.troubles.len() {
             1 => first.clone(),
             many => format!("{first}; and {} more", many - 1),
@@ -350,6 +351,7 @@ impl Fetcher {
         if let Some(file) = &spec.file {
             match self.file(file).await {
                 Ok(read) => {
+                    let read = if guarded(spec) { read.over_tls_alone() } else { read };
                     let of_file = |what: String| format!("file `{file}`: {what}");
                     let named = read.left_out.iter().map(|left_out| of_file(left_out.to_string()));
                     round.troubles.extend(named);
@@ -409,6 +411,12 @@ impl Fetcher {
         let text = tokio::fs::read_to_string(&path).await.map_err(|error| error.to_string())?;
         discovery::read(&text).map_err(|error| error.to_string())
     }
+}
+
+/// Whether it says that credentials go to its endpoints, and over TLS.
+fn guarded(spec: &DiscoverySpec) -> bool {
+    spec.scheme == Some(Scheme::Https)
+        && (spec.authorization.is_some() || spec.basic_auth.is_some())
 }
 
 /// The series of an answer as a message, and how many were not read.

@@ -203,11 +203,15 @@ impl Drain {
         self.insert(Template { news, ..here.clone() });
     }
 
-    /// Adds a template that is like none that is known.
-    pub(super) fn insert_unknown(&mut self, template: Template) {
+    /// Adds a template that was seen elsewhere; one that is known here is as old as there, and what is no news there is
+    /// none here. What was counted as news stays counted.
+    pub(super) fn remember(&mut self, template: Template) {
         let words: Vec<&str> = template.text.split(' ').collect();
-        if self.similar(template.error, &words).is_none() {
-            self.insert(template);
+        let Some(known) = self.similar(template.error, &words) else {
+            return self.insert(template);
+        };
+        if template.first_ms < known.first_ms {
+            (known.first_ms, known.news) = (template.first_ms, template.news);
         }
     }
 

@@ -42,6 +42,17 @@ pub struct HandedTemplate {
     news: bool,
 }
 
+impl HandedLog {
+    /// As it is so much later.
+    pub fn age(&mut self, waited_ms: u64) {
+        let templates = self.templates.iter_mut();
+        let ages = templates.flat_map(|one| [&mut one.first_ago_ms, &mut one.last_ago_ms]);
+        for ago in ages.chain([&mut self.begun_ago_ms]) {
+            *ago = ago.saturating_add(waited_ms);
+        }
+    }
+}
+
 impl Drain {
     /// What was learnt, to be shipped.
     #[must_use]
@@ -80,7 +91,7 @@ impl Drain {
         };
         let templates = handed.templates.iter().take(TEMPLATES_MAX).map(known);
         if begun_ms >= self.begun_ms() {
-            templates.for_each(|template| self.insert_unknown(template));
+            templates.for_each(|template| self.remember(template));
             return;
         }
         let here = std::mem::replace(self, self.emptied(begun_ms));
@@ -153,6 +164,16 @@ mod tests {
         back.go_on_from(&learnt(), T0 + 2 * HOUR_MS);
         back.take(Level::Error, "disk is full", T0 + 2 * HOUR_MS);
         assert_eq!(back.news(true), 0, "it came while somebody else watched");
+        // Or so it was before that was known.
+        let mut back = Drain::new(T0);
+        back.take(Level::Error, "cannot reach cache-9", T0 + 2 * HOUR_MS);
+        assert!(back.templates().all(|t| t.news));
+        let mut later = learnt();
+        later.age(20);
+        back.go_on_from(&later, T0 + 2 * HOUR_MS);
+        let of = |text: &str| back.templates().find(|t| &*t.text == text);
+        let known = of("cannot reach <*>").map(|t| (t.news, T0 + 2 * HOUR_MS - t.first_ms));
+        assert_eq!(known, Some((false, HOUR_MS + 1_020)));
     }
 
     #[test]

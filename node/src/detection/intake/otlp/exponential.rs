@@ -7,9 +7,11 @@
 //! ```
 //!
 //! A sender lowers its scale as its values spread, and shows the buckets alone in which something lies. So all scales
-//! are brought to one (which merges buckets, exactly), and each bucket is told by itself ([`Kind::Bin`]): one that
+//! are brought to one (which merges finer buckets, exactly), and each bucket is told by itself ([`Kind::Bin`]): one that
 //! appears has begun at zero, which the sum of all below it has not. A quantile is exact to its bucket, some 19 %.
-//! Invariant: whatever the bytes, no more than [`BINS_MAX`] buckets are held.
+//! Coarser buckets are read of increases alone: of a count that goes on, all that lies in a bucket would seem to have
+//! come when it took in its neighbours.
+//! Invariant: whatever the bytes, no more than [`BINS_MAX`] buckets to each side of zero are held.
 
 use std::collections::BTreeMap;
 
@@ -48,6 +50,10 @@ pub(super) fn point(
             10 => flags = value.varint(number)?,
             _ => {}
         }
+    }
+    if !increase && scale < SCALE {
+        out.unread += 1;
+        return Ok(());
     }
     // By where they end, positive ones and negative ones.
     let mut bins = [BTreeMap::new(), BTreeMap::new()];

@@ -206,6 +206,12 @@ fn exponential_histograms_become_buckets_of_their_own() {
     let metric = exponential(2, 3, &buckets(0, &[1]), &[]);
     let translated = translate(&request(&[metric]), false).unwrap();
     assert_eq!((translated.samples, translated.unread), (0, 1));
+    // Coarse ones of a count that goes on would begin with what their neighbours held.
+    for (temporality, expected) in [(2, (0, 1)), (1, (5, 0))] {
+        let coarse = exponential(temporality, 1, &buckets(0, &[1]), &[]);
+        let translated = translate(&request(&[coarse]), true).unwrap();
+        assert_eq!((translated.samples, translated.unread), expected);
+    }
     let fine = exponential(2, 20, &buckets(0, &vec![1; 500_000]), &[]);
     assert_eq!(translate(&request(&[fine]), true).unwrap().samples, 6);
 }

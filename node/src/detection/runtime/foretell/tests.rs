@@ -64,28 +64,6 @@ fn hear(
 }
 
 #[test]
-fn a_failure_that_was_treated_rests_and_others_do_not() {
-    let (mut telling, mut held) = (new(ALL), BTreeSet::new());
-    let forecasts =
-        [forecast(ForecastKind::Failure, 0.9, 0.9), forecast(ForecastKind::SecurityRisk, 0.9, 0.9)];
-    // A treatment for something else lays nothing to rest.
-    telling.treated(&held, at(1));
-    for expected in [Topic::Failure, Topic::Certificate] {
-        let told = hear(&mut telling, &mut held, &forecasts, at(2));
-        assert!(matches!(told, Some(Word::Foreseen(topic, _)) if topic == expected), "{told:?}");
-    }
-    telling.treated(&held, at(100));
-    held.clear();
-    let rest = at(100).mono_ms / 1_000 + RESTS_MS / 1_000;
-    let told = hear(&mut telling, &mut held, &forecasts, at(200));
-    assert!(matches!(told, Some(Word::Foreseen(Topic::Certificate, _))), "{told:?}");
-    held.clear();
-    assert_eq!(hear(&mut telling, &mut held, &forecasts[..1], at(rest - 1)), None);
-    let told = hear(&mut telling, &mut held, &forecasts, at(rest));
-    assert!(matches!(told, Some(Word::Foreseen(Topic::Failure, _))), "{told:?}");
-}
-
-#[test]
 fn what_is_likely_and_well_founded_opens_is_repeated_and_cleared() {
     let (mut telling, mut held) = (new(ALL), BTreeSet::new());
     let failure = |p, c| [forecast(ForecastKind::Failure, p, c)];

@@ -1,6 +1,7 @@
 //! Predictions of one instance, told to the law.
 
 use super::*;
+use crate::detection::{predict::forecast::ForecastKind, runtime::foretell::Topic};
 
 /// Predictions that open an incident: see [`super::super::foretell`].
 impl Watcher {
@@ -8,12 +9,17 @@ impl Watcher {
         if !desk.foretelling.due(now) {
             return None;
         }
-        let held = self.ledger.read(|state| plan::foretold(state, &self.target));
+        let (held, rests) = self.ledger.read(|state| {
+            (plan::foretold(state, &self.target), plan::failure_rests(state, &self.target))
+        });
         let (forecasts, facts) = {
             let entity = lock(&self.entity);
             (entity.forecasts(now), entity.facts(now))
         };
-        let forecasts = self.shared.corrected(&self.target.tenant, forecasts);
+        let mut forecasts = self.shared.corrected(&self.target.tenant, forecasts);
+        if rests && !held.contains(&Topic::Failure) {
+            forecasts.retain(|one| one.kind != ForecastKind::Failure);
+        }
         let source = self.wanted.shard.to_string();
         let seen = (forecasts.as_slice(), facts.as_slice());
         desk.foretelling.next((&self.target, &source), seen, &held, now)

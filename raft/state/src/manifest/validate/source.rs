@@ -84,7 +84,9 @@ fn check_tls(found: &mut Found, path: &str, tls: &TlsSpec) {
     }
     if let Some(name) = &tls.server_name {
         let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-        let address = name.parse::<std::net::IpAddr>().is_ok();
+        // What ends in a number is an address to whoever reads URLs.
+        let last = name.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+        let address = last.starts_with(|c: char| c.is_ascii_digit());
         if name.is_empty() || name.len() > 253 || address || !name.bytes().all(legal) {
             found.add(&format!("{path}.serverName"), "it is no host name such as web.example.com");
         }
@@ -289,6 +291,10 @@ mod tests {
             (query("https://p", tls(|tls| tls.cert_file = None), None), "spec.query.tls.certFile"),
             (
                 query("https://p", tls(|tls| tls.server_name = Some("127.0.0.1".into())), None),
+                "spec.query.tls.serverName",
+            ),
+            (
+                query("https://p", tls(|tls| tls.server_name = Some("web.127.1".into())), None),
                 "spec.query.tls.serverName",
             ),
             (
