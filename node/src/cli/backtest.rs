@@ -342,7 +342,9 @@ impl From<BacktestError> for CliError {
             | BacktestError::Nothing { .. }
             | BacktestError::Clash { .. }
             | BacktestError::Inside { .. }
-            | BacktestError::NoResult { .. } => Self::Usage(error.to_string()),
+            | BacktestError::NoResult { .. }
+            | BacktestError::IsRead { .. }
+            | BacktestError::Either { .. } => Self::Usage(error.to_string()),
             BacktestError::Read { .. }
             | BacktestError::Write { .. }
             | BacktestError::Refused { .. } => Self::Failed(error.to_string()),
