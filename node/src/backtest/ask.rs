@@ -143,11 +143,25 @@ impl Range {
     }
 }
 
+/// Who asks.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// `Authorization: Bearer`.
+    Token(String),
+    /// `Authorization: Basic`.
+    Basic {
+        /// Their name.
+        user: String,
+        /// What only they know.
+        password: String,
+    },
+}
+
 /// A Prometheus that is asked.
 pub struct Prometheus {
     client: reqwest::Client,
     base: Url,
-    token: Option<String>,
+    credentials: Option<Credentials>,
     body_bytes_max: usize,
 }
 
@@ -164,19 +178,26 @@ enum Answer {
 }
 
 impl Prometheus {
-    /// At an address. `token`: sent as `Authorization: Bearer`. `authorities`: who is trusted instead of whom the
+    /// At an address. `authorities`: who is trusted instead of whom the
     /// system trusts, as PEM.
     ///
     /// # Errors
     /// When the address or an authority is none.
     pub fn new(
         base: &str,
-        token: Option<String>,
+        credentials: Option<Credentials>,
         authorities: Option<&[u8]>,
     ) -> Result<Self, String> {
-        let mut base = Url::parse(base).map_err(|error| format!("`{base}`: {error}"))?;
+        // It may hold a password, and where it is no address nobody knows where: it is not repeated.
+        let no_address = |why| {
+            format!("--prometheus is no address of HTTP, such as http://127.0.0.1:9090: {why}")
+        };
+        let mut base = Url::parse(base).map_err(|error| no_address(error.to_string()))?;
         if !["http", "https"].contains(&base.scheme()) {
-            return Err(format!("`{base}` is no address of HTTP, such as http://127.0.0.1:9090"));
+            return Err(no_address("it begins with neither http:// nor https://".to_owned()));
+        }
+        if credentials.is_some() && (!base.username().is_empty() || base.password().is_some()) {
+            return Err("the address names a user already: one is enough".to_owned());
         }
         let path = format!("{}/api/v1/query_range", base.path().trim_end_matches('/'));
         base.set_path(&path);
@@ -185,7 +206,7 @@ impl Prometheus {
             Some(pem) => reqwest::Certificate::from_pem_bundle(pem).and_then(trusting),
         };
         let client = client.map_err(|error| innermost(&error))?;
-        Ok(Self { client, base, token, body_bytes_max: BODY_BYTES_MAX })
+        Ok(Self { client, base, credentials, body_bytes_max: BODY_BYTES_MAX })
     }
 
     /// Its address without what is secret.
@@ -285,9 +306,11 @@ impl Prometheus {
         let mut request = (self.client.post(self.base.clone()))
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form.query().unwrap_or_default().to_owned());
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
+        request = match &self.credentials {
+            None => request,
+            Some(Credentials::Token(token)) => request.bearer_auth(token),
+            Some(Credentials::Basic { user, password }) => request.basic_auth(user, Some(password)),
+        };
         let lost = |error: reqwest::Error| self.unanswered(innermost(&error));
         let mut response = request.send().await.map_err(lost)?;
         let status = response.status();

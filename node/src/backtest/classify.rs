@@ -4,6 +4,7 @@
 //! `truth.csv` one `predictions.csv` (`case,predicted,confidence,abstain,cause`), and one `summary.json`.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{BufWriter, Write as _},
     path::{Path, PathBuf},
@@ -14,12 +15,18 @@ use serde::Serialize;
 use super::{
     BacktestError,
     cases::{self, Cases},
+    places::{
+        ours::{self, Mark, Sources},
+        real,
+    },
     write_json,
 };
 use crate::intelligence::cases::{Verdict, cross_validated};
 
 /// Folders below the input are looked into this deep.
 const DEPTH_MAX: usize = 4;
+/// The first line of what is predicted.
+const HEAD: [&str; 5] = ["case", "predicted", "confidence", "abstain", "cause"];
 
 /// How one folder's incidents were classed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -65,6 +72,7 @@ pub fn run(
         let expected = "a folder with truth.csv (case, truth, instance) and what was seen";
         return Err(BacktestError::Nothing { path: input.to_owned(), expected });
     }
+    let summed = check(input, out, &folders)?;
     let mut summary = Summary::default();
     for folder in folders {
         let below = folder.strip_prefix(input).unwrap_or(&folder);
@@ -86,8 +94,31 @@ pub fn run(
         write(&path, &read, &verdicts).map_err(BacktestError::write(&path))?;
         summary.folders.push(figures(name, &read, &verdicts));
     }
-    write_json(&out.join("summary.json"), &summary)?;
+    write_json(&summed, &summary)?;
     Ok(summary)
+}
+
+/// Sees to it that results take the place of nothing but such results, and lie in no folder that is read; where they
+/// are summed up.
+fn check(input: &Path, out: &Path, folders: &[PathBuf]) -> Result<PathBuf, BacktestError> {
+    let read: BTreeMap<PathBuf, &PathBuf> =
+        folders.iter().map(|folder| Ok((real(folder)?, folder))).collect::<Result<_, _>>()?;
+    let outside = |target: &Path| match read.get(&real(target)?) {
+        Some(folder) => {
+            Err(BacktestError::Inside { out: target.to_owned(), input: (*folder).clone() })
+        }
+        None => Ok(()),
+    };
+    let (summed, sources) = (out.join("summary.json"), Sources::default());
+    outside(out)?;
+    ours::free(&summed, Mark::Json(ours::is_classified), &sources)?;
+    let head = HEAD.join(",");
+    for folder in folders {
+        let target = out.join(folder.strip_prefix(input).unwrap_or(folder));
+        outside(&target)?;
+        ours::free(&target.join("predictions.csv"), Mark::Begins(&[&head]), &sources)?;
+    }
+    Ok(summed)
 }
 
 fn find(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), BacktestError> {
@@ -129,8 +160,7 @@ fn figures(name: String, read: &Cases, verdicts: &[Verdict]) -> FolderResult {
 
 fn write(path: &Path, read: &Cases, verdicts: &[Verdict]) -> std::io::Result<()> {
     let mut writer = ::csv::Writer::from_writer(BufWriter::new(File::create(path)?));
-    let head = ["case", "predicted", "confidence", "abstain", "cause"];
-    writer.write_record(head).map_err(std::io::Error::other)?;
+    writer.write_record(HEAD).map_err(std::io::Error::other)?;
     for (at, verdict) in verdicts.iter().enumerate() {
         let cause = verdict.cause.map_or("", |cause| read.cases[at].entities[cause].name.as_str());
         let confidence = format!("{:.4}", verdict.confidence);

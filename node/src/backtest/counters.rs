@@ -69,17 +69,20 @@ impl Counters {
         &mut self,
         mut next: impl FnMut(&mut Row) -> Result<bool, BacktestError>,
     ) -> Result<(), BacktestError> {
-        let (mut row, mut number) = (Row::default(), 0);
-        let mut last = vec![f64::NAN; self.columns.len()];
+        let (mut row, mut number, mut unstamped) = (Row::default(), 0, 0);
+        let mut last = vec![None; self.columns.len()];
         while next(&mut row)? {
+            let at_ms = time(&row, &mut unstamped, self.step);
             for (counter, last) in self.columns.iter_mut().zip(&mut last) {
                 let value = row.values.get(counter.at).copied().unwrap_or(f64::NAN);
-                let falls = value < *last && value > *last * RESET_SHARE;
-                if value < 0.0 || falls {
-                    counter.denied.get_or_insert((number, *last, value));
+                // As for its rate.
+                if value.is_nan() || is_late(*last, at_ms) {
+                    continue;
                 }
-                if !value.is_nan() {
-                    *last = value;
+                let was = last.replace((at_ms, value)).map_or(f64::NAN, |(_, was)| was);
+                let falls = value < was && value > was * RESET_SHARE;
+                if value < 0.0 || falls {
+                    counter.denied.get_or_insert((number, was, value));
                 }
             }
             number += 1;
@@ -123,11 +126,7 @@ impl Counters {
 
     /// Puts rates a second in the place of what was counted; nothing where nobody can know.
     pub(super) fn rate(&mut self, row: &mut Row) {
-        let at_ms = row.at_ms.unwrap_or_else(|| {
-            self.rows_unstamped += 1;
-            let step = i64::try_from(self.step.0).unwrap_or(i64::MAX);
-            self.rows_unstamped.saturating_mul(step)
-        });
+        let at_ms = time(row, &mut self.rows_unstamped, self.step);
         let anew = std::mem::take(&mut self.anew);
         for counter in &mut self.columns {
             if let Some(value) = row.values.get_mut(counter.at) {
@@ -140,14 +139,26 @@ impl Counters {
 
 impl Counter {
     fn rate(&mut self, at_ms: i64, value: f64) -> f64 {
-        let late = self.last.is_some_and(|(then, _)| then >= at_ms);
-        if value.is_nan() || late {
+        if value.is_nan() || is_late(self.last, at_ms) {
             return f64::NAN;
         }
         let Some((then, was)) = self.last.replace((at_ms, value)) else { return f64::NAN };
         let more = if value < was { value } else { value - was };
         more / (at_ms.saturating_sub(then) as f64 / 1e3)
     }
+}
+
+/// When a row is; those without times are a step apart.
+fn time(row: &Row, unstamped: &mut i64, step: Millis) -> i64 {
+    row.at_ms.unwrap_or_else(|| {
+        *unstamped += 1;
+        unstamped.saturating_mul(i64::try_from(step.0).unwrap_or(i64::MAX))
+    })
+}
+
+/// Whether a row is no later than the last that said something: it says nothing.
+fn is_late(last: Option<(i64, f64)>, at_ms: i64) -> bool {
+    last.is_some_and(|(then, _)| then >= at_ms)
 }
 
 /// Whether a metric's name is that of a counter: `http_requests_total{code=500}`, but no expression.
@@ -175,13 +186,19 @@ mod tests {
 
     /// The rates of one column, 15 s apart.
     fn rates(name: &str, values: &[f64]) -> (Vec<f64>, Vec<String>) {
+        let rows = values.iter().enumerate().map(|(at, value)| (at as i64 * 15_000, *value));
+        rates_at(name, &rows.collect::<Vec<_>>())
+    }
+
+    /// The rates of one column that has these values at these milliseconds.
+    fn rates_at(name: &str, values: &[(i64, f64)]) -> (Vec<f64>, Vec<String>) {
         let metrics = names(&[name]);
-        let row = |(at, value): (usize, &f64)| Row {
+        let row = |(at, value): &(i64, f64)| Row {
             timestamp: String::new(),
-            at_ms: Some(at as i64 * 15_000),
+            at_ms: Some(*at),
             values: vec![*value],
         };
-        let mut rows = values.iter().enumerate().map(row);
+        let mut rows = values.iter().map(row);
         let mut counters = Counters::named(&metrics, None, Millis(1));
         let look = counters.look(|row| {
             let next = rows.next();
@@ -189,7 +206,7 @@ mod tests {
         });
         look.unwrap();
         let mut counters = counters.settled(&metrics);
-        let rated = values.iter().enumerate().map(row).map(|mut row| {
+        let rated = values.iter().map(row).map(|mut row| {
             counters.rate(&mut row);
             row.values[0]
         });
@@ -220,6 +237,23 @@ mod tests {
         for name in ["load", "totals", "total", "rate(x_total[5m])", "a - b_total"] {
             assert!(!counts(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_counter_whose_rows_are_out_of_order_is_one() {
+        let mut counted: Vec<(i64, f64)> = (0..60).map(|row| (row * 15_000, row as f64)).collect();
+        counted.swap(30, 31);
+        // Twice the same time, and nonsense that comes too late to be heard.
+        counted.extend([(59 * 15_000, 58.0), (0, -1.0)]);
+        let (rated, notes) = rates_at("requests_total", &counted);
+        assert!(notes.len() == 1 && notes[0].contains("judged as rates a second"), "{notes:?}");
+        for (row, rate) in rated.into_iter().enumerate() {
+            let late = [0, 31, 60, 61].contains(&row);
+            assert!(if late { rate.is_nan() } else { rate == 1.0 / 15.0 }, "{row}: {rate}");
+        }
+        // In their order they would say that it is none.
+        let (_, notes) = rates_at("requests_total", &[(0, 9.0), (1, 10.0), (2, 9.0)]);
+        assert!(notes[0].contains("falls from 10 to 9 at row 2"), "{notes:?}");
     }
 
     #[test]

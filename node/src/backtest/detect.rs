@@ -23,9 +23,9 @@ use super::{
     csv::{Row, Table},
     findings::{Finding, Found, Owner},
     inputs::{self, Form, Input},
-    places,
+    places::{self, Files, ours::Sources},
     plot::Plot,
-    series::{self, Frame},
+    series::Frame,
     watched::Declared,
     write_json,
 };
@@ -115,19 +115,25 @@ pub fn run(
     mut progress: impl FnMut(usize, usize, &str),
 ) -> Result<Summary, BacktestError> {
     let found = inputs::find(input)?;
-    places::check(input, out, &found.inputs)?;
-    fs::create_dir_all(out).map_err(BacktestError::write(out))?;
-    let mut summary = Summary { passed_over: found.passed_over, ..Summary::default() };
     let plots = options.plots.unwrap_or(found.inputs.len() == 1);
     let how = How { out, plots, options };
-    for (number, input) in found.inputs.iter().enumerate() {
-        progress(number, found.inputs.len(), &input.name);
-        match input.form {
-            Form::Csv => summary.entities.push(of_table(input, how)?),
-            Form::Json => summary.entities.extend(of_frames(input, how)?),
+    let planned = places::plan(input, found.inputs, how.files())?;
+    fs::create_dir_all(out).map_err(BacktestError::write(out))?;
+    let mut summary = Summary { passed_over: found.passed_over, ..Summary::default() };
+    let all = planned.len();
+    for (number, mut planned) in planned.into_iter().enumerate() {
+        progress(number, all, &planned.input.name);
+        match planned.input.form {
+            Form::Csv => summary.entities.push(of_table(&planned.input, how)?),
+            Form::Json => {
+                let frames = planned.frames()?;
+                for (name, frame) in planned.names.iter().zip(&frames) {
+                    summary.entities.push(of_frame(name, frame, how)?);
+                }
+            }
         }
     }
-    write_json(&out.join("summary.json"), &summary)?;
+    write_json(&how.files().summary(), &summary)?;
     Ok(summary)
 }
 
@@ -147,15 +153,15 @@ pub fn run_over(
         entity => places::file_name(entity, &mut taken),
     };
     let names: Vec<String> = frames.iter().map(name).collect();
-    names.iter().try_for_each(|name| places::free(&places::of(out, name)))?;
-    fs::create_dir_all(out).map_err(BacktestError::write(out))?;
     let how = How { out, plots: options.plots.unwrap_or(frames.len() == 1), options };
+    how.files().check(&names, &Sources::default())?;
+    fs::create_dir_all(out).map_err(BacktestError::write(out))?;
     let mut summary = Summary::default();
     for (number, (name, frame)) in names.iter().zip(frames).enumerate() {
         progress(number, frames.len(), name);
         summary.entities.push(of_frame(name, frame, how)?);
     }
-    write_json(&out.join("summary.json"), &summary)?;
+    write_json(&how.files().summary(), &summary)?;
     Ok(summary)
 }
 
@@ -167,7 +173,11 @@ struct How<'a> {
     options: &'a Options<'a>,
 }
 
-impl How<'_> {
+impl<'a> How<'a> {
+    const fn files(self) -> Files<'a> {
+        Files { out: self.out, findings: !self.options.scores_only, drawing: self.plots }
+    }
+
     fn counters(self, metrics: &[String]) -> Counters {
         Counters::named(metrics, self.options.service, self.options.step)
     }
@@ -207,13 +217,6 @@ fn of_table(input: &Input, how: How<'_>) -> Result<EntityResult, BacktestError> 
     Ok(EntityResult { rows_train, ..result })
 }
 
-/// The entities of one file: under its name where it holds one, else in a folder of that name.
-fn of_frames(input: &Input, how: How<'_>) -> Result<Vec<EntityResult>, BacktestError> {
-    let frames = series::read(&input.rows)?;
-    let names = places::names(&input.name, frames.iter().map(|frame| frame.entity.as_str()));
-    names.iter().zip(&frames).map(|(name, frame)| of_frame(name, frame, how)).collect()
-}
-
 fn of_frame(name: &str, frame: &Frame, how: How<'_>) -> Result<EntityResult, BacktestError> {
     let reader = || {
         let mut rows = 0..;
@@ -243,7 +246,6 @@ fn judge(
     let mut result =
         EntityResult { name: name.to_owned(), metrics: metrics.len(), ..EntityResult::default() };
     let path = places::of(how.out, name);
-    places::free(&path)?;
     let failed = || BacktestError::write(path.clone());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed())?;

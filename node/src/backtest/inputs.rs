@@ -90,11 +90,7 @@ fn walk(
     if let (Some(first), Some(judged), false) = (train.pop(), rows.pop(), prefix.is_empty()) {
         for (other, one) in [(train.pop(), &first), (rows.pop(), &judged)] {
             if let Some(other) = other {
-                return Err(BacktestError::Clash {
-                    name: prefix,
-                    first: other,
-                    second: one.clone(),
-                });
+                return Err(BacktestError::Either { first: other, second: one.clone() });
             }
         }
         found.inputs.push(Input {

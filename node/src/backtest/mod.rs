@@ -124,11 +124,25 @@ pub enum BacktestError {
     },
     /// A file that a result would replace.
     #[error(
-        "{path} is there, and no result of a backtest: it is not written over, choose another --out"
+        "{path} is there, and no result of such a backtest: it is not written over, choose another --out"
     )]
     NoResult {
         /// Which.
         path: PathBuf,
+    },
+    /// A result would replace what it comes of.
+    #[error("{path} is what is read: no result is written over it, choose another --out")]
+    IsRead {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The same rows twice, or not the same.
+    #[error("`{first}` and `{second}`: nobody knows which of them is meant, take one of them away")]
+    Either {
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
     },
 }
 

@@ -7,23 +7,31 @@
 //!   input web.json with more                   ─► OUT/web/ENTITY.csv
 //! ```
 //!
+//! Each is NAME.csv and, where they are wanted, NAME.findings.json and NAME.svg, with one summary.json for all. A file
+//! that is there is written over where [`ours`] knows it for such a result, and never where it is read.
+//!
 //! All of it is known before anything is judged: a history of hours is not gone through only to fail at its end.
+
+pub(super) mod ours;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io::{self, Read as _},
+    io,
     path::{Component, Path, PathBuf},
 };
 
+use self::ours::{Mark, Sources};
 use super::{
     BacktestError,
     inputs::{Form, Input},
-    series,
+    plot,
+    series::{self, Frame, POINTS_MAX},
 };
 
 /// The first line of every result.
 pub(super) const HEADER: &str = "row,timestamp,anomaly_score,score,alert,p_value";
+/// Points of several files that are kept until they are judged; of what is more, files are read again.
+const KEPT_POINTS_MAX: usize = POINTS_MAX / 4;
 /// Characters of an entity's name that its file has.
 const FILE_NAME_MAX: usize = 120;
 
@@ -59,58 +67,122 @@ pub(super) fn of(out: &Path, name: &str) -> PathBuf {
     out.join(format!("{name}.csv"))
 }
 
-/// Sees to it that the results of these inputs have places.
+/// Which files results are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Files<'a> {
+    pub(super) out: &'a Path,
+    pub(super) findings: bool,
+    pub(super) drawing: bool,
+}
+
+impl Files<'_> {
+    /// Where they are summed up.
+    pub(super) fn summary(self) -> PathBuf {
+        self.out.join("summary.json")
+    }
+
+    /// Sees to it that results by these names take the place of nothing but such results.
+    ///
+    /// # Errors
+    /// When one would take that of something else.
+    pub(super) fn check(self, names: &[String], sources: &Sources) -> Result<(), BacktestError> {
+        ours::free(&self.summary(), Mark::Json(ours::is_summary), sources)?;
+        for name in names {
+            let path = of(self.out, name);
+            ours::free(&path, Mark::Begins(&[HEADER]), sources)?;
+            if self.findings {
+                let path = path.with_extension("findings.json");
+                ours::free(&path, Mark::Json(ours::is_findings), sources)?;
+            }
+            if self.drawing {
+                ours::free(&path.with_extension("svg"), Mark::Begins(&[plot::MARK]), sources)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An input, and where its results go.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) input: Input,
+    /// Of its results, in the order of its entities.
+    pub(super) names: Vec<String>,
+    /// The entities of JSON, where they are kept.
+    frames: Option<Vec<Frame>>,
+}
+
+impl Planned {
+    /// The entities of JSON.
+    ///
+    /// # Errors
+    /// When they cannot be read, or are others than those that have places.
+    pub(super) fn frames(&mut self) -> Result<Vec<Frame>, BacktestError> {
+        if let Some(frames) = self.frames.take() {
+            return Ok(frames);
+        }
+        let frames = series::read(&self.input.rows)?;
+        if names_of(&self.input, &frames) == self.names {
+            return Ok(frames);
+        }
+        let problem = "it holds other entities than when it was first read".to_owned();
+        Err(BacktestError::Content { path: self.input.rows.clone(), line: 1, problem })
+    }
+}
+
+fn names_of(input: &Input, frames: &[Frame]) -> Vec<String> {
+    names(&input.name, frames.iter().map(|frame| frame.entity.as_str()))
+}
+
+/// Gives the results of these inputs their places.
 ///
 /// # Errors
 /// When two share one, one is taken by what is no result, or they would lie among what is read.
-pub(super) fn check(root: &Path, out: &Path, inputs: &[Input]) -> Result<(), BacktestError> {
-    if root.is_dir() && real(out)?.starts_with(real(root)?) {
-        return Err(BacktestError::Inside { out: out.to_owned(), input: root.to_owned() });
-    }
-    let mut taken: BTreeMap<String, &Path> = BTreeMap::new();
+pub(super) fn plan(
+    root: &Path,
+    inputs: Vec<Input>,
+    files: Files<'_>,
+) -> Result<Vec<Planned>, BacktestError> {
+    let below = if root.is_dir() { Some(real(root)?) } else { None };
+    let outside = |folder: &Path| match &below {
+        Some(below) if real(folder)?.starts_with(below) => {
+            Err(BacktestError::Inside { out: folder.to_owned(), input: root.to_owned() })
+        }
+        _ => Ok(()),
+    };
+    outside(files.out)?;
+    let read = inputs.iter().flat_map(|input| input.train.iter().chain([&input.rows]));
+    let sources = Sources::of(read)?;
+    let (alone, mut kept) = (inputs.len() == 1, 0);
+    let mut taken: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let mut planned = Vec::new();
     for input in inputs {
-        let of_input = match input.form {
-            Form::Csv => vec![input.name.clone()],
-            // Its entities are told apart from each other, and there is nobody else.
-            Form::Json if inputs.len() == 1 => Vec::new(),
+        let (names, frames) = match input.form {
+            Form::Csv => (vec![input.name.clone()], None),
             Form::Json => {
                 let frames = series::read(&input.rows)?;
-                names(&input.name, frames.iter().map(|frame| frame.entity.as_str()))
+                let points: usize =
+                    frames.iter().map(|frame| frame.rows.len() * frame.metrics.len()).sum();
+                let keeps = alone || kept + points <= KEPT_POINTS_MAX;
+                kept += if keeps { points } else { 0 };
+                (names_of(&input, &frames), keeps.then_some(frames))
             }
         };
-        for name in of_input {
-            free(&of(out, &name))?;
-            if let Some(first) = taken.insert(name.clone(), &input.rows) {
-                let (first, second) = (first.to_owned(), input.rows.clone());
+        for name in &names {
+            if let Some(first) = taken.insert(name.clone(), input.rows.clone()) {
+                let (name, second) = (name.clone(), input.rows);
                 return Err(BacktestError::Clash { name, first, second });
             }
+            outside(of(files.out, name).parent().unwrap_or(files.out))?;
         }
+        files.check(&names, &sources)?;
+        planned.push(Planned { input, names, frames });
     }
-    Ok(())
-}
-
-/// Whether a result may be written there: nothing is, or a result of before.
-///
-/// # Errors
-/// When something else is.
-pub(super) fn free(path: &Path) -> Result<(), BacktestError> {
-    let mut begun = Vec::new();
-    match File::open(path) {
-        Ok(file) => {
-            let read = file.take(HEADER.len() as u64).read_to_end(&mut begun);
-            read.map_err(BacktestError::read(path))?;
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(BacktestError::read(path)(error)),
-    }
-    if begun.is_empty() || begun == HEADER.as_bytes() {
-        return Ok(());
-    }
-    Err(BacktestError::NoResult { path: path.to_owned() })
+    Ok(planned)
 }
 
 /// A path without links, as far as it is there.
-fn real(path: &Path) -> Result<PathBuf, BacktestError> {
+pub(super) fn real(path: &Path) -> Result<PathBuf, BacktestError> {
     let whole = std::path::absolute(path).map_err(BacktestError::read(path))?;
     let mut there = whole.as_path();
     let mut real = loop {
@@ -134,131 +206,4 @@ fn real(path: &Path) -> Result<PathBuf, BacktestError> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::fs;
-
-    use super::{super::inputs::find, *};
-
-    /// One look of one or more instances.
-    fn answer(instances: &[&str]) -> String {
-        let series = instances.iter().map(|name| {
-            format!(r#"{{"metric":{{"__name__":"up","instance":"{name}"}},"values":[[1,"1"]]}}"#)
-        });
-        let series: Vec<String> = series.collect();
-        format!(r#"{{"data":{{"resultType":"matrix","result":[{}]}}}}"#, series.join(","))
-    }
-
-    const CSV: &str = "timestamp,v\n1,2\n";
-
-    /// What is said of a folder with these files.
-    fn said(files: &[(&str, &str)]) -> Result<(), String> {
-        let folder = tempfile::tempdir().unwrap();
-        let (input, out) = (folder.path().join("in"), folder.path().join("out"));
-        for (name, text) in files {
-            let path = input.join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        let found = find(&input).map_err(|error| error.to_string())?;
-        let checked = check(&input, &out, &found.inputs).map_err(|error| error.to_string());
-        assert!(!out.exists(), "nothing is written");
-        let real = |text: String| text.replace(input.to_str().unwrap(), "in");
-        checked.map_err(real)
-    }
-
-    #[test]
-    fn two_inputs_never_share_a_result() {
-        let (one, two) = (answer(&["a"]), answer(&["a", "b"]));
-        let expected = |first: &str, second: &str, name: &str| {
-            Err(format!(
-                "`in/{first}` and `in/{second}` would both have their results in `{name}.csv`: rename one of \
-                 them, or judge each with an --out of its own"
-            ))
-        };
-        for (files, clash) in [
-            (vec![("web.csv", CSV), ("web.json", &one)], expected("web.csv", "web.json", "web")),
-            (vec![("web.csv", CSV), ("web.csv.gz", CSV)], expected("web.csv", "web.csv.gz", "web")),
-            (
-                vec![("x/train.csv", CSV), ("x/test.csv", CSV), ("x.csv", CSV)],
-                expected("x/test.csv", "x.csv", "x"),
-            ),
-            (
-                vec![("x/train.csv", CSV), ("x/test.csv", CSV), ("x/test.csv.gz", CSV)],
-                Err("".to_owned()),
-            ),
-            (
-                vec![("web.json", &two), ("web/b.csv", CSV)],
-                expected("web.json", "web/b.csv", "web/b"),
-            ),
-            (
-                vec![("web.json", &two), ("web.jsonl", &two)],
-                expected("web.json", "web.jsonl", "web/a"),
-            ),
-        ] {
-            let told = said(&files);
-            match clash {
-                Err(text) if text.is_empty() => {
-                    let told = told.unwrap_err();
-                    assert!(
-                        told.contains("test.csv` and `") && told.contains("test.csv.gz`"),
-                        "{told}"
-                    );
-                }
-                clash => assert_eq!(told, clash),
-            }
-        }
-        // Where they share a name and no result, none is in the way of another.
-        assert_eq!(said(&[("web.csv", CSV), ("web.json", &two), ("web/c.csv", CSV)]), Ok(()));
-    }
-
-    #[test]
-    fn results_lie_outside_of_what_is_read_by_whatever_path() {
-        let folder = tempfile::tempdir().unwrap();
-        let input = folder.path().join("in");
-        fs::create_dir_all(input.join("deep")).unwrap();
-        fs::write(input.join("web.csv"), CSV).unwrap();
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink(input.join("deep"), &link).unwrap();
-        let inside = |out: &Path| {
-            let checked = check(&input, out, &find(&input).unwrap().inputs);
-            matches!(checked, Err(BacktestError::Inside { .. }))
-        };
-        for out in ["in", "in/out", "in/deep/new/out", "other/../in", "in/../in/out", "link/out"] {
-            assert!(inside(&folder.path().join(out)), "{out}");
-        }
-        for out in ["out", "in-out", "in/../out", "link/../new"] {
-            // `..` of a link is the parent of what it leads to.
-            assert_eq!(inside(&folder.path().join(out)), out == "link/../new", "{out}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_result_is_not_written_over() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("web.csv");
-        let said = |text: &str| {
-            fs::write(&path, text).unwrap();
-            free(&path)
-        };
-        assert!(free(&path).is_ok() && said("").is_ok());
-        assert!(said(&format!("{HEADER}\n0,1,0,0,0,1\n")).is_ok());
-        let error = said(CSV).unwrap_err().to_string();
-        assert!(error.contains("web.csv is there, and no result"), "{error}");
-        let found = find(&path).unwrap();
-        let checked = check(&path, folder.path(), &found.inputs);
-        assert!(matches!(checked, Err(BacktestError::NoResult { .. })), "a file beside its result");
-    }
-
-    #[test]
-    fn results_of_before_are_no_histories() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("a.csv"), CSV).unwrap();
-        let old = folder.path().join("old.csv");
-        fs::write(&old, format!("{HEADER}\n0,1,0,0,0,1\n")).unwrap();
-        let found = find(folder.path()).unwrap();
-        assert_eq!((found.inputs.len(), found.passed_over), (1, vec![old.clone()]));
-        assert_eq!(find(&old).unwrap().inputs.len(), 1, "one that is named is meant");
-    }
-}
+mod tests;

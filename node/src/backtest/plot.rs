@@ -25,6 +25,8 @@ const KIND: f64 = 16.0;
 const LEFT: f64 = 120.0;
 /// Scores above this many times what is worth telling are cut off.
 const SCORE_MAX: f64 = 3.0;
+/// The first line of every drawing: one may take the place of another.
+pub(super) const MARK: &str = "<!-- drawn by medic backtest detect -->";
 
 /// Rows joined into one column.
 #[derive(Clone, Debug)]
@@ -125,7 +127,7 @@ impl Plot {
             ),
         };
         let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
+            "{MARK}\n<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
              font-family=\"sans-serif\" font-size=\"11\">\n\
              <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
              <text x=\"8\" y=\"18\" font-size=\"13\">{} · {} rows, {} per column{among}</text>\n",

@@ -19,6 +19,7 @@ use serde::Serialize;
 use super::{
     BacktestError,
     history::{self, Columns, Read},
+    places::ours::{self, Mark, Sources},
     write_json,
 };
 use crate::detection::predict::{
@@ -79,6 +80,11 @@ pub fn run(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Summary, BacktestError> {
     let path = if input.is_dir() { input.join("train.csv.gz") } else { input.to_owned() };
+    let (predictions, summed) = (out.join("predictions.csv"), out.join("summary.json"));
+    let heads = [failure_head(columns), life_head(columns)].map(|head| csv_line(&head));
+    let sources = Sources::of([&path])?;
+    ours::free(&predictions, Mark::Begins(&[&heads[0], &heads[1]]), &sources)?;
+    ours::free(&summed, Mark::Json(ours::is_predicted), &sources)?;
     let read = history::read(&path, columns)?;
     let units = read.history.units.len();
     if units < folds {
@@ -86,7 +92,6 @@ pub fn run(
         return Err(BacktestError::Content { path, line: 1, problem });
     }
     fs::create_dir_all(out).map_err(BacktestError::write(out))?;
-    let predictions = out.join("predictions.csv");
     let mut summary = Summary {
         units,
         rows: read.history.rows(),
@@ -117,33 +122,41 @@ pub fn run(
         }
     };
     write(&predictions, lines).map_err(BacktestError::write(&predictions))?;
-    write_json(&out.join("summary.json"), &summary)?;
+    write_json(&summed, &summary)?;
     Ok(summary)
 }
 
+fn failure_head(Columns { unit, time, .. }: &Columns) -> Vec<String> {
+    ["row", unit, time, "probability"].map(str::to_owned).to_vec()
+}
+
+fn life_head(Columns { unit, time, .. }: &Columns) -> Vec<String> {
+    [unit, time, "rul", "lower", "upper"].map(str::to_owned).to_vec()
+}
+
+/// As it is written, without the end of the line.
+fn csv_line(fields: &[String]) -> String {
+    let mut writer = ::csv::Writer::from_writer(Vec::new());
+    // Neither can fail in memory.
+    let written = writer.write_record(fields).ok().and_then(|()| writer.into_inner().ok());
+    String::from_utf8(written.unwrap_or_default()).unwrap_or_default().trim_end().to_owned()
+}
+
 fn failure_lines(read: &Read, columns: &Columns, probability: &[f32]) -> Vec<Vec<String>> {
-    let head = vec![
-        "row".to_owned(),
-        columns.unit.clone(),
-        columns.time.clone(),
-        "probability".to_owned(),
-    ];
     let rows = (0..probability.len()).map(|row| {
         let p = format!("{:.6}", probability[row]);
         vec![read.keys[row].clone(), read.names[row].clone(), read.times[row].clone(), p]
     });
-    std::iter::once(head).chain(rows).collect()
+    std::iter::once(failure_head(columns)).chain(rows).collect()
 }
 
 fn life_lines(read: &Read, columns: &Columns, lives: &[life::Life]) -> Vec<Vec<String>> {
-    let head = [columns.unit.as_str(), columns.time.as_str(), "rul", "lower", "upper"];
-    let head = head.map(str::to_owned).to_vec();
     let rows = lives.iter().enumerate().map(|(row, life)| {
         let mut line = vec![read.names[row].clone(), read.times[row].clone()];
         line.extend([life.expected, life.lower, life.upper].map(|value| format!("{value:.3}")));
         line
     });
-    std::iter::once(head).chain(rows).collect()
+    std::iter::once(life_head(columns)).chain(rows).collect()
 }
 
 fn write(path: &Path, lines: Vec<Vec<String>>) -> std::io::Result<()> {

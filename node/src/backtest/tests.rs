@@ -1,7 +1,7 @@
 //! Predictions and classes from small histories made here.
 #![allow(clippy::unwrap_used)]
 
-use std::{fmt::Write as _, fs};
+use std::{fmt::Write as _, fs, path::Path};
 
 use super::{
     BacktestError, classify,
@@ -60,6 +60,29 @@ fn failures_are_foretold_of_units_not_seen() {
     let lines = fs::read_to_string(out.join("predictions.csv")).unwrap();
     assert_eq!(lines.lines().next(), Some("row,unit,hour,probability"));
     assert_eq!(lines.lines().count(), 80 * 20 + 1);
+    again_over_nothing_else(&out, || {
+        predict::run(&input, &out, &columns(true), question, 2, |_, _| ()).map(drop)
+    });
+    // What is read is a result of before: it stays too.
+    let read = out.join("predictions.csv");
+    let error = predict::run(&read, &out, &columns(true), question, 2, |_, _| ()).unwrap_err();
+    assert!(matches!(error, BacktestError::IsRead { .. }), "{error}");
+}
+
+/// Writes results over those of before, and never over what somebody has put in their place.
+fn again_over_nothing_else(out: &Path, run: impl Fn() -> Result<(), BacktestError>) {
+    run().unwrap();
+    for name in ["predictions.csv", "summary.json"] {
+        let path = out.join(name);
+        let ours = fs::read_to_string(&path).unwrap();
+        for text in ["case,mine\n", r#"{"folders":[{"name":"mine"}]}"#, "{}"] {
+            fs::write(&path, text).unwrap();
+            let error = run().unwrap_err();
+            assert!(matches!(error, BacktestError::NoResult { .. }), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        fs::write(&path, ours).unwrap();
+    }
 }
 
 #[test]
@@ -124,4 +147,11 @@ fn incidents_are_classed_from_lists_of_signs() {
     assert!(summary.folders[0].coverage > 0.8, "{summary:?}");
     let nothing = classify::run(&out, &out, 3, 0.9, |_| ());
     assert!(matches!(nothing, Err(BacktestError::Nothing { .. })));
+    again_over_nothing_else(&out, || classify::run(folder.path(), &out, 3, 0.9, |_| ()).map(drop));
+    // Results among the signs would be taken for some.
+    std::os::unix::fs::symlink(folder.path(), out.join("link")).unwrap();
+    for among in [folder.path().to_owned(), out.join("link")] {
+        let inside = classify::run(folder.path(), &among, 3, 0.9, |_| ());
+        assert!(matches!(inside, Err(BacktestError::Inside { .. })), "{inside:?}");
+    }
 }

@@ -14,7 +14,7 @@ pub use admin::{
 };
 
 pub use super::daemon::DaemonArgs;
-pub use backtest::{BacktestCommand, ClassifyArgs, DetectArgs, PredictArgs};
+pub use backtest::{AskedArgs, BacktestCommand, ClassifyArgs, DetectArgs, PredictArgs};
 pub use silence::{AddSilenceArgs, ExpireSilenceArgs, ListSilencesArgs, SilenceCommand};
 
 /// Heals infrastructure by itself: detects, decides, acts, verifies, and undoes what did not help.

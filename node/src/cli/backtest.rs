@@ -1,11 +1,6 @@
 //! `medic backtest`: runs, shows how far it is, prints what came out.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::Read as _,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs::File, io::Read as _, path::Path};
 
 use medic_raft::env::{Clock as _, SystemClock};
 use medic_state::{
@@ -15,7 +10,7 @@ use medic_state::{
 };
 
 use super::{
-    args::{BacktestCommand, ClassifyArgs, DetectArgs, PredictArgs},
+    args::{AskedArgs, BacktestCommand, ClassifyArgs, DetectArgs, PredictArgs},
     error::CliError,
     local,
     out::Out,
@@ -23,7 +18,7 @@ use super::{
 };
 use crate::backtest::{
     BacktestError, Declared,
-    ask::{Prometheus, Range},
+    ask::{Credentials, Prometheus, Range},
     classify, detect,
     history::Columns,
     predict,
@@ -87,30 +82,9 @@ fn asked(
     let (Some(url), Some(start)) = (&args.prometheus, args.start) else {
         return Err(CliError::Usage("neither --input nor --prometheus".to_owned()));
     };
-    let read = |path: &PathBuf| {
-        let most = SECRET_BYTES_MAX;
-        let file = File::open(path).and_then(|file| {
-            let mut bytes = Vec::new();
-            file.take(most + 1).read_to_end(&mut bytes).map(|_| bytes)
-        });
-        match file {
-            Ok(bytes) if bytes.len() as u64 <= most => Ok(bytes),
-            Ok(_) => {
-                Err(CliError::Usage(format!("{} is larger than {most} bytes", path.display())))
-            }
-            Err(error) => Err(CliError::Failed(format!("cannot read {}: {error}", path.display()))),
-        }
-    };
-    let token = args.token_file.as_ref().map(|path| {
-        let text = String::from_utf8(read(path)?).unwrap_or_default().trim().to_owned();
-        // What is in it is not shown.
-        let sound = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        let unsound =
-            || CliError::Usage(format!("{} holds no token, which is one word", path.display()));
-        sound.then_some(text).ok_or_else(unsound)
-    });
-    let (token, ca) = (token.transpose()?, args.ca.as_ref().map(read).transpose()?);
-    let prometheus = Prometheus::new(url, token, ca.as_deref()).map_err(CliError::Usage)?;
+    let ca = args.ca.as_deref().map(bytes).transpose()?;
+    let credentials = credentials(args)?;
+    let prometheus = Prometheus::new(url, credentials, ca.as_deref()).map_err(CliError::Usage)?;
     let now_ms = i64::try_from(SystemClock.now().0).unwrap_or(i64::MAX);
     let range = Range::new(start, args.end, *step, now_ms).map_err(CliError::Usage)?;
     let mut frames = Vec::new();
@@ -119,6 +93,41 @@ fn asked(
         Ok(())
     })?;
     Ok(frames)
+}
+
+/// What a small file holds.
+fn bytes(path: &Path) -> Result<Vec<u8>, CliError> {
+    let most = SECRET_BYTES_MAX;
+    let file = File::open(path).and_then(|file| {
+        let mut bytes = Vec::new();
+        file.take(most + 1).read_to_end(&mut bytes).map(|_| bytes)
+    });
+    match file {
+        Ok(bytes) if bytes.len() as u64 <= most => Ok(bytes),
+        Ok(_) => Err(CliError::Usage(format!("{} is larger than {most} bytes", path.display()))),
+        Err(error) => Err(CliError::Failed(format!("cannot read {}: {error}", path.display()))),
+    }
+}
+
+/// Who asks, where anybody is to know. What is in a file of theirs is not shown.
+fn credentials(args: &AskedArgs) -> Result<Option<Credentials>, CliError> {
+    let text = |path: &Path| bytes(path).map(|text| String::from_utf8(text).unwrap_or_default());
+    let unsound =
+        |path: &Path, what: &str| CliError::Usage(format!("{} holds no {what}", path.display()));
+    if let Some(path) = &args.token_file {
+        let token = text(path)?.trim().to_owned();
+        let sound = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let found = sound.then_some(Some(Credentials::Token(token)));
+        return found.ok_or_else(|| unsound(path, "token, which is one word"));
+    }
+    let (Some(user), Some(path)) = (&args.user, &args.password_file) else { return Ok(None) };
+    if user.contains(|c: char| c == ':' || c.is_control()) {
+        return Err(CliError::Usage("--user has neither colons nor ends of lines".to_owned()));
+    }
+    let password = text(path)?.trim_end_matches(['\n', '\r']).to_owned();
+    let sound = !password.is_empty() && !password.contains(char::is_control);
+    let found = sound.then(|| Some(Credentials::Basic { user: user.clone(), password }));
+    found.ok_or_else(|| unsound(path, "password, which is one line"))
 }
 
 /// The service of a file that holds one, and what else it likes.
@@ -333,7 +342,9 @@ impl From<BacktestError> for CliError {
             | BacktestError::Nothing { .. }
             | BacktestError::Clash { .. }
             | BacktestError::Inside { .. }
-            | BacktestError::NoResult { .. } => Self::Usage(error.to_string()),
+            | BacktestError::NoResult { .. }
+            | BacktestError::IsRead { .. }
+            | BacktestError::Either { .. } => Self::Usage(error.to_string()),
             BacktestError::Read { .. }
             | BacktestError::Write { .. }
             | BacktestError::Refused { .. } => Self::Failed(error.to_string()),
@@ -375,5 +386,56 @@ mod tests {
         }
         let missing = declared(&folder.path().join("none.yaml")).unwrap_err().to_string();
         assert!(missing.starts_with("cannot read"), "{missing}");
+    }
+
+    #[test]
+    fn who_asks_is_read_of_files_and_what_is_in_them_is_not_shown() {
+        #[derive(Debug, clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            detect: DetectArgs,
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let read = |user: &[&str], secret: &[u8]| {
+            std::fs::write(&path, secret).unwrap();
+            let asked = [
+                "medic",
+                "--out",
+                "o",
+                "--prometheus",
+                "http://a",
+                "--query",
+                "up",
+                "--start",
+                "1d",
+            ];
+            let line = asked.iter().chain(user).copied().chain([path.to_str().unwrap()]);
+            let line = <Line as clap::Parser>::try_parse_from(line);
+            let args = line.map_err(|error| error.to_string())?.detect.asked;
+            credentials(&args).map_err(|error| error.to_string())
+        };
+        let token = ["--token-file"];
+        let password = ["--user", "ann", "--password-file"];
+        let basic = |password: &str| {
+            Ok(Some(Credentials::Basic { user: "ann".to_owned(), password: password.to_owned() }))
+        };
+        let is = |found: Result<Option<Credentials>, String>, expected| assert!(found == expected);
+        is(read(&token, b" word\n"), Ok(Some(Credentials::Token("word".to_owned()))));
+        is(read(&password, b" two words\r\n"), basic(" two words"));
+        is(read(&password, "h\u{fc}sh".as_bytes()), basic("h\u{fc}sh"));
+        for (user, secret, expected) in [
+            (&token[..], "two words", "secret holds no token, which is one word"),
+            (&token, "", "secret holds no token"),
+            (&password, "two\nlines", "secret holds no password, which is one line"),
+            (&password, "\n", "secret holds no password"),
+            (&["--user", "a:b", "--password-file"], "words", "--user has neither colons"),
+            (&["--password-file"], "words", "--user <NAME>"),
+            (&["--user", "ann", "--token-file"], "words", "--password-file <FILE>"),
+        ] {
+            let error = read(user, secret.as_bytes()).err().unwrap();
+            assert!(error.contains(expected), "{error}");
+            assert!(secret.trim().is_empty() || !error.contains(secret), "{error}");
+        }
     }
 }

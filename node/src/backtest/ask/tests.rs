@@ -6,10 +6,15 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpListener,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::security::provide_crypto;
@@ -19,43 +24,70 @@ type Asked = Arc<Mutex<Vec<(String, BTreeMap<String, String>)>>>;
 
 /// Answers each form with a status and a body.
 async fn server(
-    answer: impl Fn(&BTreeMap<String, String>) -> (u16, String) + Send + 'static,
+    answer: impl Fn(&BTreeMap<String, String>) -> (u16, String) + Send + Sync + 'static,
+) -> (String, Asked) {
+    server_over(None, answer).await
+}
+
+/// As [`server`], behind TLS.
+async fn server_over(
+    tls: Option<TlsAcceptor>,
+    answer: impl Fn(&BTreeMap<String, String>) -> (u16, String) + Send + Sync + 'static,
 ) -> (String, Asked) {
     provide_crypto();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", listener.local_addr().unwrap());
     let asked = Asked::default();
     let heard = asked.clone();
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut bytes = Vec::new();
-            let (head, body) = loop {
-                let mut chunk = [0; 4_096];
-                let read = stream.read(&mut chunk).await.unwrap();
-                bytes.extend_from_slice(&chunk[..read]);
-                let text = String::from_utf8_lossy(&bytes).into_owned();
-                let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-                let head = head.to_ascii_lowercase();
-                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-                if body.len() >= length.unwrap().parse().unwrap() {
-                    break (head, body.to_owned());
+        while let Ok((stream, _)) = listener.accept().await {
+            match &tls {
+                None => talk(stream, &heard, &answer).await,
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        talk(stream, &heard, &answer).await;
+                    }
                 }
-            };
-            let form = Url::parse(&format!("http://form/?{body}")).unwrap();
-            let form: BTreeMap<String, String> = form.query_pairs().into_owned().collect();
-            let (status, text) = answer(&form);
-            heard.lock().unwrap().push((head, form));
-            let length = text.len();
-            let answer = format!(
-                "HTTP/1.1 {status} X\r\nconnection: close\r\nlocation: /login\r\ncontent-length: {length}\r\n\r\n{text}"
-            );
-            // Who has read enough may have gone.
-            if stream.write_all(answer.as_bytes()).await.is_ok() {
-                stream.shutdown().await.unwrap_or_default();
             }
         }
     });
     (url, asked)
+}
+
+async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    heard: &Asked,
+    answer: impl Fn(&BTreeMap<String, String>) -> (u16, String),
+) {
+    let mut bytes = Vec::new();
+    let (head, body) = loop {
+        let mut chunk = [0; 4_096];
+        let read = stream.read(&mut chunk).await.unwrap_or(0);
+        if read == 0 {
+            return;
+        }
+        bytes.extend_from_slice(&chunk[..read]);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let small = head.to_ascii_lowercase();
+        let length = small.lines().find_map(|line| line.strip_prefix("content-length: "));
+        if body.len() >= length.unwrap().parse().unwrap() {
+            break (head.to_owned(), body.to_owned());
+        }
+    };
+    let form = Url::parse(&format!("http://form/?{body}")).unwrap();
+    let form: BTreeMap<String, String> = form.query_pairs().into_owned().collect();
+    let (status, text) = answer(&form);
+    heard.lock().unwrap().push((head, form));
+    let length = text.len();
+    let answer = format!(
+        "HTTP/1.1 {status} X\r\nconnection: close\r\nlocation: /login\r\ncontent-length: {length}\r\n\r\n{text}"
+    );
+    // Who has read enough may have gone.
+    if stream.write_all(answer.as_bytes()).await.is_ok() {
+        stream.shutdown().await.unwrap_or_default();
+    }
 }
 
 /// The points that were asked for, of these series, each the number of its second.
@@ -100,7 +132,7 @@ async fn a_long_range_is_asked_for_in_parts_on_one_grid() {
         server(|form| (200, matrix(form, &[r#""__name__":"up","instance":"a""#]))).await;
     // 25,001 points each 15 s, and a little more than a whole number of steps.
     let all = range(1_000_500, 1_000_500 + 25_000 * 15_000 + 7_000, 15_000);
-    let token = Some("s3cret".to_owned());
+    let token = Some(Credentials::Token("s3cret".to_owned()));
     let prometheus = Prometheus::new(&format!("{url}/prom/"), token, None).unwrap();
     let mut told = Vec::new();
     let frames = prometheus.ask(&queries(&["up"]), all, |line| told.push(line.to_owned())).await;
@@ -113,8 +145,8 @@ async fn a_long_range_is_asked_for_in_parts_on_one_grid() {
     let heard = heard.lock().unwrap();
     assert_eq!(heard.len(), 3);
     for (head, form) in heard.iter() {
-        assert!(head.starts_with("post /prom/api/v1/query_range http/1.1"), "{head}");
-        assert!(head.contains("authorization: bearer s3cret"), "{head}");
+        assert!(head.starts_with("POST /prom/api/v1/query_range HTTP/1.1"), "{head}");
+        assert!(head.contains("authorization: Bearer s3cret"), "{head}");
         assert_eq!((form["query"].as_str(), form["step"].as_str()), ("up", "15.000"));
     }
     assert_eq!(heard[0].1["start"], "1000.500");
@@ -201,6 +233,66 @@ async fn what_prometheus_says_is_wrong_is_passed_on() {
     let (error, _) = asked(&format!("http://ann:hush@{free}"), &["up"], times).await;
     let error = error.unwrap_err();
     assert!(error.starts_with(&format!("http://{free}/api/v1/query_range: ")), "{error}");
+}
+
+/// A certificate for a name that it has given itself, and a server that is this.
+fn identity(name: &str) -> (String, TlsAcceptor) {
+    provide_crypto();
+    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+    (cert, TlsAcceptor::from(Arc::new(config.unwrap())))
+}
+
+#[tokio::test]
+async fn only_those_whom_an_authority_vouches_for_are_told_who_asks() {
+    let ((ca, it), (stranger, _)) = (identity("127.0.0.1"), identity("127.0.0.1"));
+    let (url, heard) = server_over(Some(it), |form| (200, matrix(form, &[""]))).await;
+    let ask = async |url: &str, ca: Option<&str>| {
+        let (user, password) = ("ann".to_owned(), "hush".to_owned());
+        let credentials = Credentials::Basic { user, password };
+        let prometheus = Prometheus::new(url, Some(credentials), ca.map(str::as_bytes)).unwrap();
+        let frames = prometheus.ask(&queries(&["up"]), range(1_000, 3_000, 1_000), |_| ()).await;
+        frames.map(|frames| frames[0].rows.len())
+    };
+    let refused = |answer: Result<usize, BacktestError>| match answer {
+        Err(BacktestError::Unanswered { why, .. }) => why.contains("certificate"),
+        answer => panic!("{answer:?}"),
+    };
+    assert!(refused(ask(&url, Some(&stranger)).await), "another's");
+    assert!(refused(ask(&url, None).await), "whom the system trusts");
+    assert!(heard.lock().unwrap().is_empty(), "nobody was told anything");
+    // One of several is enough.
+    assert_eq!(ask(&url, Some(&format!("{stranger}{ca}"))).await.unwrap(), 3);
+    let head = heard.lock().unwrap().pop().unwrap().0;
+    assert!(head.contains("authorization: Basic YW5uOmh1c2g="), "{head}");
+    // It is who it says, and was asked for as somebody else.
+    let (ca, it) = identity("prometheus.example");
+    let (url, heard) = server_over(Some(it), |form| (200, matrix(form, &[""]))).await;
+    assert!(refused(ask(&url, Some(&ca)).await), "another name");
+    assert!(heard.lock().unwrap().is_empty());
+}
+
+#[test]
+fn what_is_no_address_is_not_repeated_for_it_may_hold_a_password() {
+    provide_crypto();
+    let token = || Some(Credentials::Token("t".to_owned()));
+    for (url, credentials, expected) in [
+        ("ftp://ann:hush@h", None, "neither http:// nor https://"),
+        ("ann:hush@h:9090", None, "neither http:// nor https://"),
+        ("http://ann:hush@h:90900", None, "invalid port number"),
+        ("http://ann:hush@", None, "empty host"),
+        ("http://ann:hu/sh@h", None, "invalid port number"),
+        ("//ann:hush@h", None, "relative URL without a base"),
+        ("http://ann:hush@h", token(), "names a user already"),
+        ("http://ann@h", token(), "names a user already"),
+    ] {
+        let error = Prometheus::new(url, credentials, None).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+        assert!(!["ann", "hu", "sh@"].iter().any(|part| error.contains(part)), "{error}");
+    }
 }
 
 #[test]

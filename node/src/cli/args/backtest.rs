@@ -40,7 +40,8 @@ most expressions give, goes by its query, or by NAME where that is NAME=EXPR.
 A metric that ends in _total, _count, _sum or _bucket and never falls, but to less than half, is a counter, and
 judged as its rate a second; the summary names it. One that a --service declares as anything else is judged as it stands.
 
-Results never take each other's place, that of a file which is none, or lie within --input.
+Results never take each other's place, that of what is read or of a file which is no such result, or lie within --input.
+All of it is looked at before anything is judged. A summary of another kind of backtest is no such result.
 
 Output, under the same relative name:
 NAME.findings.json  what the owner of such an instance would have raised, row by row: kind, severity, summary, since,
@@ -76,7 +77,8 @@ Nothing is known beforehand, and nothing is kept. The history is split by unit, 
 model that has seen the others only, so the figures are those of units nobody has seen.
 
 Output: predictions.csv, with `row,UNIT,TIME,probability` or `UNIT,TIME,rul,lower,upper` (a 90 %
-interval), and summary.json with the figures.")]
+interval), and summary.json with the figures. They never take the place of what is read, or of a file that is
+no such result.")]
     Predict(PredictArgs),
     /// What can be learned from your own incidents: their classes, and where they began
     #[command(after_help = "Examples:
@@ -96,7 +98,7 @@ Nothing is known beforehand, and nothing is kept: a folder's cases are split, an
 learned from the others. A case is answered where such answers were right often enough, on cases not seen.
 
 Output, under the same relative name: predictions.csv with case,predicted,confidence,abstain,cause, and
-summary.json with the figures.")]
+summary.json with the figures. They never lie in a folder that is read, or take the place of a file that is no such result.")]
     Classify(ClassifyArgs),
 }
 
@@ -165,6 +167,18 @@ pub struct AskedArgs {
     /// File with a token that Prometheus, or a proxy before it, wants (Authorization: Bearer)
     #[arg(long, value_name = "FILE", requires = "prometheus")]
     pub token_file: Option<PathBuf>,
+    /// User that Prometheus, or a proxy before it, knows (Authorization: Basic)
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "prometheus",
+        requires = "password_file",
+        conflicts_with = "token_file"
+    )]
+    pub user: Option<String>,
+    /// File with that user's password, one line
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub password_file: Option<PathBuf>,
     /// Certificates (PEM) that are trusted instead of the system's
     #[arg(long, value_name = "FILE", requires = "prometheus")]
     pub ca: Option<PathBuf>,
