@@ -152,13 +152,9 @@ impl State {
     /// # Errors
     /// [`FormError::Beyond`]: the node must halt.
     pub fn can_follow(&self, command: &Command) -> Result<(), FormError> {
-        match command {
-            Command::SetClusterVersion(version) => {
-                let somebody = self.nodes.values().any(|node| node.understands >= *version);
-                if somebody && behind(self, *version).is_none() { within(*version) } else { Ok(()) }
-            }
-            _ => Ok(()),
-        }
+        let Command::SetClusterVersion(version) = command else { return Ok(()) };
+        let somebody = self.nodes.values().any(|node| node.understands >= *version);
+        if somebody && behind(self, *version).is_none() { within(*version) } else { Ok(()) }
     }
 }
 

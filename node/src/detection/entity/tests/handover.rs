@@ -133,7 +133,7 @@ fn what_rises_goes_on_rising_where_nobody_knows_the_process() {
             }
             (0..5).for_each(|_| bench.tick());
             bench.scrape(0.0, 0.05, 20.0 + row as f64);
-            bench.entity.series["memory"].last.as_ref().unwrap().foreseen.clone()
+            bench.entity.series["memory"].last.as_ref().unwrap().foreseen
         });
         rows.collect()
     };
