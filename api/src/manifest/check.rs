@@ -18,6 +18,9 @@ use super::{
 /// plan holds its locks for as long, and what is looked at once a day is not watched.
 const TIME_MAX: Millis = Millis::from_secs(86_400);
 
+/// What an objective is about where it does not say.
+const ERROR_RATE: &str = "error_rate";
+
 /// What is wrong at a path of the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -115,6 +118,15 @@ fn check_service(service: &ServiceSpec, found: &mut Vec<Finding>) {
             }
         }
     }
+    // By default it is about `error_rate`, which need not be there.
+    if let Some(slo) = service.slo.as_ref().filter(|slo| slo.indicator != ERROR_RATE) {
+        let declared: Vec<&str> = service.indicators.iter().map(|one| one.name.as_str()).collect();
+        if !declared.contains(&slo.indicator.as_str()) {
+            let (about, there) = (&slo.indicator, declared.join("`, `"));
+            let message = format!("`{about}` is no indicator of this service; there are `{there}`");
+            found.push(Finding::new("spec.slo.indicator", message));
+        }
+    }
     if let Some(scrape) = &service.scrape {
         check_url("spec.scrape.url", &scrape.url, found);
         check_time("spec.scrape.interval", scrape.interval.unwrap_or_default(), found);
@@ -142,17 +154,35 @@ fn check_service(service: &ServiceSpec, found: &mut Vec<Finding>) {
     }
 }
 
-/// Placeholders stand for a port or a name; put one there before looking.
-fn fill(text: &str) -> String {
-    text.replace("${port}", "1").replace("${instance}", "i").replace("${service}", "s")
+/// What stands for a port or a name of each instance, with something to put there before looking.
+const PLACEHOLDERS: [(&str, &str); 5] = [
+    ("${instance}", "i"),
+    ("${service}", "s"),
+    ("${host}", "h"),
+    ("${port}", "1"),
+    ("${config}", "c"),
+];
+
+/// A text with its placeholders filled; one that is none is told.
+fn fill(path: &str, text: &str, found: &mut Vec<Finding>) -> Option<String> {
+    let put = |text: String, (name, value): &(&str, &str)| text.replace(name, value);
+    let filled = PLACEHOLDERS.iter().fold(text.to_owned(), put);
+    let Some((_, unknown)) = filled.split_once("${") else { return Some(filled) };
+    let unknown = unknown.split('}').next().unwrap_or_default();
+    let known = PLACEHOLDERS.map(|(name, _)| name).join(", ");
+    found.push(Finding::new(
+        path,
+        format!("`${{{unknown}}}` stands for nothing: there are {known}"),
+    ));
+    None
 }
 
 fn check_url(path: &str, url: &str, found: &mut Vec<Finding>) {
-    let filled = fill(url);
+    let Some(filled) = fill(path, url, found) else { return };
     let uri = filled.parse::<axum::http::Uri>().ok();
     let good = uri.is_some_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.host().is_some_and(|host| !host.is_empty() && !host.contains("${"))
+            && uri.host().is_some_and(|host| !host.is_empty())
     });
     if !good {
         let message = format!("`{url}` is not a URL such as http://127.0.0.1:${{port}}/healthz");
@@ -161,7 +191,7 @@ fn check_url(path: &str, url: &str, found: &mut Vec<Finding>) {
 }
 
 fn check_address(path: &str, address: &str, found: &mut Vec<Finding>) {
-    let filled = fill(address);
+    let Some(filled) = fill(path, address, found) else { return };
     let good = filled
         .rsplit_once(':')
         .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());

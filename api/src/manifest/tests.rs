@@ -303,3 +303,17 @@ fn a_source_says_how_to_speak_and_is_told_where_it_does_so_badly() {
         assert!(schema.contains(key), "{key}");
     }
 }
+
+#[test]
+fn placeholders_are_those_that_are_filled_and_an_objective_is_about_what_is_there() {
+    let host = SERVICE.replace("127.0.0.1", "${host}");
+    assert!(parse_bundle(&host).is_ok(), "{:?}", problems(&host));
+    let unknown = spoilt(SERVICE, "tcp: \"127.0.0.1:${port}\"", "tcp: \"${ip}:${port}\"");
+    assert!(unknown.contains("`${ip}` stands for nothing: there are ${instance}"), "{unknown}");
+    let unknown = spoilt(SERVICE, "http://127.0.0.1:${port}/metrics", "http://${name}/metrics");
+    assert!(unknown.contains("`${name}` stands for nothing"), "{unknown}");
+    let typo =
+        spoilt(SERVICE, "{availability: 99.9%}", "{availability: 99.9%, indicator: eror_rate}");
+    assert!(typo.contains("spec.slo.indicator"), "{typo}");
+    assert!(typo.contains("`eror_rate` is no indicator of this service"), "{typo}");
+}

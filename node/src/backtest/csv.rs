@@ -20,6 +20,11 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 pub const COLUMNS_MAX: usize = 4096;
 /// Columns that are no metric.
 const NO_METRICS: [&str; 3] = ["timestamp", "row", "label"];
+/// What a time is.
+const A_TIME: &str =
+    "a time: RFC 3339, a date and time (of UTC), or seconds or milliseconds since 1970";
+/// What others call the column `timestamp`.
+const TIMES: [&str; 7] = ["time", "date", "datetime", "ts", "@timestamp", "_time", "time_unix"];
 
 /// One row.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -88,6 +93,16 @@ impl Table {
         self.timestamp.is_some() && !self.result
     }
 
+    /// The metric that goes by the name of a time, where no column is `timestamp`.
+    #[must_use]
+    pub fn unnamed_time(&self) -> Option<&str> {
+        if self.timestamp.is_some() {
+            return None;
+        }
+        let is_time = |name: &&str| TIMES.contains(&name.to_ascii_lowercase().as_str());
+        self.metrics.iter().map(String::as_str).find(is_time)
+    }
+
     /// Reads the next row into `row`; `false` at the end.
     ///
     /// # Errors
@@ -108,14 +123,21 @@ impl Table {
         row.at_ms = None;
         if let Some(text) = self.timestamp.and_then(|at| self.record.get(at)) {
             row.timestamp.push_str(text);
-            let at = parse_time(text).ok_or_else(|| wrong("timestamp", text, "a time"))?;
+            let at = parse_time(text).ok_or_else(|| wrong("timestamp", text, A_TIME))?;
             row.at_ms = Some(at);
         }
         row.values.clear();
         for (&at, name) in self.columns.iter().zip(&self.metrics) {
             let text = self.record.get(at).unwrap_or("");
             let value = if text.is_empty() { Some(f64::NAN) } else { text.parse().ok() };
-            let value = value.ok_or_else(|| wrong(name, text, "a number"))?;
+            let value = value.ok_or_else(|| match self.unnamed_time() {
+                Some(other) if other == name => wrong(
+                    name,
+                    text,
+                    "a number: if it is when the row was seen, call it `timestamp`",
+                ),
+                _ => wrong(name, text, "a number"),
+            })?;
             row.values.push(if value.is_finite() { value } else { f64::NAN });
         }
         Ok(true)

@@ -213,7 +213,12 @@ fn of_table(input: &Input, how: How<'_>) -> Result<EntityResult, BacktestError> 
     if let Some(path) = &input.train {
         rows_train = warm_up(&mut judges, path, &table, input)?;
     }
-    let result = judge(&input.name, &metrics, judges, |row| table.read(row), how)?;
+    let mut result = judge(&input.name, &metrics, judges, |row| table.read(row), how)?;
+    if let Some(column) = table.unnamed_time() {
+        result.notes.push(format!(
+            "column `{column}` is judged as a metric: if it says when a row was seen, call it `timestamp`"
+        ));
+    }
     Ok(EntityResult { rows_train, ..result })
 }
 
@@ -289,6 +294,9 @@ fn judge(
         result.count(&verdict, &mut last_alert);
     }
     file.flush().map_err(failed())?;
+    if result.rows == 0 {
+        result.notes.push("it holds no rows: nothing was judged".to_owned());
+    }
     let found = owner.map(Owner::ended);
     if let Some(found) = &found {
         write_json(&path.with_extension("findings.json"), &found.findings)?;

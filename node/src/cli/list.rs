@@ -175,6 +175,13 @@ async fn manifests(
         tenant: s.tenant(), kind: kind.clone(), with_yaml: with_yaml
     );
     let now = SystemClock.now().0;
+    if out.is_yaml() {
+        // As they are applied: what this prints can be kept, and put back.
+        let documents: Vec<String> = items.iter().map(|one| canonical(&one.yaml)).collect();
+        out.text(&documents.join("---\n"))?;
+        tell_more(out, more);
+        return Ok(());
+    }
     show(out, &items, more, |items| match playbooks {
         true => lists::playbooks(items, now, style),
         false => lists::manifests(items, now, style),
@@ -188,10 +195,14 @@ fn show<T: Serialize>(
     table: impl FnOnce(&[T]) -> String,
 ) -> Result<(), CliError> {
     out.list(items, table)?;
+    tell_more(out, more);
+    Ok(())
+}
+
+fn tell_more(out: &Out, more: bool) {
     if more {
         out.note("there are more: raise --limit, or narrow with -l");
     }
-    Ok(())
 }
 
 /// The kind as people type it: `playbook`, `playbooks`, `Playbook`, `policies`.
@@ -269,6 +280,9 @@ pub(super) async fn describe(args: DescribeArgs) -> Result<(), CliError> {
         .ask(request, |api, request| async move { api.manifests().get(request).await })
         .await?;
     let info = response.manifest.unwrap_or_default();
+    if out.is_yaml() {
+        return out.text(&canonical(&info.yaml));
+    }
     out.value(&info, |info| {
         let at = super::render::words::ms(info.at.as_ref()).map(super::render::words::date);
         format!(

@@ -108,6 +108,9 @@ pub(super) fn validate(args: &ValidateArgs) -> Result<(), CliError> {
     let out = Out::new(args.output.output);
     let sources = sources(&args.files)?;
     let (manifests, problems) = parse(&sources);
+    if manifests.is_empty() && problems.is_empty() {
+        return Err(CliError::Usage("there is no manifest in these files".to_owned()));
+    }
     out.list(&problems, |problems| {
         if problems.is_empty() {
             let verb = if manifests.len() == 1 { "is" } else { "are" };

@@ -36,6 +36,12 @@ impl Out {
         !matches!(self.format, Format::Table)
     }
 
+    /// Whether it is to be YAML.
+    #[must_use]
+    pub const fn is_yaml(&self) -> bool {
+        matches!(self.format, Format::Yaml)
+    }
+
     /// Prints a text, ended by one line feed.
     ///
     /// # Errors

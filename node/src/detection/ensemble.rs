@@ -237,10 +237,16 @@ pub fn agree(votes: &[Vote], tested: f64) -> Option<Finding> {
     if weight < NEEDED {
         return None;
     }
-    // The weightiest kind among those that would stand alone; else among all.
-    let alone = votes.iter().filter(|vote| u32::from(vote.weight) >= NEEDED).map(|v| v.kind).min();
-    let kind =
-        alone.or_else(|| votes.iter().filter(|v| v.weight > 0).map(|vote| vote.kind).min())?;
+    // The weightiest kind among those that would stand alone; else among all. A budget that is spent slowly says what
+    // has been so for long: it hides nothing of what is so now.
+    let alone = |of_budget: bool| {
+        let stands = |vote: &&Vote| u32::from(vote.weight) >= NEEDED;
+        let of_it = |vote: &&Vote| (vote.voter == Voter::Budget) == of_budget;
+        votes.iter().filter(stands).filter(of_it).map(|vote| vote.kind).min()
+    };
+    let kind = alone(false)
+        .or_else(|| alone(true))
+        .or_else(|| votes.iter().filter(|v| v.weight > 0).map(|vote| vote.kind).min())?;
     describe(kind, votes, tested)
 }
 
@@ -381,6 +387,22 @@ mod tests {
                 Some(Kind::Saturation),
             ),
             (vec![process(Kind::Unresponsive), probe("http", Kind::Down, 2)], Some(Kind::Down)),
+            // What a slow burn says hides nothing that is so now.
+            (vec![vote(Voter::Budget, Kind::Errors, 2, 0.0)], Some(Kind::Errors)),
+            (
+                vec![
+                    vote(Voter::Budget, Kind::Errors, 2, 0.0),
+                    series("latency", Kind::Latency, 2, 0.0),
+                ],
+                Some(Kind::Latency),
+            ),
+            (
+                vec![
+                    vote(Voter::Budget, Kind::Errors, 2, 0.0),
+                    series("latency", Kind::Latency, 1, 1e-3),
+                ],
+                Some(Kind::Errors),
+            ),
         ] {
             assert_eq!(agree(&votes, 3.0).map(|finding| finding.kind), expected, "{votes:?}");
         }

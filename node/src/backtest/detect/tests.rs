@@ -225,7 +225,16 @@ fn bad_content_is_named_with_its_place() {
     ] {
         fs::write(&path, text).unwrap();
         let error = run(input.path(), out.path(), &Options::default(), |_, _, _| {}).unwrap_err();
-        assert!(error.to_string().ends_with(expected), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    fs::write(&path, "time,v\nsoon,2\n").unwrap();
+    let error = run(&path, out.path(), &Options::default(), |_, _, _| {}).unwrap_err().to_string();
+    assert!(error.contains("`soon` is not a number") && error.contains("`timestamp`"), "{error}");
+    for (text, note) in [("Time,v\n5,2\n", "call it `timestamp`"), ("timestamp,v\n", "no rows")] {
+        fs::write(&path, text).unwrap();
+        let summary = run(&path, out.path(), &Options::default(), |_, _, _| {}).unwrap();
+        let notes = &summary.entities[0].notes;
+        assert!(notes.iter().any(|told| told.contains(note)), "{notes:?}");
     }
     fs::write(&path, format!("timestamp,v\n1,{}\n", "9".repeat(2 << 20))).unwrap();
     let error = run(input.path(), out.path(), &Options::default(), |_, _, _| {}).unwrap_err();
