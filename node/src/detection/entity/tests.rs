@@ -267,7 +267,9 @@ fn errors_are_one_finding_and_stay_until_good_values_come() {
         "{}",
         symptom.summary
     );
-    assert!(symptom.signals.len() >= 2);
+    // That it is slow as well may be a hiccup yet.
+    let signals: Vec<&str> = symptom.signals.iter().map(|signal| signal.name.as_str()).collect();
+    assert_eq!(signals, ["metric.error_rate"]);
     // No traffic, no values: not good, not repeated.
     for _ in 0..60 {
         bench.tick();
