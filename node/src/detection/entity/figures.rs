@@ -14,6 +14,8 @@ const SOON_LOOKS: u8 = 8;
 /// When figures came, and when a treatment was last under way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Figures {
+    /// A treatment is under way, as was last known.
+    under_way: bool,
     treated_ms: Option<u64>,
     /// Of the figures before the newest: rates of the newest begin there.
     begun_ms: Option<u64>,
@@ -23,9 +25,12 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// A treatment is under way.
-    pub(super) const fn treated(&mut self, now: Now) {
-        (self.treated_ms, self.looks) = (Some(now.mono_ms), 0);
+    /// Whether a treatment is under way.
+    pub(super) const fn treated(&mut self, under_way: bool, now: Now) {
+        self.under_way = under_way;
+        if under_way {
+            (self.treated_ms, self.looks) = (Some(now.mono_ms), 0);
+        }
     }
 
     /// It was looked at, with or without figures.
@@ -45,7 +50,7 @@ impl Figures {
     /// Whether figures that come now are, in part, of the time before the last treatment ended: rates begin at
     /// the figures before them.
     pub(super) fn reach_into_treatment(&self) -> bool {
-        !self.after(self.newest_ms)
+        self.under_way || !self.after(self.newest_ms)
     }
 
     /// Whether the newest figures are of the time after the treatment alone.

@@ -384,9 +384,7 @@ impl Entity {
         now: Now,
     ) -> Option<Change> {
         self.note_agent(circumstances, now);
-        if circumstances.treated {
-            self.figures.treated(now);
-        }
+        self.figures.treated(circumstances.treated, now);
         self.heed_weights(&circumstances.trust);
         let votes = self.votes(now);
         let votes = self.standing.believed(votes, &circumstances.trust, now);
