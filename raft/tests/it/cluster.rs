@@ -282,7 +282,8 @@ async fn a_learner_that_nobody_hears_has_not_caught_up_and_gets_no_vote() {
     let mut config = cluster.config(leader);
     config.timing.catch_up_deadline = Duration::from_secs(1);
     cluster.nodes.insert(leader, Node::start(config.clone()).await.unwrap());
-    assert_eq!(cluster.leader().await, leader);
+    // The founding is committed: until then members do not change.
+    cluster.node(leader).register(10, "a:1").await.unwrap();
     let raft = &cluster.node(leader).raft;
     let (nowhere, addr) = (free_addr().await, free_addr().await);
     let late = raft.add_learner(newcomer, nowhere.clone()).await.unwrap_err();
@@ -315,7 +316,7 @@ async fn a_learner_that_nobody_hears_has_not_caught_up_and_gets_no_vote() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_learner_may_be_removed_while_it_is_waited_for() {
     let cluster = Cluster::start(1).await;
-    cluster.leader().await;
+    cluster.node(NodeId(1)).register(10, "a:1").await.unwrap();
     let raft = &cluster.node(NodeId(1)).raft;
     let adding = raft.add_learner(NodeId(5), free_addr().await);
     let removing = async {
