@@ -144,6 +144,9 @@ impl ClusterAdmin for Admin {
         self.note(format!("add {node} {addr}"))
     }
     async fn promote(&self, node: NodeId) -> Result<(), LedgerError> {
+        if node == NodeId(7) {
+            return Err(LedgerError::Refused(format!("{node} is not a member of the cluster")));
+        }
         self.note(format!("promote {node}"))
     }
     async fn remove(&self, node: NodeId) -> Result<(), LedgerError> {

@@ -107,6 +107,8 @@ pub struct Timing {
     pub append_deadline: Duration,
     /// Sending a whole snapshot.
     pub snapshot_deadline: Duration,
+    /// A learner that was added has all that was committed until then within this.
+    pub catch_up_deadline: Duration,
 }
 
 impl Default for Timing {
@@ -121,6 +123,7 @@ impl Default for Timing {
             connect_deadline: Duration::from_secs(1),
             append_deadline: Duration::from_secs(2),
             snapshot_deadline: Duration::from_secs(300),
+            catch_up_deadline: Duration::from_secs(60),
         }
     }
 }

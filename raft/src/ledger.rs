@@ -57,7 +57,8 @@ pub enum LedgerError {
     /// The entry is larger than the log takes.
     #[error("the command is too large: {0}")]
     TooLarge(String),
-    /// A change of membership or leadership that cannot be made. Nothing was done.
+    /// A change of membership or leadership that cannot be made, or not be ended. Nothing was done but
+    /// what the text says.
     #[error("refused: {0}")]
     Refused(String),
 }
@@ -169,9 +170,10 @@ pub struct ClusterStatus {
 pub trait ClusterAdmin: Send + Sync + 'static {
     /// As this node sees it.
     fn status(&self) -> ClusterStatus;
-    /// Adds a learner and waits until it has caught up. On any node.
+    /// Adds a learner and waits until it has all that was committed before. On any node. When it does
+    /// not come that far in time it stays a learner: it can be added again, or removed.
     async fn add_learner(&self, node: NodeId, peer_addr: String) -> Result<(), LedgerError>;
-    /// Makes a learner a voter. On any node.
+    /// Makes a learner a voter, if it answers and has all that is committed. On any node.
     async fn promote(&self, node: NodeId) -> Result<(), LedgerError>;
     /// Removes a member. On any node. Its id is never used again.
     async fn remove(&self, node: NodeId) -> Result<(), LedgerError>;

@@ -9,7 +9,7 @@ use axum::{extract::Request, middleware::Next, response::Response};
 use medic_raft::LedgerExt as _;
 use medic_state::{
     Refusal, State, Timestamp,
-    manifest::Kind,
+    manifest::{DEFAULT_TENANT, Kind},
     rbac::{
         Permission::{
             self, Administer, Approve, Audit, Cluster, Configure, Operate, Read, Respond,
@@ -19,7 +19,11 @@ use medic_state::{
 };
 use tonic::{Status, service::Routes};
 
-use super::{CALL_TIMEOUT, Control, errors::not_found, refusal_status};
+use super::{
+    CALL_TIMEOUT, Control,
+    errors::{not_found, reworded},
+    refusal_status,
+};
 use crate::{door::Identity, metrics::Metric};
 
 /// What an RPC demands.
@@ -125,7 +129,14 @@ impl Grant {
         if tenants(state).iter().any(|tenant| self.opens(state, tenant)) {
             Ok(())
         } else {
-            Err(self.denied("*"))
+            // Which tenant it is about is not known here; that a binding there is enough must be said.
+            let Some(first) = self.permissions.first() else { return Err(self.denied("*")) };
+            let message = format!(
+                "{} lacks `{}` in every tenant; ask an admin for a role that has it, bound in the tenant that this is about (`{DEFAULT_TENANT}` unless you name one) or in `*`",
+                self.principal,
+                format!("{first:?}").to_lowercase(),
+            );
+            Err(reworded(&self.denied("*"), message))
         }
     }
 

@@ -1,14 +1,15 @@
 //! `medic.v1.Cluster`.
 //!
 //! A change of membership or leadership is first written to the audit log by the caller's own
-//! entry, which the law admits or refuses; only then is consensus asked.
+//! entry, which the law admits or refuses; only then is consensus asked, and what came of it is a
+//! second entry. Where that cannot be written (the quorum is gone, this node has left) it is missing.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use medic_proto::v1::{self as pb, cluster_server::Cluster};
-use medic_raft::{ClusterStatus, LedgerExt as _};
+use medic_raft::{ClusterAdmin, ClusterStatus, LedgerError, LedgerExt as _};
 use medic_state::{
-    Command, NodeId, ShardId, State,
+    Command, NodeId, RequestId, ShardId, State,
     command::{Drain, DrainNode},
     manifest::Kind,
     symptom::Target,
@@ -22,6 +23,9 @@ use super::{
     page::{Paging, labels},
 };
 use crate::convert;
+
+/// The answer waits so long for the entry of what came of a change.
+const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
 
 #[tonic::async_trait]
 impl Cluster for Control {
@@ -55,10 +59,8 @@ impl Cluster for Control {
             let message = format!("peer_addr `{}` is not of the form host:port", ask.peer_addr);
             return Err(invalid(message));
         }
-        let what = format!("add {node} at {}", ask.peer_addr);
-        let receipt = self.note(&request, &ask.request_id, what).await?;
-        let added = self.cluster.add_learner(node, ask.peer_addr.clone()).await;
-        added.map_err(|error| ledger_status(&error))?;
+        let change = Change::Add(node, ask.peer_addr.clone());
+        let receipt = self.change(&request, &ask.request_id, change).await?;
         Ok(Response::new(pb::AddNodeResponse { receipt: Some(receipt) }))
     }
 
@@ -68,8 +70,8 @@ impl Cluster for Control {
     ) -> Result<Response<pb::PromoteNodeResponse>, Status> {
         let ask = request.get_ref();
         let node = node_id(ask.node)?;
-        let receipt = self.note(&request, &ask.request_id, format!("promote {node}")).await?;
-        self.cluster.promote(node).await.map_err(|error| ledger_status(&error))?;
+        let change = Change::Promote(node);
+        let receipt = self.change(&request, &ask.request_id, change).await?;
         Ok(Response::new(pb::PromoteNodeResponse { receipt: Some(receipt) }))
     }
 
@@ -79,8 +81,8 @@ impl Cluster for Control {
     ) -> Result<Response<pb::RemoveNodeResponse>, Status> {
         let ask = request.get_ref();
         let node = node_id(ask.node)?;
-        let receipt = self.note(&request, &ask.request_id, format!("remove {node}")).await?;
-        self.cluster.remove(node).await.map_err(|error| ledger_status(&error))?;
+        let change = Change::Remove(node);
+        let receipt = self.change(&request, &ask.request_id, change).await?;
         Ok(Response::new(pb::RemoveNodeResponse { receipt: Some(receipt) }))
     }
 
@@ -90,9 +92,8 @@ impl Cluster for Control {
     ) -> Result<Response<pb::TransferLeadershipResponse>, Status> {
         let ask = request.get_ref();
         let node = node_id(ask.node)?;
-        let what = format!("transfer leadership to {node}");
-        let receipt = self.note(&request, &ask.request_id, what).await?;
-        self.cluster.transfer(node).await.map_err(|error| ledger_status(&error))?;
+        let change = Change::Transfer(node);
+        let receipt = self.change(&request, &ask.request_id, change).await?;
         Ok(Response::new(pb::TransferLeadershipResponse { receipt: Some(receipt) }))
     }
 
@@ -178,18 +179,84 @@ impl Cluster for Control {
     }
 }
 
+/// What is asked of consensus.
+enum Change {
+    Add(NodeId, String),
+    Promote(NodeId),
+    Remove(NodeId),
+    Transfer(NodeId),
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Add(node, addr) => write!(f, "add {node} at {addr}"),
+            Self::Promote(node) => write!(f, "promote {node}"),
+            Self::Remove(node) => write!(f, "remove {node}"),
+            Self::Transfer(node) => write!(f, "transfer leadership to {node}"),
+        }
+    }
+}
+
+impl Change {
+    async fn ask(&self, cluster: &dyn ClusterAdmin) -> Result<(), LedgerError> {
+        match self {
+            Self::Add(node, addr) => cluster.add_learner(*node, addr.clone()).await,
+            Self::Promote(node) => cluster.promote(*node).await,
+            Self::Remove(node) => cluster.remove(*node).await,
+            Self::Transfer(node) => cluster.transfer(*node).await,
+        }
+    }
+}
+
 impl Control {
-    /// Writes into the audit log what is about to be asked of consensus.
-    async fn note<R: Sync>(
+    /// Asks consensus for a change, between the entry that it is asked for and the one that says what
+    /// came of it. It comes to its end though the caller goes away.
+    async fn change<R: Sync>(
         &self,
         request: &Request<R>,
         request_id: &str,
-        what: String,
+        change: Change,
     ) -> Result<pb::Receipt, Status> {
-        let grant = grant_of(request)?;
-        let (_, receipt) =
-            self.commit(&grant, request_id, Command::NoteClusterChange(what)).await?;
+        let principal = grant_of(request)?.principal;
+        let asked = Command::NoteClusterChange(format!("{change}: asked"));
+        let (_, receipt) = self.commit(&grant_of(request)?, request_id, asked).await?;
+        let (ledger, cluster) = (Arc::clone(&self.ledger), Arc::clone(&self.cluster));
+        let (told, outcome) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            let done = change.ask(&*cluster).await;
+            let text = format!("{change}: {}", outcome_of(&done));
+            // A request id of its own: the same change may be asked for again, and end otherwise.
+            let id = RequestId(ledger.env().entropy.request_id().0);
+            let command = Command::NoteClusterChange(text.clone());
+            let noting = ledger.propose(ledger.entry_for(principal, Some(id), command));
+            tokio::pin!(noting);
+            let in_time = tokio::time::timeout(OUTCOME_PATIENCE, &mut noting).await;
+            drop(told.send(done));
+            let noted = match in_time {
+                Ok(noted) => noted,
+                Err(_) => noting.await,
+            };
+            match noted.map(|noted| noted.answer) {
+                Ok(Ok(_)) => {}
+                Ok(Err(refusal)) => tracing::warn!(text, %refusal, "not in the audit log"),
+                Err(error) => tracing::warn!(text, %error, "perhaps not in the audit log"),
+            }
+        });
+        let ended = |_| LedgerError::Ambiguous("this node ended meanwhile".to_owned());
+        let done = outcome.await.map_err(ended).flatten();
+        done.map_err(|error| ledger_status(&error))?;
         Ok(receipt)
+    }
+}
+
+/// What came of a change, for the audit log.
+fn outcome_of(done: &Result<(), LedgerError>) -> String {
+    match done {
+        Ok(()) => "done".to_owned(),
+        Err(LedgerError::Ambiguous(why)) => format!("outcome unknown: {why}"),
+        Err(error @ LedgerError::Refused(_)) => error.to_string(),
+        Err(error) => format!("failed: {error}"),
     }
 }
 

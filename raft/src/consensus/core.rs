@@ -1,7 +1,6 @@
 //! What one node can do by itself: as leader, or for its peers. Nothing here calls another node.
 
 use std::{
-    collections::BTreeSet,
     sync::{
         Arc, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -9,10 +8,9 @@ use std::{
     time::Duration,
 };
 
-use medic_proto::peer::v1::{self as pb, admin_request::Operation};
 use medic_state::{BootId, NodeId, Refusal, Timestamp};
 use openraft::{
-    ChangeMembers, Instant as _, ReadPolicy,
+    Instant as _, ReadPolicy,
     async_runtime::watch::WatchReceiver as _,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
 };
@@ -29,9 +27,6 @@ use crate::{
     store::{Births, FatalFlag, RecordStore, Shared},
     types::{Outcome, PeerNode, Proposal, Raft, TypeConfig},
 };
-
-/// Waiting for a learner to catch up.
-const CATCH_UP: Duration = Duration::from_secs(60);
 
 /// One node's consensus, without its peers.
 pub(crate) struct Core {
@@ -146,7 +141,7 @@ impl Core {
         self.member(node.0).is_some()
     }
 
-    fn write_error(
+    pub(super) fn write_error(
         &self,
         error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
     ) -> LedgerError {
@@ -226,201 +221,6 @@ impl Core {
             .map_or(Duration::ZERO, |acked| lease.saturating_sub(acked.elapsed()))
     }
 
-    /// Changes membership or leadership, if this node leads. What was begun comes to its end though
-    /// whoever asked goes away meanwhile: a lease given up for a transfer would never come back.
-    pub(crate) async fn administer(
-        self: &Arc<Self>,
-        operation: Operation,
-    ) -> Result<(), LedgerError> {
-        let core = Arc::clone(self);
-        let task = tokio::spawn(async move { core.carry_out(operation).await });
-        task.await.unwrap_or_else(|error| Err(LedgerError::Stopped(error.to_string())))
-    }
-
-    async fn carry_out(&self, operation: Operation) -> Result<(), LedgerError> {
-        self.alive()?;
-        let _one = self.admin.try_lock().map_err(|_| {
-            LedgerError::Unavailable("another change of the cluster is in progress".to_owned())
-        })?;
-        match operation {
-            Operation::AddLearner(member) => self.add_learner(member).await,
-            Operation::Promote(node) => self.promote(node).await,
-            Operation::Remove(node) => self.remove(node).await,
-            Operation::Transfer(to) => self.transfer(to).await,
-        }
-    }
-
-    async fn add_learner(&self, member: pb::Member) -> Result<(), LedgerError> {
-        let pb::Member { node, peer_addr } = member;
-        let known = self.member(node);
-        if let Some((known, _)) = &known {
-            if known.peer_addr != peer_addr {
-                return Err(LedgerError::Refused(format!(
-                    "{} is already a member at {}",
-                    NodeId(node),
-                    known.peer_addr
-                )));
-            }
-        } else if node == 0 || self.ever_registered(node) {
-            return Err(LedgerError::Refused(format!(
-                "{} cannot be used (again): give the new node an id that no node ever had",
-                NodeId(node)
-            )));
-        }
-        let add = self.raft.add_learner(node, PeerNode { peer_addr }, true);
-        match timeout(CATCH_UP, add).await {
-            Ok(added) => added.map(|_| ()).map_err(|error| self.write_error(error)),
-            Err(_) => Err(LedgerError::Ambiguous(format!(
-                "{} was proposed as a learner but has not caught up within {} s; see whether it runs and reaches its peers",
-                NodeId(node),
-                CATCH_UP.as_secs()
-            ))),
-        }
-    }
-
-    async fn promote(&self, node: u64) -> Result<(), LedgerError> {
-        match self.member(node) {
-            None => Err(not_a_member(node)),
-            Some((_, true)) => Ok(()),
-            Some((_, false)) => {
-                let mut then = self.voters();
-                then.insert(node);
-                self.will_have_quorum(&then).await?;
-                self.change(ChangeMembers::AddVoterIds(BTreeSet::from([node])), true).await
-            }
-        }
-    }
-
-    async fn remove(&self, node: u64) -> Result<(), LedgerError> {
-        match self.member(node) {
-            None => Err(not_a_member(node)),
-            Some((_, false)) => {
-                self.change(ChangeMembers::RemoveNodes(BTreeSet::from([node])), false).await
-            }
-            Some((_, true)) => {
-                let mut then = self.voters();
-                then.remove(&node);
-                self.will_have_quorum(&then).await?;
-                self.change(ChangeMembers::RemoveVoters(BTreeSet::from([node])), false).await
-            }
-        }
-    }
-
-    /// Refuses a change after which those who answer would be no quorum: it could never be committed,
-    /// nor anything after it. A leader that is new is given a moment to hear from the others.
-    async fn will_have_quorum(&self, then: &BTreeSet<u64>) -> Result<(), LedgerError> {
-        let patience = self.config.timing.election_max;
-        let mut metrics = self.raft.metrics();
-        let heard = async {
-            loop {
-                let silent = self.silent(then, patience)?;
-                if silent.is_empty()
-                    || silent.len() * 2 < then.len()
-                    || metrics.changed().await.is_err()
-                {
-                    return Ok(());
-                }
-            }
-        };
-        if let Ok(heard) = timeout(patience, heard).await {
-            return heard;
-        }
-        let silent: Vec<String> =
-            self.silent(then, patience)?.into_iter().map(|node| NodeId(node).to_string()).collect();
-        Err(LedgerError::Refused(format!(
-            "{} of the {} voters there would be then do not answer ({}): without a quorum nothing could be committed any more; bring them back, or remove them first",
-            silent.len(),
-            then.len(),
-            silent.join(", ")
-        )))
-    }
-
-    /// Those of the nodes that this leader has not heard for so long.
-    fn silent(&self, nodes: &BTreeSet<u64>, patience: Duration) -> Result<Vec<u64>, LedgerError> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let Some(heartbeats) = metrics.heartbeat.as_ref() else {
-            return Err(LedgerError::NotLeader);
-        };
-        let heard = |node: &u64| {
-            let last = heartbeats.get(node).and_then(Option::as_ref);
-            *node == self.me().0 || last.is_some_and(|at| at.elapsed() < patience)
-        };
-        Ok(nodes.iter().filter(|node| !heard(node)).copied().collect())
-    }
-
-    fn voters(&self) -> BTreeSet<u64> {
-        let metrics = self.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.membership().voter_ids().collect()
-    }
-
-    async fn change(
-        &self,
-        change: ChangeMembers<u64, PeerNode>,
-        retain: bool,
-    ) -> Result<(), LedgerError> {
-        let changed = self.raft.change_membership(change, retain);
-        match timeout(self.config.timing.propose_deadline, changed).await {
-            Ok(changed) => changed.map(|_| ()).map_err(|error| self.write_error(error)),
-            Err(_) => Err(LedgerError::Ambiguous(
-                "the change of membership was proposed, but not committed in time".to_owned(),
-            )),
-        }
-    }
-
-    /// Acts that were admitted under the lease are let end before another may lead.
-    async fn transfer(&self, to: u64) -> Result<(), LedgerError> {
-        match self.member(to) {
-            None => return Err(not_a_member(to)),
-            Some((_, false)) => {
-                return Err(LedgerError::Refused(format!(
-                    "{} is a learner; promote it first",
-                    NodeId(to)
-                )));
-            }
-            Some((_, true)) => {}
-        }
-        let mut metrics = self.raft.server_metrics();
-        let term = {
-            let now = metrics.borrow_watched();
-            if now.current_leader != Some(self.me().0) {
-                return Err(LedgerError::NotLeader);
-            }
-            now.vote.leader_id.term
-        };
-        if to == self.me().0 {
-            return Ok(());
-        }
-        self.lease_void.store(term, Ordering::Release);
-        tokio::time::sleep(self.config.timing.election_max).await;
-        let triggered = self.raft.trigger().transfer_leader(to).await;
-        triggered.map_err(|error| LedgerError::Stopped(error.to_string()))?;
-        let moved = async {
-            loop {
-                {
-                    let now = metrics.borrow_watched();
-                    if now.current_leader.is_some_and(|leader| leader != self.me().0) {
-                        return now.current_leader;
-                    }
-                }
-                if metrics.changed().await.is_err() {
-                    return None;
-                }
-            }
-        };
-        let deadline = self.config.timing.election_max * 5;
-        let leader = timeout(deadline, moved).await.ok().flatten();
-        if leader == Some(to) {
-            return Ok(());
-        }
-        self.lease_void.store(0, Ordering::Release);
-        Err(LedgerError::Unavailable(match leader {
-            Some(other) => format!("{} has taken over instead", NodeId(other)),
-            None => format!("{} did not take over; is it healthy and caught up?", NodeId(to)),
-        }))
-    }
-
     /// A member, and whether it votes.
     pub(crate) fn member(&self, node: u64) -> Option<(PeerNode, bool)> {
         let metrics = self.raft.server_metrics();
@@ -430,11 +230,7 @@ impl Core {
         Some((found, membership.voter_ids().any(|voter| voter == node)))
     }
 
-    fn ever_registered(&self, node: u64) -> bool {
+    pub(super) fn ever_registered(&self, node: u64) -> bool {
         self.shared.registered_boot(NodeId(node)).is_some()
     }
-}
-
-fn not_a_member(node: u64) -> LedgerError {
-    LedgerError::Refused(format!("{} is not a member of the cluster", NodeId(node)))
 }

@@ -12,6 +12,7 @@
 
 mod core;
 mod ledger;
+mod members;
 
 use std::{
     collections::BTreeMap,

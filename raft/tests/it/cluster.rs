@@ -274,6 +274,66 @@ async fn a_learner_gets_snapshot_and_records() {
     cluster.stop().await;
 }
 
+/// In a young cluster nobody is many entries behind: that is no sign of life.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_that_nobody_hears_has_not_caught_up_and_gets_no_vote() {
+    let mut cluster = Cluster::empty(1).await;
+    let (leader, newcomer) = (NodeId(1), NodeId(5));
+    let mut config = cluster.config(leader);
+    config.timing.catch_up_deadline = Duration::from_secs(1);
+    cluster.nodes.insert(leader, Node::start(config.clone()).await.unwrap());
+    // The founding is committed: until then members do not change.
+    cluster.node(leader).register(10, "a:1").await.unwrap();
+    let raft = &cluster.node(leader).raft;
+    let (nowhere, addr) = (free_addr().await, free_addr().await);
+    let late = raft.add_learner(newcomer, nowhere.clone()).await.unwrap_err();
+    assert!(matches!(late, LedgerError::Refused(_)), "{late}");
+    for part in ["node-5 is a learner now", "nothing was heard of it", "reaches its peers"] {
+        assert!(late.to_string().contains(part), "{late}");
+    }
+    let unfit = raft.promote(newcomer).await.unwrap_err();
+    assert!(matches!(unfit, LedgerError::Refused(_)), "{unfit}");
+    assert!(unfit.to_string().contains("node-5 does not answer"), "{unfit}");
+    let voters = || raft.status().members.iter().filter(|member| member.voter).count();
+    assert_eq!(voters(), 1);
+    // The way out that it names: removed, the same number is added where the node is.
+    let moved = raft.add_learner(newcomer, addr.clone()).await.unwrap_err();
+    assert!(moved.to_string().contains(&nowhere), "{moved}");
+    raft.remove(newcomer).await.unwrap();
+    config = Config { node_id: newcomer, data_dir: cluster.dir(newcomer), ..config };
+    config.peer_addr.clone_from(&addr);
+    config.bootstrap = false;
+    let fifth = Node::start(config).await.unwrap();
+    raft.add_learner(newcomer, addr).await.unwrap();
+    assert!(fifth.raft.status().last_log > 0, "it has the log");
+    raft.promote(newcomer).await.unwrap();
+    assert_eq!(voters(), 2);
+    fifth.stop().await;
+    cluster.stop().await;
+}
+
+/// A wait for a learner that does not come holds nobody up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_may_be_removed_while_it_is_waited_for() {
+    let cluster = Cluster::start(1).await;
+    cluster.node(NodeId(1)).register(10, "a:1").await.unwrap();
+    let raft = &cluster.node(NodeId(1)).raft;
+    let adding = raft.add_learner(NodeId(5), free_addr().await);
+    let removing = async {
+        while !raft.status().members.iter().any(|member| member.node == NodeId(5)) {
+            tokio::task::yield_now().await;
+        }
+        // The change itself ends first.
+        while let Err(error) = raft.remove(NodeId(5)).await {
+            assert!(error.to_string().contains("in progress"), "{error}");
+        }
+    };
+    let both = async { tokio::join!(adding, removing) };
+    let (added, ()) = timeout(PATIENCE, both).await.unwrap();
+    assert!(added.unwrap_err().to_string().contains("removed meanwhile"));
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn somebody_may_act_again_though_nobody_waits_for_the_end_of_a_transfer() {
     let mut cluster = Cluster::start(3).await;

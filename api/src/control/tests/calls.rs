@@ -219,6 +219,19 @@ async fn tenants_do_not_see_each_other() {
 }
 
 #[tokio::test]
+async fn who_holds_nothing_anywhere_is_told_that_a_binding_in_the_tenant_is_enough() {
+    let node = Node::start().await;
+    let mut api = node.user("nobody").await.services().incidents();
+    let named = pb::ListIncidentsRequest { tenant: "default".to_owned(), ..Default::default() };
+    let denied = api.list(named).await.unwrap_err();
+    assert_eq!(denied.code(), Code::PermissionDenied);
+    assert_eq!(denied.metadata().get(REFUSAL).unwrap(), "denied");
+    for part in ["user:nobody lacks `read` in every tenant", "`default`", "or in `*`"] {
+        assert!(denied.message().contains(part), "{}", denied.message());
+    }
+}
+
+#[tokio::test]
 async fn a_retried_request_is_applied_once() {
     let node = Node::start().await;
     let incident = node.incident("default", "web").await;
@@ -287,7 +300,7 @@ async fn approvals_of_what_does_not_wait_are_refused() {
 }
 
 #[tokio::test]
-async fn cluster_changes_are_audited_before_they_are_asked_for() {
+async fn cluster_changes_are_audited_as_asked_for_and_by_what_came_of_them() {
     let node = Node::start().await;
     let services = node.user("admin").await.services();
     let mut api = services.cluster();
@@ -304,13 +317,26 @@ async fn cluster_changes_are_audited_before_they_are_asked_for() {
     ] {
         assert_eq!(api.add_node(bad).await.unwrap_err().code(), Code::InvalidArgument);
     }
+    let promote = pb::PromoteNodeRequest { node: 7, request_id: "r-1".to_owned() };
+    for _ in 0..2 {
+        let refused = api.promote_node(promote.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    }
     let list = pb::ListAuditRequest {
         matchers: vec![r#"command="NoteClusterChange""#.to_owned()],
         ..Default::default()
     };
     let records = services.audit().list(list).await.unwrap().into_inner().records;
-    assert_eq!(records.len(), 1);
-    assert!(records[0].subject.contains("add node-4"), "{:?}", records[0]);
+    let told: Vec<&str> = records.iter().map(|record| record.subject.as_str()).collect();
+    let refused = "promote node-7: refused: node-7 is not a member of the cluster";
+    let expected = [
+        "add node-4 at 127.0.0.1:7441: asked",
+        "add node-4 at 127.0.0.1:7441: done",
+        "promote node-7: asked",
+        refused,
+        refused,
+    ];
+    assert_eq!(told, expected, "a request asked again is one, and each outcome is told");
     let status = api.status(pb::StatusRequest {}).await.unwrap().into_inner();
     assert_eq!((status.cluster_id.as_str(), status.answered_by), ("test", 1));
 }

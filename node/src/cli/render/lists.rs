@@ -360,11 +360,9 @@ pub fn audit(items: &[pb::AuditRecord], style: Style) -> String {
             "" => one.subject.clone(),
             incident => format!("{incident} {}", one.subject),
         };
-        let outcome = if one.outcome.starts_with("refused") {
-            style.warn(&cut(&one.outcome, 60))
-        } else {
-            cut(&one.outcome, 60)
-        };
+        let (about, outcome) = of_change(one).unwrap_or((about, one.outcome.clone()));
+        let shown = cut(&outcome, 60);
+        let outcome = if outcome.starts_with("refused") { style.warn(&shown) } else { shown };
         table.row([
             one.seq.to_string(),
             ms(one.at.as_ref()).map(date).unwrap_or_default(),
@@ -375,6 +373,15 @@ pub fn audit(items: &[pb::AuditRecord], style: Style) -> String {
         ]);
     }
     table.render(&style)
+}
+
+/// A change of the cluster and what came of it: the law admits only that it is written down.
+fn of_change(record: &pb::AuditRecord) -> Option<(String, String)> {
+    if record.command != "NoteClusterChange" || record.outcome != "ok" {
+        return None;
+    }
+    let (change, outcome) = record.subject.split_once(": ").unwrap_or((&record.subject, "asked"));
+    Some((change.to_owned(), outcome.to_owned()))
 }
 
 /// One event, on one line or one per line of the story it added.
