@@ -294,15 +294,15 @@ fn judge(
         result.count(&verdict, &mut last_alert);
     }
     file.flush().map_err(failed())?;
-    if result.rows == 0 {
-        result.notes.push("it holds no rows: nothing was judged".to_owned());
-    }
     let found = owner.map(Owner::ended);
     if let Some(found) = &found {
         write_json(&path.with_extension("findings.json"), &found.findings)?;
         result.take(found);
     }
     result.notes.append(&mut counters.notes);
+    if result.rows == 0 {
+        result.notes.push("it holds no rows: nothing was judged".to_owned());
+    }
     if let Some(plot) = plot {
         let path = path.with_extension("svg");
         let svg = match &found {

@@ -77,6 +77,7 @@ fn what_falls_while_it_is_treated_is_no_new_level() {
     let expected_after = |during: f64| {
         let mut bench = Bench::settled();
         bench.circumstances.treated = true;
+        bench.evaluate();
         for _ in 0..60 {
             bench.tick();
             bench.process(ProcessState::Running);
