@@ -493,25 +493,3 @@ fn tables() {
     none
     "#);
 }
-
-#[test]
-fn a_change_of_the_cluster_is_shown_with_what_came_of_it() {
-    let row = |subject: &str, outcome: &str| pb::AuditRecord {
-        command: "NoteClusterChange".to_owned(),
-        subject: subject.to_owned(),
-        outcome: outcome.to_owned(),
-        ..pb::AuditRecord::default()
-    };
-    let rows = [
-        row("add node-4 at m4:7441: asked", "ok"),
-        row("promote node-7: refused: node-7 is not a member of the cluster", "ok"),
-        row("promote node-7: asked", "refused: user:ann lacks `cluster`"),
-    ];
-    let shown = lists::audit(&rows, Style::new(false));
-    let lines: Vec<Vec<&str>> =
-        shown.lines().skip(1).map(|line| line.split("  ").map(str::trim).collect()).collect();
-    let last: Vec<&str> = lines.iter().filter_map(|line| line.last().copied()).collect();
-    let refused = "refused: node-7 is not a member of the cluster";
-    assert_eq!(last, ["asked", refused, "refused: user:ann lacks `cluster`"], "{shown}");
-    assert!(!lines[0].contains(&"ok") && lines[0].contains(&"add node-4 at m4:7441"), "{shown}");
-}
