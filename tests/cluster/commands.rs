@@ -139,10 +139,8 @@ async fn lists(world: &World) {
             assert_eq!(yaml.trim_start().starts_with('-'), !empty, "{what}: {yaml}");
         } else if !empty {
             // What is shown can be kept, and put back.
-            let kept = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
-            std::fs::write(kept.path(), &yaml).unwrap();
-            let path = kept.path().to_str().unwrap();
-            let said = medic(world, "admin", &["validate", "-f", path]).await.ok().out;
+            let kept = file(world, &format!("{what}.yaml"), &yaml);
+            let said = medic(world, "admin", &["validate", "-f", &kept]).await.ok().out;
             assert!(said.contains("good"), "{what}: {said}");
         }
     }
