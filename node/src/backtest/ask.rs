@@ -203,7 +203,8 @@ impl Prometheus {
         base.set_path(&path);
         let client = match authorities {
             None => probe::client(),
-            Some(pem) => reqwest::Certificate::from_pem_bundle(pem).and_then(trusting),
+            Some(pem) => reqwest::Certificate::from_pem_bundle(pem)
+                .and_then(|those| probe::client_builder().tls_certs_only(those).build()),
         };
         let client = client.map_err(|error| innermost(&error))?;
         Ok(Self { client, base, credentials, body_bytes_max: BODY_BYTES_MAX })
@@ -346,16 +347,6 @@ impl Prometheus {
 fn location(response: &Response) -> String {
     let to = response.headers().get("location").and_then(|to| to.to_str().ok());
     to.map_or_else(String::new, |to| format!("it is at {} ", shortened(to)))
-}
-
-/// As [`probe::client`], for those whom these have vouched for.
-fn trusting(authorities: Vec<reqwest::Certificate>) -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("medic/", env!("CARGO_PKG_VERSION")))
-        .tls_certs_only(authorities)
-        .build()
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! `medic backtest classify`: how far do your own incidents tell their classes?
 //!
-//! Not how a node classes live, which is by rules. Learns from labelled incidents and is asked about others (cross-validation). Per folder with a
-//! `truth.csv` one `predictions.csv` (`case,predicted,confidence,abstain,cause`), and one `summary.json`.
+//! Not how a node classes live, which is by rules. Learns from labelled incidents and is asked about others
+//! (cross-validation). Per folder with a `truth.csv` one `predictions.csv`
+//! (`case,predicted,confidence,abstain,cause`), and one `summary.json`.
 
 use std::{
     collections::BTreeMap,

@@ -3,7 +3,8 @@
 //! Where scrapes are far apart, a plan is done and verified between two of them. The newest figures are then
 //! those of the fault, and rates of the next ones are of a time that reaches back into it. So after a treatment
 //! indicators raise nothing, and reopen nothing that was closed with it, before figures have come twice; probes
-//! before they have looked once; and levels take no such figure for an example of the usual. Those looks come soon ([`super::closer`]).
+//! before they have looked once; and levels take no such figure for an example of the usual. Those looks come
+//! soon ([`super::closer`]).
 
 use super::{Entity, Now};
 use crate::detection::ensemble::{Vote, Voter};

@@ -26,7 +26,7 @@ pub fn client() -> Result<reqwest::Client, reqwest::Error> {
 }
 
 /// What all clients of probes, scrapes and queries have in common.
-pub(in crate::detection) fn builder() -> reqwest::ClientBuilder {
+pub(crate) fn builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())

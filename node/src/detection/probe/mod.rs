@@ -15,8 +15,9 @@ use medic_state::manifest::ProbeKind;
 
 pub(super) use certificate::AnyCertificate;
 pub use certificate::{CERTIFICATE, Certificates, Flaw, Validity};
+pub(crate) use http::builder as client_builder;
 pub use http::client;
-pub(super) use http::{builder as client_builder, judge as judge_http, note_certificate};
+pub(super) use http::{judge as judge_http, note_certificate};
 pub(super) use process::check as check_process;
 pub use process::{Liveness, REPORT_AGE_MAX, liveness};
 

@@ -143,11 +143,7 @@ impl Fetcher {
     async fn voice(&self, key: &ManifestKey, source: &SourceSpec) -> Result<Voice, String> {
         let (secrets, plain) = (self.secrets.clone(), self.client.clone());
         let (tenant, source) = (key.tenant.clone(), source.clone());
-        let reading = move || Voice::read(&secrets, &tenant, &source, plain);
-        match tokio::task::spawn_blocking(reading).await {
-            Ok(read) => read,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        blocking(move || Voice::read(&secrets, &tenant, &source, plain)).await
     }
 
     /// Does all of these, a few at a time and from `from` on, until they are done, the time is up, or the tenant may
@@ -437,6 +433,11 @@ async fn apart<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send 
     if bytes <= READ_IN_PLACE_BYTES_MAX {
         return work();
     }
+    blocking(work).await
+}
+
+/// Does work that waits or costs CPU on a thread that is for it; its panic is that of whoever asked.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -1,7 +1,10 @@
 //! Predictions of one instance, told to the law.
 
 use super::*;
-use crate::detection::{predict::forecast::ForecastKind, runtime::foretell::Topic};
+use crate::detection::{
+    predict::forecast::{Forecast, ForecastKind},
+    runtime::foretell::Topic,
+};
 
 /// Predictions that open an incident: see [`super::super::foretell`].
 impl Watcher {
@@ -9,16 +12,19 @@ impl Watcher {
         if !desk.foretelling.due(now) {
             return None;
         }
-        let (held, rests) = self.ledger.read(|state| {
-            (plan::foretold(state, &self.target), plan::failure_rests(state, &self.target))
-        });
+        let held = self.ledger.read(|state| plan::foretold(state, &self.target));
         let (forecasts, facts) = {
             let entity = lock(&self.entity);
             (entity.forecasts(now), entity.facts(now))
         };
         let mut forecasts = self.shared.corrected(&self.target.tenant, forecasts);
-        if rests && !held.contains(&Topic::Failure) {
-            forecasts.retain(|one| one.kind != ForecastKind::Failure);
+        // All incidents are gone through for it: only where a failure is foreseen that nobody was told of.
+        let failure = |one: &Forecast| one.kind == ForecastKind::Failure;
+        if !held.contains(&Topic::Failure)
+            && forecasts.iter().any(failure)
+            && self.ledger.read(|state| plan::failure_rests(state, &self.target))
+        {
+            forecasts.retain(|one| !failure(one));
         }
         let source = self.wanted.shard.to_string();
         let seen = (forecasts.as_slice(), facts.as_slice());
